@@ -1,0 +1,60 @@
+"""Spectral alignment of vision-language models.
+
+An image embedding is an exact sum of residual units; each unit lives in few principal components; one learned scale per
+component aligns a frozen encoder with a task. Source of the method: ResiDual, arXiv 2411.00246.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from residualign.classify import Classifier
+    from residualign.data import ImageData, load_data
+    from residualign.decomposition.contributions import Contributions
+    from residualign.decomposition.coordinates import Coordinates
+    from residualign.decomposition.decompose import decompose
+    from residualign.errors import BadInputError, RunError
+    from residualign.extract import extract, fit_spectrum
+    from residualign.load import load_model
+    from residualign.scaling.adapter import Adapter, load_adapter
+    from residualign.scaling.fit import fit
+    from residualign.spectrum import Moments, Spectra, Spectrum
+    from residualign.store import Store
+    from residualign.units import Unit, Units
+
+# name -> module; imported at first use, so that `import residualign` stays fast and loads no model library
+_HOMES = {
+    "Adapter": "scaling.adapter",
+    "BadInputError": "errors",
+    "Classifier": "classify",
+    "Contributions": "decomposition.contributions",
+    "Coordinates": "decomposition.coordinates",
+    "ImageData": "data",
+    "Moments": "spectrum",
+    "RunError": "errors",
+    "Spectra": "spectrum",
+    "Spectrum": "spectrum",
+    "Store": "store",
+    "Unit": "units",
+    "Units": "units",
+    "decompose": "decomposition.decompose",
+    "extract": "extract",
+    "fit": "scaling.fit",
+    "fit_spectrum": "extract",
+    "load_adapter": "scaling.adapter",
+    "load_data": "data",
+    "load_model": "load",
+}
+
+__all__ = [*_HOMES]  # noqa: PLE0604
+__version__ = "0.1.0.dev0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'residualign' has no attribute {name!r}")
+    return getattr(import_module(f"residualign.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Exact decomposition of an image embedding into residual units."""

@@ -1,0 +1,90 @@
+"""Which loader serves which transformers model type; the only place that lists families."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from residualign.errors import BadInputError
+from residualign.models.preprocess import load_preprocess
+from residualign.models.text import TextTower
+from residualign.models.vision_model import VisionModel
+
+__all__ = ["LOADERS"]
+
+
+def _clip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
+    from transformers import AutoTokenizer, CLIPModel
+
+    from residualign.models import clip
+
+    model = _pretrained(CLIPModel, name, source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"model {name!r} has no readable tokenizer; expected the files that ship with a CLIP") from error
+    return VisionModel(name, source, model, clip.tower(model), load_preprocess(source, name), TextTower(model, tokenizer))
+
+
+def _clip_vision(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
+    from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
+
+    from residualign.models import clip
+
+    kind = CLIPVisionModel if "CLIPVisionModel" in architectures else CLIPVisionModelWithProjection
+    model = _pretrained(kind, name, source)
+    return VisionModel(name, source, model, clip.tower(model), load_preprocess(source, name))
+
+
+def _vit(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
+    from transformers import ViTModel
+
+    from residualign.models import vit
+
+    model = _pretrained(ViTModel, name, source, add_pooling_layer=False)
+    return VisionModel(name, source, model, vit.tower(model), load_preprocess(source, name))
+
+
+def _pretrained(kind: Any, name: str, source: str, **options: Any) -> Any:
+    """Weights from safetensors only, as float32, in evaluation mode, frozen. One that the file lacks is an error."""
+    with _quiet():
+        try:
+            model, report = kind.from_pretrained(
+                source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise BadInputError(f"model {name!r} could not be loaded from its safetensors weights: {reason}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise BadInputError(f"model {name!r}: the weights file lacks {missing[0]!r} ({len(missing)} tensors in all)")
+    module: nn.Module = model
+    return module.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's progress bars and load reports: what matters of them is raised as an error here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
+
+
+LOADERS: dict[str, Callable[[str, str, tuple[str, ...]], VisionModel]] = {
+    "clip": _clip,
+    "clip_vision_model": _clip_vision,
+    "vit": _vit,
+}

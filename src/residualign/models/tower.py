@@ -1,0 +1,107 @@
+"""The seam between model families and everything else: where a tower's parts are, and how it is run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from residualign.errors import BadInputError
+
+__all__ = ["Block", "Tower", "fingerprint", "refuse_non_finite"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One pre-norm transformer block: what it adds to the residual stream, twice.
+
+    out_proj: the attention's output projection; its *input* holds the heads' values side by side, (image, token,
+    head x head_dim). mlp: the module whose output is added to the stream. attention_scale, mlp_scale: (width,), layer
+    scale applied after each, or None.
+    """
+
+    out_proj: nn.Linear
+    mlp: nn.Module
+    attention_scale: Tensor | None = None
+    mlp_scale: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A vision tower as its family describes it; everything right of here knows towers, never families.
+
+    forward: (image, 3, height, width) pixels -> (image, dim) embedding, not normalised.
+    entry: the module whose first argument is the residual stream before the first block.
+    token: index of the pooled token. tensors: every weight of the tower under a family-neutral name, so that the same
+    checkpoint has one fingerprint whichever library loads it. constants: what else decides the output (activation,
+    epsilon, image size).
+    """
+
+    module: nn.Module
+    forward: Callable[[Tensor], Tensor]
+    blocks: tuple[Block, ...]
+    entry: nn.Module
+    n_heads: int
+    final_norm: nn.LayerNorm
+    projection: nn.Linear | None
+    image_size: int
+    tensors: Mapping[str, Tensor]
+    constants: Mapping[str, str]
+    token: int = 0
+
+    @property
+    def width(self) -> int:
+        """Size of the residual stream."""
+        return int(self.final_norm.normalized_shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Size of the output space."""
+        return self.width if self.projection is None else self.projection.out_features
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one head's value."""
+        return self.blocks[0].out_proj.in_features // self.n_heads
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.final_norm.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are held in."""
+        return self.final_norm.weight.dtype
+
+    def probe(self, n_images: int, seed: int = 0) -> Float[Tensor, "image 3 height width"]:
+        """Seeded Gaussian noise in the shape, dtype and place of preprocessed images."""
+        generator = torch.Generator().manual_seed(seed)
+        pixels = torch.randn(n_images, 3, self.image_size, self.image_size, generator=generator, dtype=torch.float64)
+        return pixels.to(device=self.device, dtype=self.dtype)
+
+
+def fingerprint(tower: Tower) -> str:
+    """SHA-256 over the tower's constants and tensors, in name order, each as float32.
+
+    float16, bfloat16 and float32 load into float32 without change, so a checkpoint keeps its fingerprint in every
+    dtype it can be loaded in without loss. O(parameters).
+    """
+    digest = hashlib.sha256()
+    for name, text in sorted(tower.constants.items()):
+        digest.update(f"{name}={text}\n".encode())
+    for name, tensor in sorted(tower.tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def refuse_non_finite(tower: Tower, name: str) -> None:
+    """Raise `BadInputError` naming the first weight that holds NaN or infinity."""
+    for tensor_name, tensor in tower.tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise BadInputError(f"model {name!r}: weight {tensor_name!r} holds NaN or infinite values; the file is damaged")

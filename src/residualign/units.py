@@ -1,0 +1,110 @@
+"""Which residual units a tower has, in which order, under which labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, overload
+
+from residualign.errors import BadInputError
+
+__all__ = ["Unit", "UnitKind", "Units"]
+
+UnitKind = Literal["embedding", "head", "mlp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One term of the sum that a vision transformer's output is.
+
+    `layer` and `head` count from 0; the embedding has neither, an MLP has no head.
+
+    >>> Unit("head", layer=3, head=7).label, Unit("mlp", layer=3).label, Unit("embedding").label
+    ('L3.H7', 'L3.mlp', 'embedding')
+    """
+
+    kind: UnitKind
+    layer: int | None = None
+    head: int | None = None
+
+    @property
+    def label(self) -> str:
+        """`"embedding"`, `"L3.mlp"` or `"L3.H7"`."""
+        if self.kind == "embedding":
+            return "embedding"
+        return f"L{self.layer}.mlp" if self.kind == "mlp" else f"L{self.layer}.H{self.head}"
+
+
+class Units(Sequence[Unit]):
+    """The units of one tower in their fixed order: embedding, MLPs by layer, heads layer by layer.
+
+    Behaves like a tuple of `Unit`; `index` takes a unit or its label.
+
+    >>> [unit.label for unit in Units(n_layers=2, n_heads=2)]
+    ['embedding', 'L0.mlp', 'L1.mlp', 'L0.H0', 'L0.H1', 'L1.H0', 'L1.H1']
+    """
+
+    def __init__(self, n_layers: int, n_heads: int) -> None:
+        self.n_layers = n_layers
+        self.n_heads = n_heads
+        self._units = (
+            Unit("embedding"),
+            *(Unit("mlp", layer) for layer in range(n_layers)),
+            *(Unit("head", layer, head) for layer in range(n_layers) for head in range(n_heads)),
+        )
+        self._index = {unit.label: i for i, unit in enumerate(self._units)}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels in unit order."""
+        return tuple(self._index)
+
+    @property
+    def n_groups(self) -> int:
+        """The 2L+1 groups over which the final norm's constants are shared out."""
+        return 2 * self.n_layers + 1
+
+    def of_kind(self, *kinds: UnitKind) -> tuple[Unit, ...]:
+        """The units of these kinds, in unit order."""
+        return tuple(unit for unit in self._units if unit.kind in kinds)
+
+    def get(self, unit: Unit | str) -> Unit:
+        """The unit with this label; `BadInputError` where the tower has none."""
+        return self._units[self.index(unit)]
+
+    def index(self, value: Unit | str, start: int = 0, stop: int | None = None) -> int:
+        """Position of a unit or label; `BadInputError` naming the label where the tower has none."""
+        label = value.label if isinstance(value, Unit) else value
+        try:
+            return self._index[label]
+        except (KeyError, TypeError):
+            raise BadInputError(
+                f"no unit {label!r} in a tower of {self.n_layers} layers and {self.n_heads} heads; "
+                "labels are 'embedding', 'L0.mlp', 'L0.H0' and so on"
+            ) from None
+
+    def __contains__(self, value: object) -> bool:
+        label = value.label if isinstance(value, Unit) else value
+        return label in self._index
+
+    @overload
+    def __getitem__(self, index: int) -> Unit: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Unit, ...]: ...
+    def __getitem__(self, index: int | slice) -> Unit | tuple[Unit, ...]:
+        return self._units[index]
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    def __iter__(self) -> Iterator[Unit]:
+        return iter(self._units)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Units) and (self.n_layers, self.n_heads) == (other.n_layers, other.n_heads)
+
+    def __hash__(self) -> int:
+        return hash((self.n_layers, self.n_heads))
+
+    def __repr__(self) -> str:
+        return f"Units(n_layers={self.n_layers}, n_heads={self.n_heads})"

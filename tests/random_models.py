@@ -1,0 +1,94 @@
+"""Tiny random models from configs, with every bias, gamma and scale perturbed and prime sizes wherever they can be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import nn
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    CLIPVisionModelWithProjection,
+    PreTrainedTokenizerFast,
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
+)
+
+N_LAYERS, N_HEADS, HEAD_DIM, DIM = 3, 5, 7, 11
+WIDTH = N_HEADS * HEAD_DIM
+IMAGE_SIZE = 26
+WORDS = ["a", "photo", "of", "the", "digit", "cat", "dog", "zero", "one", "two", "."]
+
+_VISION = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": N_HEADS,
+    "intermediate_size": 53,
+    "image_size": IMAGE_SIZE,
+    "patch_size": 13,
+}
+
+
+def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Random values in every parameter, so that no bias is zero and no gamma one."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            spread = 0.3 if parameter.ndim == 1 else 1.0 / parameter[0].numel() ** 0.5
+            parameter.copy_(centre + spread * noise)
+        if hasattr(model, "logit_scale"):
+            model.logit_scale.fill_(2.0)
+    return model.eval()
+
+
+def save_clip(path: Path, seed: int = 0) -> Path:
+    """A full CLIPModel with processor and a word-level tokenizer."""
+    text = {"hidden_size": 17, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 19}
+    text |= {"vocab_size": len(WORDS) + 4, "max_position_embeddings": 13}
+    text |= {"bos_token_id": 1, "eos_token_id": 3, "pad_token_id": 0}
+    config = CLIPConfig(vision_config=dict(_VISION), text_config=text, projection_dim=DIM)
+    perturb(CLIPModel(config), seed).save_pretrained(path)
+    _clip_processor().save_pretrained(path)
+    _tokenizer().save_pretrained(path)
+    return path
+
+
+def save_clip_vision(path: Path, seed: int = 0, *, projection: bool = True) -> Path:
+    """The CLIP vision tower alone, with or without its projection."""
+    kind: Any = CLIPVisionModelWithProjection if projection else CLIPVisionModel
+    perturb(kind(CLIPVisionConfig(**_VISION, projection_dim=DIM)), seed).save_pretrained(path)
+    _clip_processor().save_pretrained(path)
+    return path
+
+
+def save_vit(path: Path, seed: int = 0, **changes: Any) -> Path:
+    """A ViTModel without pooler; `changes` go to its config."""
+    perturb(ViTModel(ViTConfig(**{**_VISION, **changes}), add_pooling_layer=False), seed).save_pretrained(path)
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    ViTImageProcessorPil(size=size, do_convert_rgb=True).save_pretrained(path)
+    return path
+
+
+def _clip_processor() -> CLIPImageProcessorPil:
+    return CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=IMAGE_SIZE)
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[BOS]", "[UNK]", "[EOS]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[BOS] $A [EOS]", special_tokens=[("[BOS]", 1), ("[EOS]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", bos_token="[BOS]", unk_token="[UNK]", eos_token="[EOS]"
+    )

@@ -1,0 +1,68 @@
+"""Residual units the slow way, written from the papers: a forward pass by hand, one image, one unit at a time.
+
+Nothing of the package is used. Attention is written out with softmax, the final LayerNorm's terms are shared out in
+loops: -mu/sigma and beta over the 2L+1 groups (embedding, attention layers, MLPs), a layer's share over its heads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def contributions(hf_model: Any, pixels: Tensor, rule: str = "shared") -> dict[str, Tensor]:
+    """label -> (image, dim) of a transformers CLIP or ViT, in the model's dtype."""
+    is_clip = hasattr(hf_model, "vision_model")
+    tower = hf_model.vision_model if is_clip else hf_model
+    projection = hf_model.visual_projection.weight.T if is_clip else None
+    layers = tower.encoder.layers if is_clip else tower.layers
+    norm = tower.post_layernorm if is_clip else tower.layernorm
+    n_heads = tower.config.num_attention_heads
+    rows: list[dict[str, Tensor]] = []
+    for image in pixels:
+        stream = tower.embeddings(image[None])[0]
+        if is_clip:
+            stream = tower.pre_layrnorm(stream)
+        terms: dict[str, Tensor] = {"embedding": stream[0]}
+        for i, layer in enumerate(layers):
+            attention = layer.self_attn if is_clip else layer.attention
+            before = layer.layer_norm1 if is_clip else layer.layernorm_before
+            after = layer.layer_norm2 if is_clip else layer.layernorm_after
+            out = attention.out_proj if is_clip else attention.o_proj
+            total, heads = _attention(attention, out, before(stream), n_heads)
+            for h, head in enumerate(heads):
+                terms[f"L{i}.H{h}"] = head[0]
+            stream = stream + total
+            mlp = layer.mlp(after(stream))
+            terms[f"L{i}.mlp"] = mlp[0]
+            stream = stream + mlp
+        rows.append(_after_norm(terms, stream[0], norm, projection, len(layers), n_heads, rule))
+    return {label: torch.stack([row[label] for row in rows]) for label in rows[0]}
+
+
+def _attention(attention: Any, out: Any, x: Tensor, n_heads: int) -> tuple[Tensor, list[Tensor]]:
+    d = x.shape[-1] // n_heads
+    q, k, v = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
+    heads = []
+    for h in range(n_heads):
+        part = slice(h * d, (h + 1) * d)
+        weights = torch.softmax(q[:, part] @ k[:, part].T / d**0.5, dim=-1)
+        heads.append(weights @ v[:, part] @ out.weight[:, part].T + out.bias / n_heads)
+    return sum(heads), heads  # type: ignore[return-value]
+
+
+def _after_norm(
+    terms: dict[str, Tensor], x: Tensor, norm: Any, projection: Tensor | None, n_layers: int, n_heads: int, rule: str
+) -> dict[str, Tensor]:
+    mu, sigma = x.mean(), ((x - x.mean()).square().mean() + norm.eps).sqrt()
+    result = {}
+    for label, term in terms.items():
+        share = 2 * n_layers + 1
+        if "H" in label:
+            share *= n_heads
+        mean = mu / share if rule == "shared" else term.mean()
+        value = (term - mean) / sigma * norm.weight + norm.bias / share
+        result[label] = value if projection is None else value @ projection
+    return result
