@@ -1,0 +1,240 @@
+"""The principal components of one unit, and of all units of a tower, on disk as one file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save
+from torch import Tensor
+
+from residualign._files import publish, saying_what_is_kept
+from residualign.errors import BadInputError
+from residualign.spectrum._tensorfile import read_tensors
+from residualign.units import Unit, Units
+
+__all__ = ["Spectra", "Spectrum", "truncate"]
+
+_FORMAT, _VERSION = "residualign spectra", 1
+
+# Shares are sums of rounded quotients; ten equal components must reach 0.9 with nine.
+_SHARE_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Principal components of one unit's contributions, largest variance first.
+
+    mean: (dim,), the contribution's mean over the images. components: (component, dim), orthonormal rows; the entry
+    of largest magnitude of each is positive (of entries tied to one part in a million, the first).
+    explained_variance: (component,), > 0, in squared units of the embedding, divided by n_samples - 1.
+    total_variance: the unit's whole variance, components that were dropped or cut included.
+
+    A unit that never varies, or is known from one image, has zero components and zero total variance.
+    """
+
+    mean: Float[Tensor, " dim"]
+    components: Float[Tensor, "component dim"]
+    explained_variance: Float[Tensor, " component"]
+    total_variance: float
+    n_samples: int
+
+    @property
+    def n_components(self) -> int:
+        """How many components there are."""
+        return self.components.shape[0]
+
+    @property
+    def explained_variance_ratio(self) -> Float[Tensor, " component"]:
+        """Each component's share of the unit's whole variance, in (0, 1]."""
+        return self.explained_variance / self.total_variance if self.n_components else self.explained_variance
+
+    @property
+    def cumulative_explained_variance_ratio(self) -> Float[Tensor, " component"]:
+        """Running total of `explained_variance_ratio`, in float64."""
+        return self.explained_variance_ratio.to(torch.float64).cumsum(0)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Spectrum:
+        """The same spectrum on another device or in another dtype."""
+        mean, components, variance = (
+            tensor.to(device=device, dtype=dtype) for tensor in (self.mean, self.components, self.explained_variance)
+        )
+        return Spectrum(mean, components, variance, self.total_variance, self.n_samples)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Spectrum):
+            return NotImplemented
+        same_numbers = (self.total_variance, self.n_samples) == (other.total_variance, other.n_samples)
+        return same_numbers and all(
+            getattr(self, name).dtype == getattr(other, name).dtype
+            and torch.equal(getattr(self, name), getattr(other, name))
+            for name in ("mean", "components", "explained_variance")
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def truncate(spectrum: Spectrum, variance_threshold: float) -> Spectrum:
+    """Keep the fewest leading components that explain the given share of variance.
+
+    `variance_threshold` is a share in (0, 1]; at 1, and wherever the components at hand do not reach it, all of them
+    stay. Raises `BadInputError` outside that range. Costs O(component); shares memory with the input. Source: arXiv
+    2411.00246 section 5, with >= for the published code's > (which differ only on a tie).
+    """
+    if not 0 < variance_threshold <= 1:
+        raise BadInputError(f"variance_threshold is a share in (0, 1], got {variance_threshold}")
+    if variance_threshold == 1:
+        return spectrum
+    below = spectrum.cumulative_explained_variance_ratio < variance_threshold - _SHARE_ROUNDING
+    k = min(int(below.sum()) + 1, spectrum.n_components)
+    return Spectrum(
+        spectrum.mean,
+        spectrum.components[:k],
+        spectrum.explained_variance[:k],
+        spectrum.total_variance,
+        spectrum.n_samples,
+    )
+
+
+class _UnknownUnitError(BadInputError, KeyError):
+    """Bad input for people, a missing key for `Mapping`."""
+
+    __str__ = BaseException.__str__
+
+
+@dataclass(frozen=True, eq=False)
+class Spectra(Mapping[str, Spectrum]):
+    """The spectrum of every unit of a tower, by label and in unit order, and of the model's output.
+
+    `source` names the images, `model_fingerprint` the tower. Tensors are float64 as computed.
+    """
+
+    units: Units
+    spectrums: tuple[Spectrum, ...]
+    output: Spectrum
+    source: str
+    model_fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        assert len(self.spectrums) == len(self.units)
+
+    @property
+    def n_samples(self) -> int:
+        """Images behind every spectrum."""
+        return self.output.n_samples
+
+    @property
+    def dim(self) -> int:
+        """Size of the output space."""
+        return self.output.mean.shape[0]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all tensors rounded to float32: the same for a copy kept in float32 and in float64."""
+        return self.to("cpu", torch.float32)._checksum()
+
+    def _checksum(self) -> str:
+        digest = hashlib.sha256()
+        for label, spectrum in (*self.items(), ("output", self.output)):
+            digest.update(f"{label} {spectrum.n_components} {self.dim} {spectrum.n_samples}\n".encode())
+            total = torch.tensor(spectrum.total_variance, dtype=spectrum.mean.dtype)
+            for tensor in (spectrum.mean, spectrum.components, spectrum.explained_variance, total):
+                array = tensor.contiguous().numpy()
+                digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
+        return digest.hexdigest()
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Spectra:
+        """The same spectra on another device or in another dtype."""
+        spectrums = tuple(spectrum.to(device, dtype) for spectrum in self.spectrums)
+        return Spectra(self.units, spectrums, self.output.to(device, dtype), self.source, self.model_fingerprint)
+
+    def __getitem__(self, key: str | Unit) -> Spectrum:
+        try:
+            return self.spectrums[self.units.index(key)]
+        except BadInputError as error:
+            raise _UnknownUnitError(str(error)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.units.labels)
+
+    def __len__(self) -> int:
+        return len(self.spectrums)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.units
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Spectra):
+            return NotImplemented
+        names = ("units", "source", "model_fingerprint", "spectrums", "output")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Spectra({self.units}, n_samples={self.n_samples}, source={self.source!r})"
+
+    def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
+        """Write one safetensors file, whole or not at all: as it is, or rounded to `dtype` (float32 or float64).
+
+        Equal spectra give equal bytes. Raises `RunError` where the file cannot be written.
+        """
+        if dtype not in (None, torch.float32, torch.float64):
+            raise BadInputError(f"spectra are saved as float32 or float64, not {dtype}")
+        copy = self.to("cpu", dtype)
+        everything = (*copy.items(), ("output", copy.output))
+        tensors = {
+            "mean": torch.stack([spectrum.mean for _, spectrum in everything]),
+            "total_variance": torch.tensor([s.total_variance for _, s in everything], dtype=torch.float64),
+        }
+        for label, spectrum in everything:
+            tensors[f"{label}.components"] = spectrum.components.contiguous()
+            tensors[f"{label}.explained_variance"] = spectrum.explained_variance.contiguous()
+        header = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "n_layers": self.units.n_layers,
+            "n_heads": self.units.n_heads,
+            "n_samples": self.n_samples,
+            "source": self.source,
+            "model_fingerprint": self.model_fingerprint,
+            "fingerprint": self.fingerprint,
+            "checksum": copy._checksum(),
+        }
+        with saying_what_is_kept(path, "nothing was written there"):
+            # one key: safetensors writes several in an order that changes from process to process
+            publish(path, save(tensors, {"residualign": json.dumps(header, sort_keys=True)}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Spectra:
+        """Read what `save` wrote, bit for bit.
+
+        Raises `BadInputError` naming the file where it is absent, truncated, changed, or not a spectra file.
+        """
+        header, tensors = read_tensors(path, _FORMAT, _VERSION)
+        try:
+            units = Units(header["n_layers"], header["n_heads"])
+            total = tensors["total_variance"].tolist()
+            spectrums = tuple(
+                Spectrum(
+                    tensors["mean"][i].clone(),
+                    tensors[f"{label}.components"],
+                    tensors[f"{label}.explained_variance"],
+                    total[i],
+                    header["n_samples"],
+                )
+                for i, label in enumerate((*units.labels, "output"))
+            )
+            spectra = cls(units, spectrums[:-1], spectrums[-1], header["source"], header["model_fingerprint"])
+            expected = header["checksum"]
+        except (KeyError, IndexError) as error:
+            raise BadInputError(f"{os.fspath(path)} lacks {error} of a {_FORMAT} file") from None
+        if spectra._checksum() != expected:
+            raise BadInputError(f"{os.fspath(path)} is damaged: its numbers are not the ones that were written")
+        return spectra
