@@ -1,0 +1,22 @@
+"""Labelled images from folders, parquet files and registered names; this stage knows no model."""
+
+from residualign.data.images import BadImageError, read_image, to_rgb
+from residualign.data.load import load_data
+from residualign.data.partition import FewShots, few_shot
+from residualign.data.prompts import DEFAULT_TEMPLATE, fill_templates
+from residualign.data.registered import registered_names
+from residualign.data.split import ImageData, Split
+
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "BadImageError",
+    "FewShots",
+    "ImageData",
+    "Split",
+    "few_shot",
+    "fill_templates",
+    "load_data",
+    "read_image",
+    "registered_names",
+    "to_rgb",
+]

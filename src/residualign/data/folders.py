@@ -1,0 +1,163 @@
+"""Folders of class folders, with or without train, val and test above them.
+
+Classes are the sorted names of the class folders (plain order of code points, as in torchvision's ImageFolder); images
+are sorted by their path below the data's folder, whatever order the file system lists them in. Folders below a class
+folder belong to that class. Hidden files and folders and what systems leave behind (`Thumbs.db`, `desktop.ini`,
+`__MACOSX`) are passed over everywhere. Beside the class folders any other file may lie, except an image: that one is a
+stray, and so is a file below a class folder that is no image. Strays are listed by their keys.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from residualign.data._raw import RawData, split_name
+from residualign.data.images import has_image_extension, read_image
+from residualign.data.split import Split
+from residualign.errors import BadInputError
+
+__all__ = ["read_folder"]
+
+_LEFT_BEHIND = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Images by their key: the path below `root`."""
+
+    root: Path
+
+    def image(self, row: int, key: str) -> Image.Image:
+        return read_image(self.root / key, key)
+
+
+def read_folder(root: Path, labelled: bool = True) -> RawData:
+    """The images below a folder; their pixels are not read.
+
+    Where labelled is False, a folder of images without class folders is taken too, as one class named "images". Raises
+    `BadInputError`, naming the folder, where there are no images, an empty class folder, the same split twice, folders
+    beside the splits, or a class in val or test that train lacks. Costs one listing of every folder.
+    """
+    folders, files = _entries(root)
+    images = [name for name in files if has_image_extension(name)]
+    if not folders:
+        if not images:
+            raise BadInputError(f"the folder {str(root)!r} holds no class folders and no images")
+        if labelled:
+            raise BadInputError(
+                f"the folder {str(root)!r} holds images but no class folders; put each class's images in one"
+            )
+        return _unlabelled(root)
+    split_folders = _split_folders(root, folders)
+    if not split_folders:
+        return _assemble(root, {"train": root})
+    raw = _assemble(root, split_folders)
+    return RawData(raw.splits, raw.class_names, strays=(*images, *raw.strays))
+
+
+def _split_folders(root: Path, folders: list[str]) -> dict[str, Path]:
+    """The folders that are splits; none where the folders are classes."""
+    named = [name for name in folders if split_name(name)]
+    # a class may be called "train": among other classes such a folder is a split only if class folders lie in it
+    if len(named) < len(folders):
+        named = [name for name in named if _holds_classes(root / name)]
+        others = [name for name in folders if name not in named]
+        if named and others:
+            raise BadInputError(
+                f"the folder {str(root)!r} holds splits ({', '.join(named)}) and other folders "
+                f"({', '.join(others[:5])}); use either alone"
+            )
+    found: dict[str, Path] = {}
+    for name in named:
+        split = split_name(name)
+        assert split is not None
+        if split in found:
+            raise BadInputError(
+                f"the folder {str(root)!r} holds the {split} split twice: {found[split].name} and {name}"
+            )
+        found[split] = root / name
+    return {split: found[split] for split in ("train", "val", "test") if split in found}
+
+
+def _holds_classes(folder: Path) -> bool:
+    folders, files = _entries(folder)
+    return bool(folders) and not any(has_image_extension(name) for name in files)
+
+
+def _assemble(root: Path, split_folders: dict[str, Path]) -> RawData:
+    """Splits from folders that hold class folders; labels follow the classes of train, or of all if there is none."""
+    classes = {split: _entries(folder)[0] for split, folder in split_folders.items()}
+    for split, folder in split_folders.items():
+        if not classes[split]:
+            raise BadInputError(f"the folder {str(folder)!r} holds no class folders")
+    names = classes.get("train") or sorted(set().union(*classes.values()))
+    splits, strays = {}, []
+    for split, folder in split_folders.items():
+        unknown = [name for name in classes[split] if name not in names]
+        if unknown:
+            raise BadInputError(f"class {unknown[0]!r} is in {split} but not in train")
+        strays += [_key(root, folder / name) for name in _entries(folder)[1] if has_image_extension(name)]
+        keys: list[str] = []
+        labels: list[int] = []
+        for name in classes[split]:
+            images, others = _walk(root, folder / name)
+            if not images:
+                raise BadInputError(f"the class folder {str(folder / name)!r} holds no images")
+            keys += images
+            labels += [names.index(name)] * len(images)
+            strays += others
+        splits[split] = Split(split, tuple(keys), tuple(labels), _Files(root), tuple(range(len(keys))))
+    return RawData(splits, tuple(names), strays=tuple(strays))
+
+
+def _unlabelled(root: Path) -> RawData:
+    images, others = _walk(root, root)
+    split = Split("train", tuple(images), (0,) * len(images), _Files(root), tuple(range(len(images))))
+    return RawData({"train": split}, ("images",), strays=tuple(others), notes=("the images have no labels",))
+
+
+def _walk(root: Path, folder: Path) -> tuple[list[str], list[str]]:
+    """Keys of the images and of the other files at any depth below a folder, each sorted."""
+    images: list[str] = []
+    others: list[str] = []
+    for path in _files_below(folder, frozenset()):
+        (images if has_image_extension(path.name) else others).append(_key(root, path))
+    return sorted(images), sorted(others)
+
+
+def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    real = folder.resolve()
+    if real in above:  # a link to a folder that it lies in would never end
+        return
+    folders, files = _entries(folder)
+    yield from (folder / name for name in files)
+    for name in folders:
+        yield from _files_below(folder / name, above | {real})
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the folders and of the files in a folder, sorted, without hidden and left-behind ones."""
+    folders: list[str] = []
+    files: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.name.lower() not in _LEFT_BEHIND:
+                    (folders if entry.is_dir() else files).append(entry.name)
+    except OSError as error:
+        raise BadInputError(f"the folder {str(folder)!r} cannot be read ({error.strerror or error})") from error
+    return sorted(folders), sorted(files)
+
+
+def _key(root: Path, path: Path) -> str:
+    key = path.relative_to(root).as_posix()
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise BadInputError(f"the file name {key!r} is not valid UTF-8; rename the file") from None
+    return key

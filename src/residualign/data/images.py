@@ -1,0 +1,150 @@
+"""From stored bytes to an RGB image: the one place that says how.
+
+1. Only raster formats that Pillow decodes by itself are opened (`FORMATS`); EPS and PS, which start another program,
+   are not. Of an animation or a multi-page file the first frame counts.
+2. The EXIF orientation is applied, so that a photograph stands as its viewer shows it.
+3. Deep greys are scaled to 8 bits, where Pillow's own conversion would clip them to white: 16-bit integers (modes
+   `I;16*`, and `I` whose values lie in 0..65535) are divided by 257 and rounded, so 65535 becomes 255; floats (`F`)
+   are multiplied by 255 where all lie in 0..1, and only rounded where all lie in 0..255. Other ranges are refused.
+4. Everything else (palette, grey, alpha, CMYK) goes through Pillow's `convert("RGB")`, as in the image processors that
+   ship with checkpoints: alpha is dropped, not blended.
+
+Whatever cannot be decoded in full (truncated, empty, unsupported, or so many pixels that Pillow suspects a
+decompression bomb) raises `BadImageError`; nothing is ever half decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from functools import cache
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from residualign.errors import BadInputError
+
+__all__ = ["EXTENSIONS", "BadImageError", "decode", "has_image_extension", "read_image", "to_rgb"]
+
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+"""Pillow's names of the formats that are opened; one that the installed Pillow lacks is unsupported there."""
+
+EXTENSIONS = frozenset(
+    {".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg"}
+    | {".jpx", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+)
+"""File name extensions taken for images. The list is fixed: it must not hang on which Pillow is installed."""
+
+# what Pillow's decoders raise on damaged files; found by cutting and flipping bytes of every format
+_DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    AttributeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    # an error only where the caller turns warnings into errors
+    Image.DecompressionBombWarning,
+)
+
+
+class BadImageError(BadInputError):
+    """One image that cannot be used. `.key` names it, `.reason` says why; `--skip-bad` goes on without it."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"image {key!r} cannot be used: {reason}")
+        self.key = key
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[BadImageError], tuple[str, str]]:
+        # exceptions pickle by their message alone; workers send this one to their parent
+        return type(self), (self.key, self.reason)
+
+
+def has_image_extension(name: str) -> bool:
+    """Whether a file of this name is taken for an image.
+
+    >>> has_image_extension("cat.JPG"), has_image_extension("README.txt")
+    (True, False)
+    """
+    return Path(name).suffix.lower() in EXTENSIONS
+
+
+def read_image(path: str | PathLike[str], key: str | None = None) -> Image.Image:
+    """The image in a file, in RGB. `BadImageError` names `key`, or else the path."""
+    path = Path(path)
+    key = str(path) if key is None else key
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadImageError(key, f"the file cannot be read ({error.strerror or error})") from error
+    return decode(data, key)
+
+
+def decode(data: bytes, key: str) -> Image.Image:
+    """The image that these encoded bytes hold, in RGB; `BadImageError` naming `key` where they hold none."""
+    if not data:
+        raise BadImageError(key, "it is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            return _convert(image, key)
+    except BadImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImageError(key, "it is in no image format that is supported here, or damaged") from error
+    except _DECODING_ERRORS as error:
+        raise BadImageError(key, _sentence(error)) from error
+
+
+def to_rgb(image: Image.Image, key: str = "image") -> Image.Image:
+    """An opened image by the same rule, in RGB; `BadImageError` naming `key` where its pixels cannot be read."""
+    try:
+        return _convert(image, key)
+    except BadImageError:
+        raise
+    except _DECODING_ERRORS as error:
+        raise BadImageError(key, _sentence(error)) from error
+
+
+def _convert(image: Image.Image, key: str) -> Image.Image:
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_eight_bits(np.asarray(image), key)).convert("RGB")
+    # alpha is dropped anyway; with the entry left in place Pillow warns for every such palette image
+    image.info.pop("transparency", None)
+    return image.convert("RGB")
+
+
+def _eight_bits(pixels: NDArray[np.generic], key: str) -> NDArray[np.uint8]:
+    values = pixels.astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    is_float = np.issubdtype(pixels.dtype, np.floating)
+    limit = 255 if is_float else 65535
+    if not (low >= 0 and high <= limit):  # so that NaN fails too
+        expected = "0..1 or 0..255" if is_float else "0..65535"
+        raise BadImageError(key, f"its pixels lie in {low:g}..{high:g}, expected {expected}")
+    factor = 1 / 257 if not is_float else 255 if high <= 1 else 1
+    return np.rint(values * factor).astype(np.uint8)
+
+
+def _sentence(error: BaseException) -> str:
+    message = " ".join(str(error).split()).rstrip(".")
+    return message or f"decoding failed with {type(error).__name__}"
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)

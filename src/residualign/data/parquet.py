@@ -1,0 +1,210 @@
+"""Folders of `train|val|test.parquet`, as the `datasets` library writes them.
+
+Column `image` is a struct with `bytes`, or plain bytes; column `label` is an integer or text. Class names are those of
+the ClassLabel feature under the schema metadata key `huggingface`; without one, the sorted labels that occur are the
+classes, and integers are named by their digits. A split may be cut into `train-00000-of-00003.parquet` and
+so on. Keys are split and row (`"train/17"`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from residualign.data._raw import RawData, split_name
+from residualign.data.images import BadImageError, decode
+from residualign.data.split import Split
+from residualign.errors import BadInputError
+
+__all__ = ["holds_parquet", "read_parquet"]
+
+_PART = re.compile(r"(?P<split>[A-Za-z]+)(-\d+-of-\d+)?\.parquet")
+
+
+@dataclass(eq=False)
+class _Rows:
+    """Images by their row over the files of a split.
+
+    Keeps the encoded bytes of one row group, the last one read: rows in ascending order read each group once.
+    """
+
+    files: tuple[Path, ...]
+    groups: tuple[tuple[int, int], ...]  # (file, row group within it)
+    starts: tuple[int, ...]  # first row of each group
+    _held: tuple[int, pa.ChunkedArray] | None = field(default=None, repr=False)
+
+    def image(self, row: int, key: str) -> Image.Image:
+        group = bisect_right(self.starts, row) - 1
+        held = self._held
+        if held is None or held[0] != group:
+            held = self._held = (group, self._read(group))
+        value = held[1][row - self.starts[group]].as_py()
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if data is None:
+            raise BadImageError(key, "its row holds no bytes")
+        return decode(data, key)
+
+    def _read(self, group: int) -> pa.ChunkedArray:
+        file, within = self.groups[group]
+        path = self.files[file]
+        try:
+            with pq.ParquetFile(path) as opened:
+                return opened.read_row_group(within, columns=["image"]).column("image")
+        except (pa.ArrowException, OSError) as error:
+            raise BadInputError(f"the file {str(path)!r} cannot be read: {_first_line(error)}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_held": None}
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One split as it lies on disk: where its rows are, their labels (None: no such column), names for the labels."""
+
+    rows: _Rows
+    labels: Sequence[int] | Sequence[str] | None
+    names: tuple[str, ...] | None
+
+
+def holds_parquet(root: Path) -> bool:
+    """Whether a parquet file lies directly in this folder."""
+    return any(root.glob("[!.]*.parquet"))
+
+
+def read_parquet(root: Path, labelled: bool = True, n_classes: int | None = None) -> RawData:
+    """The splits of a folder of parquet files; labels are read, images are not.
+
+    n_classes: how many classes there are, where the caller has names for integer labels that the files do not name.
+    Where labelled is False, files without `label` are taken too, as one class named "images". Raises `BadInputError`
+    naming the file for one that is not parquet, has other columns or types, no rows, or a label that is missing or
+    outside the classes. Costs a read of the label column.
+    """
+    tables = {split: _read_table(paths, labelled) for split, paths in _split_files(root).items()}
+    names = {table.names for table in tables.values()}
+    if len(names) > 1:
+        raise BadInputError(f"the parquet files of {str(root)!r} name different classes in different splits")
+    kinds = {None if table.labels is None else type(table.labels[0]) for table in tables.values()}
+    if len(kinds) > 1:
+        raise BadInputError(f"the parquet files of {str(root)!r} have different kinds of labels in different splits")
+    (declared,), (kind,) = names, kinds
+    values = sorted({value for table in tables.values() for value in table.labels or ()})
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    if kind is None:
+        class_names, notes = ("images",), ("the images have no labels",)
+    elif kind is int and (declared or n_classes):
+        class_names = declared or tuple(str(i) for i in range(n_classes or 0))
+        values = list(range(len(class_names)))
+    else:
+        class_names = tuple(str(value) for value in values)
+    index = {value: label for label, value in enumerate(values)}
+    splits = {}
+    for split, table in tables.items():
+        n_rows = table.rows.starts[-1]
+        if kind is int:
+            _check_range(table.labels or (), index, split, root)
+        labels = tuple(index[value] for value in table.labels) if table.labels else (0,) * n_rows
+        keys = tuple(f"{split}/{i}" for i in range(n_rows))
+        splits[split] = Split(split, keys, labels, table.rows, tuple(range(n_rows)))
+    return RawData(splits, class_names, notes=notes)
+
+
+def _split_files(root: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    spelled: dict[str, str] = {}
+    for path in sorted(root.glob("[!.]*.parquet")):
+        part = _PART.fullmatch(path.name)
+        split = split_name(part["split"]) if part else None
+        if part is None or split is None:
+            raise BadInputError(f"parquet files must be named train, val or test, got {path.name!r} in {str(root)!r}")
+        whole = part[0] == f"{part['split']}.parquet"
+        if spelled.setdefault(split, part["split"]) != part["split"] or (whole and split in found):
+            raise BadInputError(f"the folder {str(root)!r} holds the {split} split twice")
+        found.setdefault(split, []).append(path)
+    return {split: found[split] for split in ("train", "val", "test") if split in found}
+
+
+def _read_table(paths: Sequence[Path], labelled: bool) -> _Table:
+    groups: list[tuple[int, int]] = []
+    sizes: list[int] = []
+    labels: list[Any] | None = []
+    names: set[tuple[str, ...] | None] = set()
+    for i, path in enumerate(paths):
+        try:
+            with pq.ParquetFile(path) as opened:
+                schema = opened.schema_arrow
+                has_label = _check_columns(schema, path, labelled)
+                names.add(_class_names(schema, path))
+                n_groups = opened.metadata.num_row_groups
+                groups += [(i, g) for g in range(n_groups)]
+                sizes += [opened.metadata.row_group(g).num_rows for g in range(n_groups)]
+                own = opened.read(columns=["label"]).column("label").to_pylist() if has_label else None
+        except (pa.ArrowException, OSError) as error:
+            raise BadInputError(f"the file {str(path)!r} cannot be read as parquet: {_first_line(error)}") from error
+        if own is not None and None in own:
+            raise BadInputError(f"the label in row {own.index(None)} of {str(path)!r} is missing")
+        labels = None if own is None or labels is None else labels + own
+    if not sum(sizes):
+        raise BadInputError(f"the file {str(paths[0])!r} has no rows")
+    if len(names) > 1:
+        raise BadInputError(f"the parts of {paths[0].name!r} name different classes")
+    starts = tuple(accumulate(sizes, initial=0))
+    return _Table(_Rows(tuple(paths), tuple(groups), starts), labels, names.pop())
+
+
+def _check_columns(schema: pa.Schema, path: Path, labelled: bool) -> bool:
+    """Whether there is a label column; `BadInputError` naming the file where columns or types are wrong."""
+    wanted = ("image", "label") if labelled else ("image",)
+    missing = [name for name in wanted if name not in schema.names]
+    if missing:
+        raise BadInputError(f"the file {str(path)!r} has no column {missing[0]!r}, only {', '.join(schema.names)}")
+    kind = schema.field("image").type
+    if pa.types.is_struct(kind):
+        kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else None
+    if kind is None or not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        found = schema.field("image").type
+        raise BadInputError(f"column 'image' of {str(path)!r} must be bytes or a struct with bytes, got {found}")
+    if "label" not in schema.names:
+        return False
+    kind = schema.field("label").type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise BadInputError(f"column 'label' of {str(path)!r} must be an integer or text, got {kind}")
+    return True
+
+
+def _class_names(schema: pa.Schema, path: Path) -> tuple[str, ...] | None:
+    """The names of the ClassLabel feature of `label`, None where the metadata has none."""
+    text = (schema.metadata or {}).get(b"huggingface")
+    if text is None:
+        return None
+    try:
+        names = json.loads(text)["info"]["features"]["label"].get("names")
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return None
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadInputError(f"the class names in the metadata of {str(path)!r} are not a list of texts")
+    return tuple(names)
+
+
+def _check_range(labels: Sequence[Any], allowed: Collection[Any], split: str, root: Path) -> None:
+    for row, label in enumerate(labels):
+        if label < 0 or label not in allowed:
+            expected = "0 or larger" if label < 0 else f"0..{len(allowed) - 1}"
+            raise BadInputError(f"label {label} in row {row} of {split} in {str(root)!r} must be {expected}")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")

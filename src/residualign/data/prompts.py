@@ -1,0 +1,147 @@
+"""Class names and prompt templates as a user gives them: a list, a mapping, or a YAML or JSON file of either."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from residualign.errors import BadInputError
+
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "Classes",
+    "Templates",
+    "check_templates",
+    "fill_templates",
+    "read_prompts",
+    "rename_classes",
+]
+
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+Classes = str | PathLike[str] | Sequence[str] | Mapping[Any, Any] | None
+Templates = str | PathLike[str] | Sequence[str] | None
+
+
+def fill_templates(class_names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
+    """One list of prompts for each class; names go in as they are, whatever they hold.
+
+    >>> fill_templates(["T-shirt, {new}"], ["a photo of a {}."])
+    [['a photo of a T-shirt, {new}.']]
+    """
+    check_templates(templates)
+    return [["".join((start, name, end)) for start, end in (t.split("{}") for t in templates)] for name in class_names]
+
+
+def read_prompts(
+    classes: Classes, templates: Templates
+) -> tuple[Mapping[str, str] | tuple[str, ...] | None, tuple[str, ...] | None]:
+    """What the arguments `classes` and `templates` of `load_data` say: names (or a mapping to names), and templates.
+
+    A file may hold a list of names, a mapping from the data's own names to new ones, or `{"classes": either of them,
+    "templates": [...]}`. Templates given as an argument win over those of the file. None where nothing is said. Raises
+    `BadInputError` where a file cannot be read or an entry is not text.
+    """
+    told: Any = classes
+    where = "classes"
+    if isinstance(classes, str | PathLike):
+        told, where = _read_file(Path(classes)), str(classes)
+        if told is None:
+            raise BadInputError(f"{where} must hold a list of texts or a mapping to texts, got nothing")
+    own_templates: Any = None
+    if isinstance(told, Mapping) and told and set(told) <= {"classes", "templates"}:
+        own_templates, told = told.get("templates"), told.get("classes")
+    if templates is not None:
+        own_templates = _templates_argument(templates)
+    elif own_templates is not None:
+        own_templates = _text_list(own_templates, f"the templates of {where}")
+    return _names(told, where), None if own_templates is None else check_templates(own_templates)
+
+
+def rename_classes(own: Sequence[str], names: Mapping[str, str] | Sequence[str] | None) -> tuple[str, ...]:
+    """The class names to use, given the data's own: a list replaces them in order, a mapping those that it names.
+
+    Raises `BadInputError` for a list of another length, a mapping of an unknown class, and empty or duplicate names.
+    """
+    if isinstance(names, Mapping):
+        unknown = [name for name in names if name not in own]
+        if unknown:
+            raise BadInputError(f"class names were given for {unknown[0]!r}, but the data's classes are {_shown(own)}")
+        renamed = tuple(names.get(name, name) for name in own)
+    elif names is not None:
+        if len(names) != len(own):
+            raise BadInputError(f"{len(names)} class names were given for {len(own)} classes ({_shown(own)})")
+        renamed = tuple(names)
+    else:
+        renamed = tuple(own)
+    for name, count in Counter(renamed).items():
+        if not name.strip():
+            raise BadInputError(f"class {own[renamed.index(name)]!r} has an empty name")
+        if count > 1:
+            raise BadInputError(f"class names must differ, but {count} classes are called {name!r}")
+    return renamed
+
+
+def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """The templates, each checked to have exactly one `{}`; `BadInputError` naming the first that has not."""
+    if not templates:
+        raise BadInputError("at least one template is needed, got an empty list")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise BadInputError(f"a template must contain {{}} exactly once, got {template!r}")
+    return tuple(templates)
+
+
+def _names(told: Any, where: str) -> Mapping[str, str] | tuple[str, ...] | None:
+    if told is None:
+        return None
+    if isinstance(told, Mapping):
+        return {_text(key, where): _text(name, where) for key, name in told.items()}
+    return _text_list(told, where)
+
+
+def _templates_argument(templates: str | PathLike[str] | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(templates, str) and ("{}" in templates or not os.path.isfile(templates)):
+        return (templates,)
+    if isinstance(templates, str | PathLike):
+        told = _read_file(Path(templates))
+        if isinstance(told, Mapping):
+            told = told.get("templates")
+        return _text_list(told, f"the templates of {templates}")
+    return _text_list(templates, "templates")
+
+
+def _text_list(values: Any, where: str) -> tuple[str, ...]:
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise BadInputError(f"{where} must hold a list of texts or a mapping to texts, got {type(values).__name__}")
+    return tuple(_text(value, where) for value in values)
+
+
+def _text(value: Any, where: str) -> str:
+    # YAML reads 0 as a number, which is a fine name, but no as False and 1.10 as 1.1, where the name is lost
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise BadInputError(f"{where} must hold texts, got {value!r}: put the name in quotes")
+    return value
+
+
+def _read_file(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise BadInputError(f"the file {str(path)!r} cannot be read ({error.strerror or error})") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        raise BadInputError(f"{str(path)!r} is not valid YAML or JSON: {' '.join(str(error).split())}") from error
+
+
+def _shown(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(repr(name) for name in names[:most]) + (", ..." if len(names) > most else "")
