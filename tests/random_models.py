@@ -43,7 +43,7 @@ def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-            spread = 0.3 if parameter.ndim == 1 else 1.0 / parameter[0].numel() ** 0.5
+            spread = 0.3 if parameter.ndim < 2 else 1.0 / parameter[0].numel() ** 0.5
             parameter.copy_(centre + spread * noise)
         if hasattr(model, "logit_scale"):
             model.logit_scale.fill_(2.0)
@@ -55,7 +55,7 @@ def save_clip(path: Path, seed: int = 0) -> Path:
     text = {"hidden_size": 17, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 19}
     text |= {"vocab_size": len(WORDS) + 4, "max_position_embeddings": 13}
     text |= {"bos_token_id": 1, "eos_token_id": 3, "pad_token_id": 0}
-    config = CLIPConfig(vision_config=dict(_VISION), text_config=text, projection_dim=DIM)
+    config = CLIPConfig(vision_config={**_VISION, "projection_dim": DIM}, text_config=text, projection_dim=DIM)
     perturb(CLIPModel(config), seed).save_pretrained(path)
     _clip_processor().save_pretrained(path)
     _tokenizer().save_pretrained(path)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from residualign.errors import BadInputError, RunError
     from residualign.extract import extract, fit_spectrum
     from residualign.load import load_model
+    from residualign.models.vision_model import VisionModel
     from residualign.scaling.adapter import Adapter, load_adapter
     from residualign.scaling.fit import fit
     from residualign.spectrum import Moments, Spectra, Spectrum
@@ -37,6 +38,7 @@ _HOMES = {
     "Store": "store",
     "Unit": "units",
     "Units": "units",
+    "VisionModel": "models.vision_model",
     "decompose": "decomposition.decompose",
     "extract": "extract",
     "fit": "scaling.fit",

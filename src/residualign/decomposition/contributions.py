@@ -82,7 +82,7 @@ class Contributions:
     def ablate(
         self,
         units: Iterable[Unit | str],
-        mode: Literal["zero", "mean"] = "zero",
+        mode: Literal["zero", "mean"] | str = "zero",
         means: Mapping[str, Tensor] | None = None,
     ) -> Contributions:
         """Leave units out, or put their mean in their place.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -36,7 +36,7 @@ class Trace:
         self._stream: Tensor | None = None
         self._handles: list[RemovableHandle] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Trace:
         for layer, block in enumerate(self._tower.blocks):
             self._handles.append(block.out_proj.register_forward_pre_hook(self._value_hook(layer)))
             self._handles.append(block.mlp.register_forward_hook(self._mlp_hook(layer)))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from residualign.errors import BadInputError
@@ -57,7 +58,7 @@ def _pretrained(kind: Any, name: str, source: str, **options: Any) -> Any:
             model, report = kind.from_pretrained(
                 source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise BadInputError(f"model {name!r} could not be loaded from its safetensors weights: {reason}") from error
     missing = sorted(report["missing_keys"])

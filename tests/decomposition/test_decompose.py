@@ -1,0 +1,228 @@
+"""Units sum to the model's output, equal the plain twin unit by unit, and leave the model as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import residualign as ra
+from residualign.decomposition.maps import unit_maps
+from residualign.decomposition.trace import Trace, trace_coordinates
+from tests import random_models
+from tests.reference import residual_twin
+
+N = 3
+SAVERS: dict[str, Callable[[Path], Path]] = {
+    "clip": random_models.save_clip,
+    "clip-vision": random_models.save_clip_vision,
+    "clip-vision-unprojected": lambda path: random_models.save_clip_vision(path, projection=False),
+    "vit": random_models.save_vit,
+    "vit-no-qkv-bias": lambda path: random_models.save_vit(path, qkv_bias=False),
+}
+
+
+@pytest.fixture(scope="module", params=SAVERS)
+def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return SAVERS[request.param](tmp_path_factory.mktemp("models") / request.param)
+
+
+@pytest.mark.parametrize("rule", ["shared", "own"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
+def test_units_sum_to_the_output(directory: Path, dtype: str, tolerance: float, rule: str) -> None:
+    model = ra.load_model(directory, dtype=dtype)
+    c = ra.decompose(model, model.tower.probe(N, seed=3), rule=rule)
+    output = c.output
+    assert c.values.shape == (N, len(model.units), model.dim)
+    assert (c.values.sum(dim=1) - output).abs().max() / output.abs().max() < tolerance
+    assert c.residual_error < tolerance
+    torch.testing.assert_close(output, model.encode_pixels(model.tower.probe(N, seed=3)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rule", ["shared", "own"])
+def test_every_unit_equals_the_plain_twin(directory: Path, rule: str) -> None:
+    model = ra.load_model(directory, dtype="float64")
+    pixels = model.tower.probe(N, seed=5)
+    with torch.no_grad():
+        hf_model = model.module if model.tower.projection is not None else model.tower.module
+        if "unprojected" in directory.name:
+            pytest.skip("the twin reads CLIP through its projection")
+        expected = residual_twin.contributions(hf_model, pixels, rule)
+    c = ra.decompose(model, pixels, rule=rule)
+    assert {unit.label for unit in c.units} == set(expected)
+    for unit in c.units:
+        torch.testing.assert_close(c[unit], expected[unit.label], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-2), ("bfloat16", 1e-1)])
+def test_half_towers_are_summed_in_float32(directory: Path, dtype: str, tolerance: float) -> None:
+    model = ra.load_model(directory, dtype=dtype)
+    c = ra.decompose(model, model.tower.probe(N))
+    assert c.values.dtype == torch.float32
+    assert c.residual_error < tolerance
+
+
+def test_layer_scale_is_followed(directory: Path) -> None:
+    """No transformers family here has layer scale, so one is put into a tower by hand, in the forward and the seam."""
+    from dataclasses import replace
+
+    tower = ra.load_model(directory, dtype="float64").tower
+    generator = torch.Generator().manual_seed(7)
+    scales = [torch.rand(2, tower.width, generator=generator, dtype=torch.float64) + 0.5 for _ in tower.blocks]
+    blocks, handles = [], []
+    for block, (attention_scale, mlp_scale) in zip(tower.blocks, scales, strict=True):
+        blocks.append(replace(block, attention_scale=attention_scale, mlp_scale=mlp_scale))
+        handles.append(block.out_proj.register_forward_hook(lambda _, __, out, s=attention_scale: out * s))
+    scaled = replace(tower, blocks=tuple(blocks))
+    pixels = tower.probe(N)
+    with Trace(scaled) as trace, torch.no_grad():
+        # after the trace's own hooks: the seam says that a block's MLP gives its output before layer scale
+        for block, (_, mlp_scale) in zip(tower.blocks, scales, strict=True):
+            handles.append(block.mlp.register_forward_hook(lambda _, __, out, s=mlp_scale: out * s))
+        output = tower.forward(pixels)
+        c = trace.coordinates(output)
+    for handle in handles:
+        handle.remove()
+    assert (unit_maps(scaled).sum(c) - output).abs().max() / output.abs().max() < 1e-10
+
+
+def test_plain_forward_is_unchanged_bit_for_bit(directory: Path) -> None:
+    model = ra.load_model(directory)
+    pixels = model.tower.probe(N)
+    before = model.encode_pixels(pixels)
+    inside = trace_coordinates(model.tower, pixels).output
+    assert torch.equal(before, inside)
+    assert torch.equal(before, model.encode_pixels(pixels))
+    assert _n_hooks(model) == 0
+
+
+def test_hooks_are_gone_when_the_body_raises(directory: Path) -> None:
+    model = ra.load_model(directory)
+    hooks_inside = 0
+    with pytest.raises(ZeroDivisionError), Trace(model.tower):
+        hooks_inside = _n_hooks(model)
+        raise ZeroDivisionError
+    assert hooks_inside == 2 * len(model.tower.blocks) + 1
+    assert _n_hooks(model) == 0
+
+
+def test_contexts_nest(directory: Path) -> None:
+    model = ra.load_model(directory, dtype="float64")
+    first, second = model.tower.probe(N, seed=1), model.tower.probe(N, seed=2)
+    with torch.no_grad(), Trace(model.tower) as outer:
+        with Trace(model.tower) as inner:
+            output = model.tower.forward(first)
+        a, b = outer.coordinates(output), inner.coordinates(output)
+        output = model.tower.forward(second)
+        c = outer.coordinates(output)
+    assert torch.equal(a.heads, b.heads)
+    assert torch.equal(inner.coordinates(a.output).heads, b.heads)
+    assert torch.equal(c.heads, trace_coordinates(model.tower, second).heads)
+
+
+def test_a_trace_without_a_forward_says_so(directory: Path) -> None:
+    model = ra.load_model(directory)
+    with Trace(model.tower) as trace, pytest.raises(RuntimeError, match="no forward"):
+        trace.coordinates(torch.zeros(1, model.dim))
+
+
+def test_traced_rows_do_not_keep_activations_alive(directory: Path) -> None:
+    model = ra.load_model(directory)
+    with Trace(model.tower) as trace:
+        model.encode_pixels(model.tower.probe(N))
+    for rows in (*trace._values.values(), *trace._mlps.values(), trace._stream):
+        assert rows.untyped_storage().nbytes() == rows.numel() * rows.element_size()
+
+
+def test_gradients_reach_nothing(directory: Path) -> None:
+    model = ra.load_model(directory)
+    c = trace_coordinates(model.tower, model.tower.probe(1))
+    assert not c.heads.requires_grad
+    assert not any(parameter.requires_grad for parameter in model.module.parameters())
+
+
+def _n_hooks(model: ra.VisionModel) -> int:
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.tower.module.modules()
+    )
+
+
+@pytest.fixture(scope="module")
+def contributions(tmp_path_factory: pytest.TempPathFactory) -> ra.Contributions:
+    model = ra.load_model(random_models.save_clip(tmp_path_factory.mktemp("m") / "clip"), dtype="float64")
+    return ra.decompose(model, model.tower.probe(N))
+
+
+def _close(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
+
+
+def test_select_and_sum(contributions: ra.Contributions) -> None:
+    labels = ["L2.H4", "embedding", "L0.mlp"]
+    selected = contributions.select(labels)
+    assert [unit.label for unit in selected.units] == ["embedding", "L0.mlp", "L2.H4"]
+    position = [contributions.units.index(unit) for unit in selected.units]
+    _close(selected.values, contributions.values[:, position])
+    _close(selected.sum(), contributions.values[:, position].sum(dim=1))
+    _close(contributions.sum(), contributions.output)
+    _close(selected.output, contributions.output)
+    assert contributions.select([]).values.shape == (N, 0, 11)
+
+
+def test_zero_ablation_takes_a_unit_with_its_constants(contributions: ra.Contributions) -> None:
+    gone = contributions.ablate(["L1.H2", "L1.mlp"])
+    _close(gone.sum(), contributions.output - contributions["L1.H2"] - contributions["L1.mlp"])
+    with pytest.raises(ra.BadInputError, match="not among"):
+        gone["L1.H2"]
+
+
+def test_mean_ablation_by_batch_and_by_given_means(contributions: ra.Contributions) -> None:
+    own = contributions.ablate(["L1.H2"], mode="mean")
+    change = contributions["L1.H2"].mean(dim=0) - contributions["L1.H2"]
+    _close(own.sum(), contributions.output + change)
+    _close(own.values.sum(dim=1), own.sum())
+    given = torch.arange(11, dtype=torch.float64)
+    other = contributions.ablate(["L1.H2"], mode="mean", means={"L1.H2": given})
+    _close(other["L1.H2"], given.expand(N, -1))
+    _close(other.sum(), contributions.output - contributions["L1.H2"] + given)
+
+
+@pytest.mark.parametrize("label", ["L9.H0", "L0.H5", "nonsense", "L0"])
+def test_unknown_units_are_refused(contributions: ra.Contributions, label: str) -> None:
+    with pytest.raises(ra.BadInputError, match=label):
+        contributions.select([label])
+    with pytest.raises(ra.BadInputError, match="mode"):
+        contributions.ablate(["L0.H0"], mode="median")
+    with pytest.raises(ra.BadInputError, match="list"):
+        contributions.select("L0.H0")
+
+
+def test_decompose_takes_pil_paths_and_tensors(tmp_path: Path) -> None:
+    from PIL import Image
+
+    model = ra.load_model(random_models.save_clip(tmp_path / "clip"), dtype="float64")
+    images = [Image.effect_noise((31, 37), 80).convert("RGB") for _ in range(N)]
+    for i, image in enumerate(images):
+        image.save(tmp_path / f"{i}.png")
+    from_pil = ra.decompose(model, images, batch_size=2)
+    from_paths = ra.decompose(model, [tmp_path / f"{i}.png" for i in range(N)])
+    from_tensor = ra.decompose(model, torch.stack([model.preprocess(image) for image in images]))
+    _close(from_pil.output, from_paths.output)
+    _close(from_pil.output, from_tensor.output)
+
+
+@pytest.mark.parametrize("images", [[], torch.zeros(3, 26, 26), "one.png"])
+def test_unusable_images_are_refused(tmp_path: Path, images: object) -> None:
+    model = ra.load_model(random_models.save_vit(tmp_path / "vit"))
+    with pytest.raises(ra.BadInputError, match="images"):
+        ra.decompose(model, images)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_real_vit_adds_up(deit_dir: Path, dtype: str) -> None:
+    model = ra.load_model(deit_dir, dtype=dtype)
+    c = ra.decompose(model, model.tower.probe(2))
+    assert c.residual_error < {"float64": 1e-10, "float32": 1e-5}[dtype]
