@@ -25,7 +25,8 @@ def test_a_flat_folder_is_split_and_its_classes_are_sorted_by_name(tmp_path: Pat
     assert [len(split) for split in data.splits] == [16, 3, 4]
     assert data.split_rule == "stratified 70/10/20, seed 42"
     for split in data.splits:
-        assert all(key.split("/")[0] == data.class_names[label] for key, label in zip(split.keys, split.labels))
+        folders = [key.split("/")[0] for key in split.keys]
+        assert folders == [data.class_names[label] for label in split.labels]
     assert data.name == str(tmp_path)
 
 
