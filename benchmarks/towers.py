@@ -1,0 +1,90 @@
+"""Random towers and coordinates of the sizes that the benchmarks speak of; random weights time like trained ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from residualign.decomposition.coordinates import Coordinates, UnitMaps
+from residualign.models.tower import Tower
+
+__all__ = ["clip_vision_model", "forward_flops", "random_coordinates", "random_maps", "vit_b32"]
+
+# Variance of a head's k-th coordinate ~ k ** -_DECAY: 0.9 of it then lies in 29 of 64 directions, as in the average
+# head of a real DeiT-tiny on ImageNet photographs.
+_DECAY = 1.25
+
+
+def clip_vision_model(
+    *, width: int = 768, layers: int = 12, heads: int = 12, dim: int = 512, image_size: int = 224, patch: int = 32
+) -> torch.nn.Module:
+    """A random transformers CLIP vision tower with its projection; the defaults are ViT-B/32's."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        projection_dim=dim,
+        image_size=image_size,
+        patch_size=patch,
+    )
+    model: torch.nn.Module = CLIPVisionModelWithProjection(config)
+    return model.eval().requires_grad_(False)
+
+
+def vit_b32(layers: int = 12, image_size: int = 224) -> Tower:
+    """A random ViT-B/32 as the package sees it."""
+    from residualign.models import clip
+
+    return clip.tower(clip_vision_model(layers=layers, image_size=image_size))
+
+
+def forward_flops(tower: Tower, image_size: int, patch: int) -> float:
+    """Floating point operations of one image's forward pass: every product counted, 2 a multiply-add, nothing else."""
+    tokens = (image_size // patch) ** 2 + 1
+    width, dim = tower.width, tower.dim
+    block = 2 * tokens * (4 * width**2 + 8 * width**2) + 2 * 2 * tokens**2 * width
+    patches = 2 * (tokens - 1) * 3 * patch**2 * width
+    return float(len(tower.blocks) * block + patches + 2 * width * dim)
+
+
+def random_maps(
+    layers: int = 12, heads: int = 12, head_dim: int = 64, width: int = 768, dim: int = 512, seed: int = 0
+) -> UnitMaps:
+    """Gaussian maps of a tower of this size, in float32."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator) / dim**0.5
+
+    group = normal(dim)
+    return UnitMaps(
+        heads=normal(layers, heads, head_dim + 2, dim),
+        mlps=normal(layers, width + 1, dim),
+        embedding=normal(2, dim),
+        head_bias=group / heads,
+        group_bias=group,
+    )
+
+
+def random_coordinates(maps: UnitMaps, n: int, seed: int = 1) -> Coordinates:
+    """Gaussian coordinates of n images, in float32; `output` is what the units sum to.
+
+    Every coordinate has variance, so every direction is a component; a head's variances fall as they do in real models.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    layers, heads, size, dim = maps.heads.shape
+    spread = torch.arange(1, size - 1, dtype=torch.float32) ** (-_DECAY / 2)
+    drawn = Coordinates(
+        heads=spread * torch.randn(n, layers, heads, size - 2, generator=generator),
+        mlps=torch.randn(n, layers, maps.mlps.shape[1] - 1, generator=generator),
+        inverse_std=1 + 0.1 * torch.randn(n, generator=generator),
+        mean_over_std=0.1 * torch.randn(n, generator=generator),
+        output=torch.zeros(n, dim),
+    )
+    return replace(drawn, output=maps.sum(drawn))
