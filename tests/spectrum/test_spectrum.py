@@ -194,9 +194,10 @@ def test_the_largest_entry_is_positive_and_ties_go_to_the_first():
         assert (spectrum.components.gather(1, largest) > 0).all()
     maps, coordinates = make_maps(), make_coordinates(N)
     maps.embedding[...] = 0
-    maps.embedding[0, 2], maps.embedding[0, 5] = -1, 1
+    # the later one is larger by less than rounding of another machine might make it
+    maps.embedding[0, 2], maps.embedding[0, 5] = -1, 1 + 1e-12
     (component,) = spectra_of(coordinates, maps)["embedding"].components
-    np.testing.assert_allclose(component[[2, 5]], [0.5**0.5, -(0.5**0.5)], rtol=1e-12)
+    np.testing.assert_allclose(component[[2, 5]], [0.5**0.5, -(0.5**0.5)], rtol=1e-9)
 
 
 def test_float32_maps_and_coordinates_are_computed_in_float64():

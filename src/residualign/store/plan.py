@@ -1,0 +1,175 @@
+"""What a store is going to hold, settled before the first image is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from residualign.errors import BadInputError
+
+__all__ = ["CoordinateShape", "ShardRange", "SplitPlan", "StoreDtype", "StorePlan"]
+
+StoreDtype = Literal["float16", "float32", "float64"]
+
+
+@dataclass(frozen=True)
+class CoordinateShape:
+    """Sizes of the tower's compact coordinates."""
+
+    n_layers: int
+    n_heads: int
+    head_dim: int
+    width: int
+    dim: int
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """The samples of one split, in order: unique keys that no machine changes, and labels."""
+
+    keys: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class ShardRange:
+    """The samples [start, stop) of one split: what one shard holds, and what one writer does at a time."""
+
+    split: str
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """File name of the shard."""
+        return f"{self.split}-{self.index:05d}.safetensors"
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def batches(self, size: int) -> Iterator[range]:
+        """The samples in batches of `size`, the last one smaller; a batch never leaves the shard."""
+        for start in range(self.start, self.stop, size):
+            yield range(start, min(start + size, self.stop))
+
+
+@dataclass(frozen=True)
+class StorePlan:
+    """Everything that decides a store's bytes, beside the images themselves. JSON-able.
+
+    model: at least name, fingerprint, preprocessing (JSON) and dtype. data: whatever describes the images, with a
+    name. splits: name -> samples; an empty split is allowed. dtype: of heads and MLPs on disk; `float16` halves them
+    (11 bits: 5e-4 relative), while the two statistics and the output stay float32. shard_size: images a shard;
+    batch_size: images the model sees at once, recorded because it changes the last bits.
+
+    Two runs may share a store where all of this agrees, but for the two names (the same model under another path)
+    and residual_error.
+    """
+
+    model: dict[str, Any]
+    data: dict[str, Any]
+    splits: dict[str, SplitPlan]
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...]
+    shape: CoordinateShape
+    logit_scale: float | None = None
+    dtype: StoreDtype = "float32"
+    shard_size: int = 1024
+    batch_size: int = 32
+    residual_error: float = field(default=0.0)
+
+    def __post_init__(self) -> None:
+        if self.shard_size < 1 or self.batch_size < 1:
+            raise BadInputError(
+                f"shard size and batch size are at least 1, got {self.shard_size} and {self.batch_size}"
+            )
+        for name, split in self.splits.items():
+            if len(split.keys) != len(split.labels):
+                raise BadInputError(f"split {name!r} has {len(split.keys)} keys but {len(split.labels)} labels")
+            if len(set(split.keys)) != len(split.keys):
+                twice = next(key for i, key in enumerate(split.keys) if key in split.keys[:i])
+                raise BadInputError(f"split {name!r} has the key {twice!r} twice; keys name one sample each")
+
+    def __len__(self) -> int:
+        """Samples in all splits."""
+        return sum(len(split) for split in self.splits.values())
+
+    def shards(self) -> tuple[ShardRange, ...]:
+        """Every shard of the store, split by split; an empty split has none."""
+        return tuple(
+            ShardRange(name, index, start, min(start + self.shard_size, len(split)))
+            for name, split in self.splits.items()
+            for index, start in enumerate(range(0, len(split), self.shard_size))
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return json.loads(json.dumps(asdict(self), allow_nan=False))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> StorePlan:
+        """From what `to_json` gave; `KeyError` or `TypeError` where that is something else."""
+        return cls(
+            **{
+                **content,
+                "splits": {
+                    name: SplitPlan(tuple(split["keys"]), tuple(split["labels"]))
+                    for name, split in content["splits"].items()
+                },
+                "class_names": tuple(content["class_names"]),
+                "templates": tuple(content["templates"]),
+                "shape": CoordinateShape(**content["shape"]),
+            }
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that has to agree, as canonical JSON."""
+        return hashlib.sha256(_canonical(self._compared()).encode()).hexdigest()
+
+    def difference(self, other: StorePlan) -> str | None:
+        """The first few fields in which `other` differs, with both values; None where the two may share a store."""
+        own, theirs = _flat(self._compared()), _flat(other._compared())
+        names = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
+        if not names:
+            return None
+        told = [f"{name} ({_short(own.get(name))} there, {_short(theirs.get(name))} here)" for name in names[:3]]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return ", ".join(told) + more
+
+    def _compared(self) -> dict[str, Any]:
+        content = self.to_json()
+        del content["residual_error"]
+        content["model"].pop("name", None)
+        content["data"].pop("name", None)
+        return content
+
+
+def _canonical(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        digest = hashlib.sha256(_canonical(value).encode()).hexdigest()[:8]
+        return f"{len(value)} entries, {digest}"
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

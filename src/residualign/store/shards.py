@@ -1,0 +1,182 @@
+"""One shard: the coordinates of a range of samples as one safetensors file that says whose it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+
+from residualign.decomposition.coordinates import Coordinates
+from residualign.errors import BadInputError
+from residualign.spectrum._finite import first_not_finite
+from residualign.store.folder import Folder
+from residualign.store.plan import CoordinateShape, ShardRange, StoreDtype, StorePlan
+
+__all__ = ["ShardEntry", "encode_shard", "examine_shard", "parse_tensors", "tensor_shapes"]
+
+_FORMAT, _VERSION = "residualign shard", 1
+
+_NUMPY_DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """What a manifest says of one shard. `skipped` are keys of the range that could not be read as images."""
+
+    name: str
+    split: str
+    index: int
+    start: int
+    stop: int
+    rows: int
+    bytes: int
+    sha256: str
+    skipped: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {**asdict(self), "skipped": list(self.skipped)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ShardEntry:
+        """From what `to_json` gave."""
+        return cls(**{**content, "skipped": tuple(content["skipped"])})
+
+
+def tensor_shapes(shape: CoordinateShape) -> dict[str, tuple[int, ...]]:
+    """The shape of one image's part of each tensor, by field of `Coordinates`."""
+    return {
+        "heads": (shape.n_layers, shape.n_heads, shape.head_dim),
+        "mlps": (shape.n_layers, shape.width),
+        "inverse_std": (),
+        "mean_over_std": (),
+        "output": (shape.dim,),
+    }
+
+
+def encode_shard(plan: StorePlan, shard: ShardRange, coordinates: Coordinates, skipped: Sequence[str]) -> bytes:
+    """The bytes of a shard: equal input gives equal bytes.
+
+    Raises `BadInputError` where the coordinates are not those of the plan's tower or of as many images as the range
+    leaves after `skipped`, and, naming the unit, where they are not finite or overflow the plan's dtype.
+    """
+    keys = plan.splits[shard.split].keys[shard.start : shard.stop]
+    unknown = sorted(set(skipped) - set(keys))
+    if unknown:
+        raise BadInputError(f"{unknown[0]!r} is skipped in {shard.name} but is none of its samples")
+    rows = len(keys) - len(set(skipped))
+    for name, shape in tensor_shapes(plan.shape).items():
+        got = tuple(getattr(coordinates, name).shape)
+        if got != (rows, *shape):
+            raise BadInputError(f"{shard.name} takes {name} of shape {(rows, *shape)}, got {got}")
+    where = first_not_finite(coordinates)
+    if where is not None:
+        raise BadInputError(f"the coordinates of {where} hold NaN or infinity in {shard.name}")
+    stored = _rounded(coordinates, plan.dtype)
+    where = first_not_finite(stored)
+    if where is not None:
+        raise BadInputError(f"the coordinates of {where} overflow {plan.dtype} in {shard.name}; store them as float32")
+    tensors = {field.name: getattr(stored, field.name).contiguous() for field in fields(stored)}
+    header = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "plan": plan.fingerprint,
+        "range": asdict(shard),
+        "skipped": [key for key in keys if key in set(skipped)],
+        "checksum": hashlib.sha256(_payload(save(tensors))).hexdigest(),
+    }
+    # one key: safetensors writes several in an order that changes from process to process
+    return save(tensors, {"residualign": json.dumps(header, sort_keys=True)})
+
+
+def examine_shard(folder: Folder, plan: StorePlan, shard: ShardRange) -> ShardEntry:
+    """Read a whole shard once and say what it is.
+
+    Raises `BadInputError` naming the file and what differs: cut short, changed, of another store or range.
+    """
+    where = f"{folder.name}/{shard.name}"
+    header, offset = _read_header(folder, shard.name)
+    if not isinstance(header, dict) or header.get("format") != _FORMAT or header.get("version") != _VERSION:
+        raise BadInputError(f"{where} is no shard of a store")
+    if header["plan"] != plan.fingerprint:
+        raise BadInputError(
+            f"{where} belongs to another store: its plan is {header['plan'][:12]}, expected {plan.fingerprint[:12]}"
+        )
+    if header["range"] != asdict(shard):
+        found = ShardRange(**header["range"])
+        raise BadInputError(
+            f"{where} holds samples {found.start} to {found.stop} of {found.split}, "
+            f"expected {shard.start} to {shard.stop} of {shard.split}"
+        )
+    size = folder.size(shard.name) or 0
+    whole, payload = hashlib.sha256(), hashlib.sha256()
+    skip = offset
+
+    def feed_payload(block: bytes) -> None:
+        nonlocal skip
+        payload.update(block[skip:])
+        skip = max(0, skip - len(block))
+
+    folder.hash_into(shard.name, whole.update, feed_payload)
+    if payload.hexdigest() != header["checksum"]:
+        raise BadInputError(f"{where} is damaged: its numbers are not the ones that were written")
+    skipped = tuple(header["skipped"])
+    return ShardEntry(
+        **{"name": shard.name, **asdict(shard)},
+        rows=len(shard) - len(skipped),
+        bytes=size,
+        sha256=whole.hexdigest(),
+        skipped=skipped,
+    )
+
+
+def parse_tensors(content: NDArray[np.uint8], where: str) -> dict[str, NDArray[Any]]:
+    """The tensors of a safetensors file as views of its bytes, so that reading a row reads only that row.
+
+    Raises `BadInputError` where the bytes are no such file or are cut short.
+    """
+    try:
+        length = int.from_bytes(content[:8].tobytes(), "little")
+        described = json.loads(content[8 : 8 + length].tobytes())
+        tensors = {}
+        for name, tensor in described.items():
+            if name == "__metadata__":
+                continue
+            begin, end = tensor["data_offsets"]
+            part = content[8 + length + begin : 8 + length + end]
+            tensors[name] = part.view(_NUMPY_DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInputError(f"{where} is damaged or no safetensors file: {error}") from None
+    return tensors
+
+
+def _rounded(coordinates: Coordinates, dtype: StoreDtype) -> Coordinates:
+    large = getattr(torch, dtype)
+    # the statistics and the output are a few numbers an image, and everything leans on them
+    small = torch.float32 if dtype == "float16" else large
+    kinds = {field.name: large if field.name in ("heads", "mlps") else small for field in fields(coordinates)}
+    return Coordinates(**{n: getattr(coordinates, n).detach().to(device="cpu", dtype=t) for n, t in kinds.items()})
+
+
+def _payload(file: bytes) -> memoryview:
+    return memoryview(file)[8 + int.from_bytes(file[:8], "little") :]
+
+
+def _read_header(folder: Folder, name: str) -> tuple[Any, int]:
+    """The JSON under the key `residualign`, and where the numbers begin."""
+    where = f"{folder.name}/{name}"
+    content = folder.view(name) if folder.size(name) else np.zeros(0, np.uint8)
+    parse_tensors(content, where)
+    length = int.from_bytes(content[:8].tobytes(), "little")
+    try:
+        described = json.loads(content[8 : 8 + length].tobytes())
+        return json.loads(described["__metadata__"]["residualign"]), 8 + length
+    except (KeyError, ValueError):
+        return None, 8 + length
