@@ -1,0 +1,177 @@
+"""Classifiers on an embedding: class vectors from text or from class means, and one logit scale.
+
+Logits are `logit_scale * cosine(embedding, class vector)`, for every model and every method.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+
+from residualign.errors import BadInputError
+
+__all__ = [
+    "Classifier",
+    "CoincidentClassesWarning",
+    "choose_logit_scale",
+    "class_means",
+    "text_classifier",
+    "zero_shot_vectors",
+]
+
+ClassifierKind = Literal["text", "means"]
+
+COINCIDENT_COSINE = 0.995
+"""Two text class vectors with a larger cosine count as coincident: real CLIP text towers keep even fine-grained classes
+below it, words outside a small vocabulary land above."""
+
+LOGIT_SCALES = (1.0, 1000.0)
+"""Range searched for the logit scale of class means; trained CLIPs end at 100."""
+
+
+class CoincidentClassesWarning(UserWarning):
+    """Text class vectors that nearly coincide: no scaling of the image side can tell such classes apart."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Unit class vectors and a logit scale.
+
+    vectors: (class, dim), unit rows in the order of class_names. sums: (class, dim) and counts: (class,) are the
+    sum and number of the unit training embeddings of a class, kept for `kind="means"` alone (leave-one-out).
+    """
+
+    kind: ClassifierKind
+    class_names: tuple[str, ...]
+    vectors: Float[Tensor, "class dim"]
+    logit_scale: float
+    sums: Float[Tensor, "class dim"] | None = None
+    counts: Int[Tensor, " class"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or self.vectors.shape[0] != len(self.class_names):
+            raise BadInputError(
+                f"expected one class vector for each of {len(self.class_names)} classes, "
+                f"got vectors of shape {tuple(self.vectors.shape)}"
+            )
+        if not (math.isfinite(self.logit_scale) and self.logit_scale > 0):
+            raise BadInputError(f"the logit scale must be a positive number, got {self.logit_scale}")
+
+    def logits(self, embeddings: Float[Tensor, "image dim"]) -> Float[Tensor, "image class"]:
+        """Cosine with every class vector times the logit scale; embeddings need no normalising."""
+        vectors = self.vectors.to(embeddings)
+        return self.logit_scale * (F.normalize(embeddings, dim=-1) @ vectors.T)
+
+    def leave_one_out(
+        self, embeddings: Float[Tensor, "image dim"], labels: Int[Tensor, " image"]
+    ) -> Float[Tensor, "image dim"]:
+        """Unit vector of each image's own class without that image.
+
+        The embeddings must be (some of) those the class means were made from, in any order. `BadInputError` for a
+        text classifier, and where a class has one training image alone. Costs O(image x dim).
+        """
+        if self.sums is None or self.counts is None:
+            raise BadInputError("leaving an image out needs class means; text class vectors hold no images")
+        lonely = [name for name, count in zip(self.class_names, self.counts.tolist(), strict=True) if count == 1]
+        if lonely:
+            raise BadInputError(
+                f"class {lonely[0]!r} has one training image: its class mean without that image does not exist, so "
+                "class means cannot be fitted (give at least two images a class, or use text class vectors)"
+            )
+        return F.normalize(self.sums.to(embeddings)[labels] - F.normalize(embeddings, dim=-1), dim=-1)
+
+
+def zero_shot_vectors(
+    encode_text: Callable[[list[str]], Tensor],
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    batch_size: int = 256,
+) -> Float[Tensor, "class dim"]:
+    """Class vectors from text: the mean over templates of unit text vectors, made unit again.
+
+    encode_text turns texts into (text, dim), normalised or not; a template holds one `{}` for the class name.
+    Source: Radford et al. 2103.00020, section 3.1.4 (prompt ensembling in embedding space).
+    """
+    if not class_names or not templates:
+        raise BadInputError("zero-shot class vectors need at least one class name and one template")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise BadInputError(f"a template needs one {{}} where the class name goes, got {template!r}")
+    texts = [template.replace("{}", name) for name in class_names for template in templates]
+    with torch.no_grad():
+        encoded = [encode_text(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
+    vectors = F.normalize(torch.cat(encoded), dim=-1)
+    return F.normalize(vectors.reshape(len(class_names), len(templates), -1).mean(dim=1), dim=-1)
+
+
+def text_classifier(vectors: Float[Tensor, "class dim"], class_names: Sequence[str], logit_scale: float) -> Classifier:
+    """A classifier on text class vectors, with the model's own logit scale.
+
+    Warns (`CoincidentClassesWarning`) where two vectors nearly coincide (cosine above `COINCIDENT_COSINE`).
+    """
+    classifier = Classifier("text", tuple(class_names), F.normalize(vectors, dim=-1), float(logit_scale))
+    cosine = (classifier.vectors @ classifier.vectors.T).fill_diagonal_(-1.0)
+    pairs = (cosine.triu(diagonal=1) > COINCIDENT_COSINE).nonzero().tolist()
+    if pairs:
+        first, second = (classifier.class_names[i] for i in pairs[0])
+        warnings.warn(
+            f"the text vectors of {first!r} and {second!r} nearly coincide (cosine {cosine[tuple(pairs[0])]:.4f}; "
+            f"{len(pairs)} such pairs): the text tower may not know these words; consider --classifier means",
+            CoincidentClassesWarning,
+            stacklevel=2,
+        )
+    return classifier
+
+
+def class_means(
+    embeddings: Float[Tensor, "image dim"],
+    labels: Int[Tensor, " image"],
+    class_names: Sequence[str],
+    logit_scale: float = 1.0,
+) -> Classifier:
+    """A classifier on class means: the mean of unit training embeddings of a class, made unit again.
+
+    Unit first because long embeddings would otherwise speak for their class. `BadInputError` naming a class without
+    training images. The scale is to be chosen afterwards, see `choose_logit_scale`.
+    """
+    n_classes = len(class_names)
+    counts = torch.bincount(labels, minlength=n_classes)
+    if counts.shape[0] > n_classes:
+        raise BadInputError(f"label {counts.shape[0] - 1} has no name among {n_classes} classes")
+    empty = (counts == 0).nonzero().flatten().tolist()
+    if empty:
+        raise BadInputError(f"class {class_names[empty[0]]!r} has no training image, so it has no class mean")
+    unit = F.normalize(embeddings, dim=-1)
+    sums = unit.new_zeros(n_classes, unit.shape[1]).index_add_(0, labels, unit)
+    return Classifier("means", tuple(class_names), F.normalize(sums, dim=-1), float(logit_scale), sums, counts)
+
+
+def choose_logit_scale(
+    classifier: Classifier, embeddings: Float[Tensor, "image dim"], labels: Int[Tensor, " image"]
+) -> Classifier:
+    """The classifier with the logit scale of least cross-entropy on these (validation) images.
+
+    A log grid over `LOGIT_SCALES` brackets the minimum, a bounded scalar search refines it: deterministic.
+    """
+    if len(labels) == 0:
+        raise BadInputError("choosing the logit scale needs validation images, got none")
+    cosine = replace(classifier, logit_scale=1.0).logits(embeddings.double())
+
+    def loss(log_scale: float) -> float:
+        return F.cross_entropy(math.exp(log_scale) * cosine, labels).item()
+
+    low, high = (math.log(scale) for scale in LOGIT_SCALES)
+    grid = torch.linspace(low, high, 25, dtype=torch.float64).tolist()
+    best = min(range(len(grid)), key=lambda i: loss(grid[i]))
+    bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return replace(classifier, logit_scale=math.exp(min((float(found.x), grid[best]), key=loss)))

@@ -1,0 +1,1 @@
+"""Learn one scale per principal component, with the encoder frozen."""

@@ -1,0 +1,146 @@
+"""L-BFGS on the full batch, validated at every outer iteration."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import OptimizeResult, minimize
+from torch import Tensor
+
+from residualign.errors import BadInputError
+from residualign.scaling.objective import Objective, Parameters
+from residualign.scaling.solution import Best, Record, Solution
+
+__all__ = ["LBFGS", "Candidate"]
+
+_WHITENING_FLOOR = 1e-3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way L-BFGS may run, among which validation chooses.
+
+    pull: strength by group of parameters; infinite freezes the group at its start. whitening: the lambda of a component
+    with second moment m steps, and is pulled, in units of m^-whitening: 0 treats all lambdas alike, 0.5 all directions
+    of the data alike.
+    """
+
+    pull: Mapping[str, float] = field(default_factory=dict)
+    whitening: float = 0.0
+
+    def describe(self) -> Record:
+        """For the history; a frozen group reads "frozen"."""
+        pull = {name: strength if math.isfinite(strength) else "frozen" for name, strength in self.pull.items()}
+        return {"pull": pull, "whitening": self.whitening}
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """L-BFGS on the full batch, validated at every outer iteration, the best point kept.
+
+    Runs once for every candidate, each from the start, and keeps the best by validation. A run ends after `patience`
+    outer iterations without a better validation score, or at convergence.
+    """
+
+    candidates: Sequence[Candidate] = (Candidate(),)
+    max_iterations: int = 150
+    patience: int = 15
+
+    name = "lbfgs"
+
+    def solve(self, train: Objective, val: Objective, start: Parameters, seed: int = 0) -> Solution:
+        """Fit from a start; the seed changes nothing. Costs two products of image x feature x dim an iteration."""
+        if not self.candidates:
+            raise BadInputError("L-BFGS needs at least one candidate to try, got none")
+        began = time.perf_counter()
+        moment = train.features.second_moment() if "lambdas" in start else torch.zeros(0)
+        solutions = [self._one(train, val, start, candidate, moment, began) for candidate in self.candidates]
+        best = max(solutions, key=lambda solution: solution.score)
+        history = tuple(record for solution in solutions for record in solution.history)
+        return replace(best, history=history, epochs=sum(solution.epochs for solution in solutions))
+
+    def _one(
+        self, train: Objective, val: Objective, start: Parameters, candidate: Candidate, moment: Tensor, began: float
+    ) -> Solution:
+        scales = _scales(start, candidate.whitening, moment)
+        finite = {name: strength for name, strength in candidate.pull.items() if math.isfinite(strength)}
+        train = replace(train, pull=finite, scales=scales)
+        free = [name for name in start if math.isfinite(candidate.pull.get(name, 0.0))]
+        steps = _Steps({name: start[name] for name in free}, scales)
+        evaluations = 0
+
+        def value(flat: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
+            nonlocal evaluations
+            evaluations += 1
+            loss, gradient = train.value_and_gradient({**start, **steps.parameters(flat)})
+            return loss, steps.gradient(gradient)
+
+        best = Best(val.score(start), start)
+        history: list[Record] = []
+
+        # scipy passes the result under exactly this keyword
+        def validate(intermediate_result: OptimizeResult) -> None:
+            parameters = {**start, **steps.parameters(intermediate_result.x)}
+            score = val.score(parameters)
+            best.see(score, parameters)
+            history.append(
+                {
+                    "solver": self.name,
+                    **candidate.describe(),
+                    "iteration": len(history) + 1,
+                    "train_loss": float(intermediate_result.fun),
+                    "val_loss": score.loss,
+                    "val_accuracy": score.accuracy,
+                    "seconds": time.perf_counter() - began,
+                }
+            )
+            if best.waited >= self.patience:
+                raise StopIteration
+
+        options = {"maxiter": self.max_iterations, "maxcor": 10, "ftol": 1e-9, "gtol": 1e-6}
+        zero = np.zeros(steps.size)
+        minimize(value, zero, jac=True, method="L-BFGS-B", callback=validate, options=options)
+        return Solution(best.parameters, best.score, evaluations, None, candidate.describe(), tuple(history))
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The flat float64 vector L-BFGS works on: steps from the start in units of the scales."""
+
+    start: Parameters
+    scales: Mapping[str, Tensor]
+
+    @property
+    def size(self) -> int:
+        return sum(value.numel() for value in self.start.values())
+
+    def parameters(self, flat: np.ndarray[Any, Any]) -> Parameters:
+        ends = np.cumsum([value.numel() for value in self.start.values()])[:-1]
+        parts = np.split(flat, ends)
+        parameters = {}
+        for (name, value), part in zip(self.start.items(), parts, strict=True):
+            step = torch.from_numpy(np.array(part)).reshape(value.shape).to(value)
+            parameters[name] = value + (step * self.scales[name] if name in self.scales else step)
+        return parameters
+
+    def gradient(self, gradient: Parameters) -> np.ndarray[Any, Any]:
+        parts = [
+            (gradient[name] * self.scales[name] if name in self.scales else gradient[name]).flatten()
+            for name in self.start
+        ]
+        return np.asarray(torch.cat(parts).double().cpu().numpy())
+
+
+def _scales(start: Parameters, whitening: float, moment: Tensor) -> Parameters:
+    """`moment^-whitening` for the lambdas, of root mean square one; the floor spares directions without variance."""
+    if whitening == 0 or "lambdas" not in start or len(moment) == 0:
+        return {}
+    relative = moment / moment.mean() + _WHITENING_FLOOR
+    scale = relative.pow(-whitening)
+    return {"lambdas": (scale / scale.square().mean().sqrt()).to(start["lambdas"])}

@@ -1,0 +1,48 @@
+"""Which solver a method is fitted with, and what L-BFGS lets validation choose from.
+
+Both solvers minimise the one objective, are deterministic given the seed, keep the best validated point and record
+every validation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from residualign.errors import BadInputError
+from residualign.scaling.lbfgs import LBFGS, Candidate
+from residualign.scaling.methods import Method
+from residualign.scaling.schedule_free import ScheduleFree
+from residualign.scaling.solution import Solution
+
+__all__ = ["LBFGS", "Candidate", "ScheduleFree", "Solution", "Solver", "default_solver"]
+
+Solver = ScheduleFree | LBFGS
+
+
+def default_solver(method: Method, solver: Solver | str | None = None) -> Solver:
+    """The solver asked for, by name or as it is; the method's default where none is."""
+    if isinstance(solver, ScheduleFree | LBFGS):
+        return solver
+    if solver == "schedule-free":
+        return ScheduleFree()
+    if solver not in (None, "lbfgs"):
+        raise BadInputError(f"solver is 'lbfgs' or 'schedule-free', got {solver!r}")
+    return LBFGS(_candidates(method))
+
+
+def _candidates(method: Method) -> tuple[Candidate, ...]:
+    """What validation chooses from by default; docs/solver_study.md has the figures."""
+    if method.learns == ("map",):
+        return tuple(Candidate({"map": pull, "bias": pull}) for pull in (0.0, 1e-3, 1e-2, 1e-1))
+    scalings = [Candidate({"lambdas": pull}, whitening) for whitening, pull in SCALING_CANDIDATES]
+    if "class_residual" not in method.learns:
+        return tuple(scalings)
+    alone = [replace(one, pull={**one.pull, "class_residual": math.inf}) for one in scalings]
+    vectors = [Candidate({"lambdas": math.inf, "class_residual": pull}) for pull in CLASS_PULLS]
+    both = [replace(one, pull={**one.pull, "class_residual": pull}) for one in scalings for pull in CLASS_PULLS]
+    return (*alone, *vectors, *both)
+
+
+SCALING_CANDIDATES = ((0.25, 0.0), (0.25, 0.1), (0.5, 0.0), (0.0, 1.0))
+CLASS_PULLS = (0.01, 0.1)
