@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from residualign.decomposition.coordinates import Coordinates
     from residualign.decomposition.decompose import decompose
     from residualign.errors import BadInputError, RunError
-    from residualign.extract import extract, fit_spectrum
+    from residualign.extraction import extract, fit_spectrum
     from residualign.load import load_model
     from residualign.models.vision_model import VisionModel
     from residualign.scaling.adapter import Adapter, load_adapter
@@ -40,15 +40,37 @@ _HOMES = {
     "Units": "units",
     "VisionModel": "models.vision_model",
     "decompose": "decomposition.decompose",
-    "extract": "extract",
+    "extract": "extraction",
     "fit": "scaling.fit",
-    "fit_spectrum": "extract",
+    "fit_spectrum": "extraction",
     "load_adapter": "scaling.adapter",
     "load_data": "data",
     "load_model": "load",
 }
 
-__all__ = [*_HOMES]  # noqa: PLE0604
+__all__ = [
+    "Adapter",
+    "BadInputError",
+    "Classifier",
+    "Contributions",
+    "Coordinates",
+    "ImageData",
+    "Moments",
+    "RunError",
+    "Spectra",
+    "Spectrum",
+    "Store",
+    "Unit",
+    "Units",
+    "VisionModel",
+    "decompose",
+    "extract",
+    "fit",
+    "fit_spectrum",
+    "load_adapter",
+    "load_data",
+    "load_model",
+]
 __version__ = "0.1.0.dev0"
 
 

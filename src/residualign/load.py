@@ -19,8 +19,8 @@ from residualign.models.vision_model import VisionModel
 
 __all__ = ["TOLERANCES", "check_sum", "load_model"]
 
-# Largest residual_error with which a model is accepted, by the dtype its tower runs in. Half types: the tower rounds its
-# own output and every unit's value to 11 (float16) or 8 (bfloat16) bits; contributions are summed in float32.
+# Largest residual_error with which a model is accepted, by the dtype its tower runs in. Half types: the tower rounds
+# its own output and every unit's value to 11 (float16) or 8 (bfloat16) bits; contributions are summed in float32.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 _DTYPES = {
@@ -75,7 +75,9 @@ def _resolve(name: str) -> str:
         return str(files("residualign") / "models" / "mini")
     for prefix in ("open_clip:", "timm:"):
         if name.startswith(prefix):
-            raise BadInputError(f"model {name!r}: {prefix[:-1]} models are not supported yet; use a transformers CLIP or ViT")
+            raise BadInputError(
+                f"model {name!r}: {prefix[:-1]} models are not supported yet; use a transformers CLIP or ViT"
+            )
     if Path(name).exists():
         raise BadInputError(f"model {name!r} is a file; expected a directory in transformers format")
     hub_id = name.removeprefix("hf:")
@@ -120,8 +122,8 @@ def _config(name: str, source: str) -> dict[str, Any]:
             path = Path(hf_hub_download(source, "config.json"))
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
             raise BadInputError(
-                f"model {name!r} is neither 'mini', nor a local directory, nor a hub model that could be reached or found "
-                f"in the local cache ({type(error).__name__})"
+                f"model {name!r} is neither 'mini', nor a local directory, nor a hub model that could be reached or "
+                f"found in the local cache ({type(error).__name__})"
             ) from error
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

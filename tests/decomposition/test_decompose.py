@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests import random_models
+from tests.reference import residual_twin
 from torch import Tensor
 
 import residualign as ra
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import Trace, trace_coordinates
-from tests import random_models
-from tests.reference import residual_twin
 
 N = 3
 SAVERS: dict[str, Callable[[Path], Path]] = {
@@ -102,7 +102,7 @@ def test_plain_forward_is_unchanged_bit_for_bit(directory: Path) -> None:
 def test_hooks_are_gone_when_the_body_raises(directory: Path) -> None:
     model = ra.load_model(directory)
     hooks_inside = 0
-    with pytest.raises(ZeroDivisionError), Trace(model.tower):
+    with pytest.raises(ZeroDivisionError), Trace(model.tower):  # noqa: PT012
         hooks_inside = _n_hooks(model)
         raise ZeroDivisionError
     assert hooks_inside == 2 * len(model.tower.blocks) + 1
@@ -145,9 +145,7 @@ def test_gradients_reach_nothing(directory: Path) -> None:
 
 
 def _n_hooks(model: ra.VisionModel) -> int:
-    return sum(
-        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.tower.module.modules()
-    )
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.tower.module.modules())
 
 
 @pytest.fixture(scope="module")

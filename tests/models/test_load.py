@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests import random_models
 
 import residualign as ra
-from tests import random_models
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +163,7 @@ def test_importing_the_package_loads_no_model_library() -> None:
 
 
 def test_every_public_name_is_there() -> None:
+    assert set(ra.__all__) == set(ra._HOMES)
     for name in ra.__all__:
         assert getattr(ra, name).__name__ == name
 

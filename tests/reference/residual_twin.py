@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def contributions(hf_model: Any, pixels: Tensor, rule: str = "shared") -> dict[str, Tensor]:
-    """label -> (image, dim) of a transformers CLIP or ViT, in the model's dtype."""
+    """Contribution (image, dim) by label of a transformers CLIP or ViT, in the model's dtype."""
     is_clip = hasattr(hf_model, "vision_model")
     tower = hf_model.vision_model if is_clip else hf_model
     projection = hf_model.visual_projection.weight.T if is_clip else None

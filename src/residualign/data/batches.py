@@ -45,10 +45,10 @@ def pixel_batches(
 ) -> Iterator[PixelBatch]:
     """Consecutive runs of `batch_size` positions as pixels, in order whatever thread finishes first.
 
-    A batch from which bad images were skipped is smaller and takes none from the next, so batches do not depend on what
-    was skipped elsewhere. workers: decoding threads (Pillow decodes and resizes outside the interpreter's lock); 0
-    decodes in the caller's thread. Memory: three batches of pixels. Raises `BadImageError` at the first image that cannot
-    be read, unless skip_bad.
+    A batch from which bad images were skipped is smaller and takes none from the next, so batches do not depend on
+    what was skipped elsewhere. workers: decoding threads (Pillow decodes and resizes outside the interpreter's lock);
+    0 decodes in the caller's thread. Memory: three batches of pixels. Raises `BadImageError` at the first image that
+    cannot be read, unless skip_bad.
     """
     if batch_size < 1:
         raise BadInputError(f"batch size is at least 1; got {batch_size}")

@@ -22,7 +22,8 @@ class Contributions:
     """Direct contributions of units to the embeddings of some images, kept compact until asked for.
 
     units: in the order of `values`. replacements: units that `ablate` set to a constant, by label, (dim,) each; a unit
-    that was zeroed has none and is gone from `units`. Nothing of size (image, unit, dim) exists before `values` is read.
+    that was zeroed has none and is gone from `units`. Nothing of size (image, unit, dim) exists before `values` is
+    read.
     """
 
     coordinates: Coordinates

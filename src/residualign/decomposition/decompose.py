@@ -15,9 +15,9 @@ def decompose(model: VisionModel, images: Images, *, batch_size: int = 32, rule:
     """Write each image's embedding as an exact sum of residual units: the embedding, every MLP, every head.
 
     images: PIL images, paths, or preprocessed pixels (image, 3, height, width). rule: what becomes of the final
-    LayerNorm's mean, see `residualign.decomposition.maps`. One plain forward pass; memory (2 x layer + 1) x width numbers
-    an image. `BadInputError` for images that cannot be used. Source: arXiv 2411.00246, section 3; arXiv 2310.05916,
-    section 3.1.
+    LayerNorm's mean, see `residualign.decomposition.maps`. One plain forward pass; memory (2 x layer + 1) x width
+    numbers an image. `BadInputError` for images that cannot be used. Source: arXiv 2411.00246, section 3; arXiv
+    2310.05916, section 3.1.
 
     >>> import residualign as ra, torch
     >>> model = ra.load_model("mini")

@@ -1,15 +1,15 @@
 """How the final normalisation is made linear, and where its constants go: the one place that shares them out.
 
-With the mean mu and standard deviation sigma of an image's own final residual stream x (biased variance, eps inside the
-root), LayerNorm is linear in x:
+With the mean mu and standard deviation sigma of an image's own final residual stream x (biased variance, eps inside
+the root), LayerNorm is linear in x:
 
     embedding = (x P' - mu 1 P') / sigma + beta P + b,   P' = diag(gamma) P,   x = sum of units
 
 Two rules say where the terms that belong to no unit go; both are exact.
 
-- `"shared"` (the paper's): -mu 1 P' / sigma, beta P and b are split equally over the 2L+1 groups (embedding, L attention
-  layers, L MLPs), a layer's share equally over its heads. An attention output bias is split equally over its heads and
-  passes through layer scale and 1 / sigma like them.
+- `"shared"` (the paper's): -mu 1 P' / sigma, beta P and b are split equally over the 2L+1 groups (embedding, L
+  attention layers, L MLPs), a layer's share equally over its heads. An attention output bias is split equally over its
+  heads and passes through layer scale and 1 / sigma like them.
 - `"own"`: every unit loses its own mean over the width (they add up to mu); beta P and b are shared as above.
 """
 
@@ -81,7 +81,9 @@ def embedding_vector(tower: Tower) -> Float[Tensor, " width"]:
         handle.remove()
     first, second = seen[0]
     if not torch.equal(first, second):
-        raise BadInputError("the pooled token's embedding differs between images; expected a class token, which does not")
+        raise BadInputError(
+            "the pooled token's embedding differs between images; expected a class token, which does not"
+        )
     return first
 
 
@@ -90,25 +92,27 @@ def _readout(tower: Tower) -> Float[Tensor, "width dim"]:
     gamma = tower.final_norm.weight.detach().double()
     if tower.projection is None:
         return torch.diag(gamma)
-    return gamma[:, None] * tower.projection.weight.detach().double().T
+    readout: Tensor = gamma[:, None] * tower.projection.weight.detach().double().T
+    return readout
 
 
 def _constant(tower: Tower) -> Float[Tensor, " dim"]:
-    """beta P + b in float64."""
-    beta = tower.final_norm.bias
+    """The sum beta P + b in float64."""
+    beta: Tensor | None = tower.final_norm.bias
     constant = torch.zeros(tower.width, dtype=torch.float64, device=tower.device) if beta is None else beta.double()
     if tower.projection is not None:
         constant = constant @ tower.projection.weight.double().T
-        if tower.projection.bias is not None:
-            constant = constant + tower.projection.bias.double()
+        bias: Tensor | None = tower.projection.bias
+        if bias is not None:
+            constant = constant + bias.double()
     return constant.detach()
 
 
 def _output_projection(block: Block, width: int) -> tuple[Float[Tensor, "value width"], Float[Tensor, " width"]]:
     """W_O and its bias after layer scale, in float64."""
     weight = block.out_proj.weight.detach().double().T
-    bias = block.out_proj.bias
-    bias = torch.zeros(width, dtype=torch.float64, device=weight.device) if bias is None else bias.detach().double()
+    own: Tensor | None = block.out_proj.bias
+    bias = torch.zeros(width, dtype=torch.float64, device=weight.device) if own is None else own.detach().double()
     if block.attention_scale is not None:
         scale = block.attention_scale.detach().double()
         weight, bias = weight * scale, bias * scale

@@ -20,9 +20,9 @@ __all__ = ["Trace", "trace_coordinates"]
 class Trace:
     """While it is open, every forward pass of the tower leaves the pooled token's unit values behind.
 
-    The heads' values are the *input* of the output projection, so any attention kernel serves and no attention matrix is
-    held; only the pooled token's row of each is kept: (2 x layer + 1) x width numbers an image. Hooks only read, are gone
-    when the body ends or raises, and contexts nest. Gradients are not recorded.
+    The heads' values are the *input* of the output projection, so any attention kernel serves and no attention matrix
+    is held; only the pooled token's row of each is kept: (2 x layer + 1) x width numbers an image. Hooks only read, are
+    gone when the body ends or raises, and contexts nest. Gradients are not recorded.
 
         with Trace(tower) as trace:
             output = tower.forward(pixels)
@@ -65,7 +65,7 @@ class Trace:
         heads = torch.stack([self._values[layer] for layer in range(n_layers)], dim=1).to(dtype)
         mlps = torch.stack([self._mlps[layer] for layer in range(n_layers)], dim=1).to(dtype)
         return Coordinates(
-            heads=(heads * inverse_std[:, None, None]).unflatten(-1, (tower.n_heads, tower.head_dim)),
+            heads=(heads * inverse_std[:, None, None]).view(len(stream), n_layers, tower.n_heads, tower.head_dim),
             mlps=mlps * inverse_std[:, None, None],
             inverse_std=inverse_std,
             mean_over_std=mean * inverse_std,

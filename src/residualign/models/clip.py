@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
-from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
+from transformers import CLIPVisionModel
 
 from residualign.models.tower import Block, Tower
 
 __all__ = ["tower"]
 
 
-def tower(model: CLIPModel | CLIPVisionModelWithProjection | CLIPVisionModel) -> Tower:
-    """Where the parts of a transformers CLIP vision tower are. The pooled token is the class token."""
-    vision = model if isinstance(model, CLIPVisionModel) else model.vision_model
+def tower(model: Any) -> Tower:
+    """Where the parts of a CLIP vision tower are: of `CLIPModel`, `CLIPVisionModelWithProjection` or `CLIPVisionModel`.
+
+    The pooled token is the class token.
+    """
+    vision: Any = model if isinstance(model, CLIPVisionModel) else model.vision_model
     projection: nn.Linear | None = getattr(model, "visual_projection", None)
     config = vision.config
 
@@ -34,7 +39,7 @@ def tower(model: CLIPModel | CLIPVisionModelWithProjection | CLIPVisionModel) ->
     )
 
 
-def _tensors(vision: CLIPVisionModel, projection: nn.Linear | None) -> dict[str, Tensor]:
+def _tensors(vision: Any, projection: nn.Linear | None) -> dict[str, Tensor]:
     embeddings = vision.embeddings
     tensors = {
         "embedding.class": embeddings.class_embedding,

@@ -28,8 +28,12 @@ def _clip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise BadInputError(f"model {name!r} has no readable tokenizer; expected the files that ship with a CLIP") from error
-    return VisionModel(name, source, model, clip.tower(model), load_preprocess(source, name), TextTower(model, tokenizer))
+        raise BadInputError(
+            f"model {name!r} has no readable tokenizer; expected the files that ship with a CLIP"
+        ) from error
+    return VisionModel(
+        name, source, model, clip.tower(model), load_preprocess(source, name), TextTower(model, tokenizer)
+    )
 
 
 def _clip_vision(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
@@ -74,14 +78,14 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         logging.set_verbosity(level)
-        logging.enable_progress_bar()
+        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 LOADERS: dict[str, Callable[[str, str, tuple[str, ...]], VisionModel]] = {

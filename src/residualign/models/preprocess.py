@@ -32,6 +32,7 @@ class Preprocess:
         self._processor = processor
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
+        """The pixels of one image, float32, on the CPU."""
         pixels: Tensor = self._processor(images=image, return_tensors="pt")["pixel_values"][0]
         return pixels.to(torch.float32)
 
@@ -58,7 +59,7 @@ def _plain(value: Any) -> Any:
 def load_preprocess(path: str, name: str) -> Preprocess:
     """The image processor of a checkpoint (local directory or hub id); `BadInputError` where it ships none."""
     try:
-        processor = AutoImageProcessor.from_pretrained(path, backend="pil")
+        processor = AutoImageProcessor.from_pretrained(path, backend="pil")  # type: ignore[no-untyped-call]
     except (OSError, ValueError, KeyError) as error:
         raise BadInputError(
             f"model {name!r} has no readable image preprocessing; expected the preprocessor_config.json "

@@ -104,4 +104,6 @@ def refuse_non_finite(tower: Tower, name: str) -> None:
     """Raise `BadInputError` naming the first weight that holds NaN or infinity."""
     for tensor_name, tensor in tower.tensors.items():
         if not torch.isfinite(tensor).all():
-            raise BadInputError(f"model {name!r}: weight {tensor_name!r} holds NaN or infinite values; the file is damaged")
+            raise BadInputError(
+                f"model {name!r}: weight {tensor_name!r} holds NaN or infinite values; the file is damaged"
+            )

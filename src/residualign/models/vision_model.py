@@ -27,8 +27,8 @@ Images = Tensor | Sequence[Image.Image | str | os.PathLike[str]]
 class VisionModel:
     """What `load_model` returns: a frozen encoder whose output can be taken apart.
 
-    name: what the user typed. source: the directory or hub id behind it. module: the library's own. residual_error: largest |sum of units - output|
-    over largest |output| on the probe batch at load.
+    name: what the user typed. source: the directory or hub id behind it. module: the library's own. residual_error:
+    largest |sum of units - output| over largest |output| on the probe batch at load.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class VisionModel:
 
     @property
     def logit_scale(self) -> float | None:
-        """exp of the trained logit scale; None without a text tower."""
+        """The trained logit scale, already exponentiated; None without a text tower."""
         return None if self.text is None else self.text.logit_scale
 
     @cached_property
@@ -118,7 +118,9 @@ class VisionModel:
                 raise BadInputError(f"images as a tensor are (image, 3, height, width); got {tuple(images.shape)}")
             return images.to(device=self.device, dtype=self.dtype)
         if isinstance(images, Image.Image | str | os.PathLike):
-            raise BadInputError("images is a list of PIL images or paths, or a tensor; got a single one (wrap it in a list)")
+            raise BadInputError(
+                "images is a list of PIL images or paths, or a tensor; got a single one (wrap it in a list)"
+            )
         if not len(images):
             raise BadInputError("images is empty; expected at least one image")
         opened = (to_rgb(image) if isinstance(image, Image.Image) else read_image(image) for image in images)

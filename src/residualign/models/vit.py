@@ -1,17 +1,18 @@
-"""transformers ViT (and DeiT checkpoints saved as ViT): vision only, the embedding is the class token after the final norm."""
+"""transformers ViT, and DeiT checkpoints saved as one: vision only; the embedding is the normed class token."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
-from transformers import ViTModel
 
 from residualign.models.tower import Block, Tower
 
 __all__ = ["tower"]
 
 
-def tower(model: ViTModel) -> Tower:
-    """Where the parts of a transformers ViT are. Neither the tanh pooler nor a classification head belongs to it."""
+def tower(model: Any) -> Tower:
+    """Where the parts of a transformers `ViTModel` are. Neither the tanh pooler nor a class head belongs to it."""
     config = model.config
 
     def forward(pixels: Tensor) -> Tensor:
@@ -32,7 +33,7 @@ def tower(model: ViTModel) -> Tower:
     )
 
 
-def _tensors(model: ViTModel) -> dict[str, Tensor]:
+def _tensors(model: Any) -> dict[str, Tensor]:
     embeddings = model.embeddings
     tensors = {
         "embedding.class": embeddings.cls_token.flatten(),

@@ -1,0 +1,188 @@
+"""The one pass: every image goes through the model once, and what everything else needs stays behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import torch
+
+from residualign.classify import zero_shot_vectors
+from residualign.data.batches import pixel_batches
+from residualign.data.split import ImageData, Split
+from residualign.decomposition.coordinates import Coordinates
+from residualign.decomposition.maps import unit_maps
+from residualign.decomposition.trace import trace_coordinates
+from residualign.errors import BadInputError
+from residualign.models.vision_model import VisionModel
+from residualign.spectrum import Moments, Spectra
+from residualign.store import CoordinateShape, SplitPlan, Store, StorePlan, StoreWriter
+from residualign.store.plan import StoreDtype
+
+__all__ = ["Progress", "extract", "fit_spectrum", "reference_spectra"]
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all) after every batch."""
+
+# rows read from a store at a time; bounds memory, changes nothing else
+_BLOCK = 1024
+
+
+def extract(
+    model: VisionModel,
+    data: ImageData,
+    path: str | os.PathLike[str],
+    *,
+    batch_size: int = 32,
+    workers: int = 2,
+    skip_bad: bool = False,
+    dtype: StoreDtype = "float32",
+    shard_size: int = 1024,
+    progress: Progress | None = None,
+) -> Store:
+    """Run every image of every split through the model once and keep its compact coordinates in a store at `path`.
+
+    A store of the same model and data that was begun there is continued, and gives the same bytes as an undisturbed run
+    (same machine, threads and batch size); a finished one is opened as it is. dtype: of the numbers on disk, float32 or
+    float16. skip_bad: leave out images that cannot be read, and list their keys in `Store.skipped`.
+
+    Costs one forward pass an image and (2 x layer x width + dim + 2) numbers of disk. Raises `BadInputError` for images
+    that cannot be read and for a store of something else, `RunError` where the disk is full or not writable: shards
+    written so far stay, and the same call goes on.
+    """
+    strays = () if skip_bad else data.strays
+    if strays:
+        raise BadInputError(
+            f"{strays[0]!r} lies among the images of {data.name!r} and is none ({len(strays)} such files); "
+            "remove it or skip bad images"
+        )
+    plan = _plan(model, data, batch_size=batch_size, dtype=dtype, shard_size=shard_size)
+    text_vectors = zero_shot_vectors(model.encode_text, data.class_names, data.templates) if model.has_text else None
+    splits = {split.name: split for split in data.splits}
+    with StoreWriter(path, plan, unit_maps(model.tower), text_vectors) as writer:
+        done = writer.n_done
+        for shard in writer.pending_shards():
+            batches = [_no_images(plan.shape)]
+            skipped: list[str] = []
+            for batch in pixel_batches(
+                splits[shard.split],
+                range(shard.start, shard.stop),
+                model.preprocess,
+                batch_size=batch_size,
+                workers=workers,
+                skip_bad=skip_bad,
+            ):
+                if batch.pixels is not None:
+                    batches.append(trace_coordinates(model.tower, model.pixels(batch.pixels)).to("cpu"))
+                skipped += batch.skipped
+                done += len(batch.positions) + len(batch.skipped)
+                if progress is not None:
+                    progress(done, len(plan))
+            writer.write_shard(shard, Coordinates.cat(batches), skipped)
+        return writer.finish()
+
+
+def fit_spectrum(
+    source: Store | VisionModel,
+    data: ImageData | None = None,
+    *,
+    split: str = "train",
+    batch_size: int = 32,
+    workers: int = 2,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> Spectra:
+    """Principal components of every residual unit over one split, from a store, or from a model and data.
+
+    Streaming: float64 moments, memory independent of the number of images. From a model and data nothing is written.
+    Source: arXiv 2411.00246, section 3; the compact form is exact. `BadInputError` for an empty split.
+
+    >>> import residualign as ra
+    >>> model, data = ra.load_model("mini"), ra.load_data("digits")
+    >>> spectra = ra.fit_spectrum(model, data, split="val")
+    >>> bool(spectra["L0.H0"].explained_variance_ratio.sum() <= 1 + 1e-9)
+    True
+    """
+    if isinstance(source, Store):
+        part = source.split(split)
+        if not len(part):
+            raise BadInputError(f"split {split!r} of the store is empty; spectra need images")
+        moments = Moments.empty(source.maps)
+        for coordinates in part.batches(_BLOCK):
+            moments.update(coordinates)
+        name = f"{source.data['name']}, {split}"
+        return moments.spectra(source.maps, source=name, model_fingerprint=source.model["fingerprint"])
+    if data is None:
+        raise BadInputError("spectra of a model need data: fit_spectrum(model, data), or fit_spectrum(store)")
+    chosen = {part.name: part for part in data.splits}[split]
+    return reference_spectra(
+        source,
+        chosen,
+        source=f"{data.name}, {split}",
+        batch_size=batch_size,
+        workers=workers,
+        skip_bad=skip_bad,
+        progress=progress,
+    )
+
+
+def reference_spectra(
+    model: VisionModel,
+    split: Split,
+    *,
+    source: str,
+    batch_size: int = 32,
+    workers: int = 2,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> Spectra:
+    """Spectra of a model over the images of one split, without keeping anything of an image."""
+    if not len(split):
+        raise BadInputError(f"split {split.name!r} is empty; spectra need images")
+    maps = unit_maps(model.tower)
+    moments = Moments.empty(maps, device=model.device)
+    done = 0
+    batches = pixel_batches(
+        split, range(len(split)), model.preprocess, batch_size=batch_size, workers=workers, skip_bad=skip_bad
+    )
+    for batch in batches:
+        if batch.pixels is not None:
+            moments.update(trace_coordinates(model.tower, model.pixels(batch.pixels)))
+        done += len(batch.positions) + len(batch.skipped)
+        if progress is not None:
+            progress(done, len(split))
+    return moments.spectra(maps, source=source, model_fingerprint=model.fingerprint)
+
+
+def _no_images(shape: CoordinateShape) -> Coordinates:
+    """Coordinates of no image: what a shard of unreadable images holds."""
+    return Coordinates(
+        heads=torch.empty(0, shape.n_layers, shape.n_heads, shape.head_dim),
+        mlps=torch.empty(0, shape.n_layers, shape.width),
+        inverse_std=torch.empty(0),
+        mean_over_std=torch.empty(0),
+        output=torch.empty(0, shape.dim),
+    )
+
+
+def _plan(model: VisionModel, data: ImageData, *, batch_size: int, dtype: StoreDtype, shard_size: int) -> StorePlan:
+    described = data.describe()
+    return StorePlan(
+        model=model.describe(),
+        data={key: described[key] for key in ("name", "split_rule", "notes")},
+        splits={split.name: SplitPlan(split.keys, split.labels) for split in data.splits},
+        class_names=data.class_names,
+        templates=data.templates,
+        shape=CoordinateShape(
+            n_layers=model.units.n_layers,
+            n_heads=model.n_heads,
+            head_dim=model.tower.head_dim,
+            width=model.width,
+            dim=model.dim,
+        ),
+        logit_scale=model.logit_scale,
+        dtype=dtype,
+        shard_size=shard_size,
+        batch_size=batch_size,
+        residual_error=model.residual_error,
+    )

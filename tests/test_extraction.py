@@ -1,0 +1,167 @@
+"""The one pass: what a store holds equals what the model gives, killed runs continue to the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import residualign as ra
+from tests import random_models
+
+N_IMAGES = 29
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_models.save_clip(tmp_path_factory.mktemp("models") / "clip")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for i in range(N_IMAGES):
+        file = path / ("cat", "dog")[i % 2] / f"{i:02}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (31, 37, 3), dtype=np.uint8)).save(file)
+    return path
+
+
+def _store(model_dir: Path, folder: Path, path: Path, **options: object) -> ra.Store:
+    options = {"batch_size": 3, "shard_size": 7} | options
+    return ra.extract(ra.load_model(model_dir), ra.load_data(folder), path, **options)
+
+
+def _digests(path: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(path.iterdir())}
+
+
+def test_a_store_holds_what_the_model_gives(model_dir: Path, folder: Path, tmp_path: Path) -> None:
+    model, data = ra.load_model(model_dir), ra.load_data(folder)
+    store = _store(model_dir, folder, tmp_path / "store")
+    for split in data.splits:
+        part = store.split(split.name)
+        assert tuple(part.keys) == split.keys
+        assert tuple(part.labels.tolist()) == split.labels
+        expected = model.encode_image(list(split.images()))
+        torch.testing.assert_close(part.embeddings(), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(store.maps.sum(part.coordinates()), expected, rtol=1e-4, atol=1e-5)
+    assert store.logit_scale == pytest.approx(model.logit_scale)
+    assert store.text_vectors is not None
+    assert store.text_vectors.shape == (2, model.dim)
+
+
+def test_progress_counts_every_image_once(model_dir: Path, folder: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    _store(model_dir, folder, tmp_path / "store", progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (N_IMAGES, N_IMAGES)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_a_finished_store_is_opened_without_a_pass(
+    model_dir: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _store(model_dir, folder, tmp_path / "store")
+    before = _digests(tmp_path / "store")
+    monkeypatch.setattr("residualign.extraction.trace_coordinates", None)
+    _store(model_dir, folder, tmp_path / "store")
+    assert _digests(tmp_path / "store") == before
+
+
+def test_workers_do_not_change_a_byte(model_dir: Path, folder: Path, tmp_path: Path) -> None:
+    for workers in (0, 1, 3):
+        _store(model_dir, folder, tmp_path / str(workers), workers=workers)
+    assert _digests(tmp_path / "0") == _digests(tmp_path / "1") == _digests(tmp_path / "3")
+
+
+_RUN = """
+import sys, time, torch
+torch.set_num_threads(1)
+import residualign as ra
+def slow(done, total):
+    print(done, flush=True)
+    time.sleep(0.15)
+model, data = ra.load_model(sys.argv[1]), ra.load_data(sys.argv[2])
+ra.extract(model, data, sys.argv[3], batch_size=3, shard_size=7, progress=slow)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_in_mid_run_and_again_gives_the_same_bytes(model_dir: Path, folder: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    _store(model_dir, folder, whole)
+    command = [sys.executable, "-c", _RUN, str(model_dir), str(folder), str(broken)]
+    for images in (3, 12):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as run:
+            assert run.stdout is not None
+            while int(run.stdout.readline()) < images:
+                pass
+            run.send_signal(signal.SIGKILL)
+        with pytest.raises(ra.BadInputError):
+            ra.Store.open(broken)
+    store = _store(model_dir, folder, broken)
+    assert _digests(broken) == _digests(whole)
+    keys = [key for name in ("train", "val", "test") for key in store.split(name).keys]
+    assert len(keys) == len(set(keys)) == N_IMAGES
+
+
+def test_bad_images_stop_or_are_skipped_and_named(model_dir: Path, folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for file in folder.rglob("*.png"):
+        (data / file.parent.name).mkdir(parents=True, exist_ok=True)
+        (data / file.parent.name / file.name).write_bytes(file.read_bytes())
+    (data / "cat" / "04.png").write_bytes(b"")
+    (data / "dog" / "07.png").write_bytes((data / "dog" / "09.png").read_bytes()[:60])
+    with pytest.raises(ra.BadInputError, match=r"(cat/04|dog/07)\.png"):
+        _store(model_dir, data, tmp_path / "store")
+    store = _store(model_dir, data, tmp_path / "store", skip_bad=True)
+    assert sorted(store.skipped) == ["cat/04.png", "dog/07.png"]
+    kept = [key for name in ("train", "val", "test") for key in store.split(name).keys]
+    assert len(kept) == N_IMAGES - 2
+    assert not set(kept) & set(store.skipped)
+    (data / "cat" / "notes.txt").write_text("not an image")
+    with pytest.raises(ra.BadInputError, match=r"notes\.txt"):
+        _store(model_dir, data, tmp_path / "other")
+
+
+def test_a_store_of_another_model_is_refused(model_dir: Path, folder: Path, tmp_path: Path) -> None:
+    _store(model_dir, folder, tmp_path / "store")
+    other = random_models.save_clip(tmp_path / "other", seed=1)
+    with pytest.raises(ra.BadInputError, match="fingerprint"):
+        _store(other, folder, tmp_path / "store")
+
+
+def test_spectra_from_store_and_from_model_agree(model_dir: Path, folder: Path, tmp_path: Path) -> None:
+    model, data = ra.load_model(model_dir), ra.load_data(folder)
+    from_store = ra.fit_spectrum(_store(model_dir, folder, tmp_path / "store"))
+    from_model = ra.fit_spectrum(model, data, batch_size=5)
+    for label in model.units.labels:
+        a, b = from_store[label], from_model[label]
+        torch.testing.assert_close(a.mean, b.mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            a.explained_variance.sum(), b.explained_variance.sum(), rtol=1e-4, atol=1e-8, msg=label
+        )
+    assert from_store.model_fingerprint == from_model.model_fingerprint == model.fingerprint
+    assert "train" in from_store.source
+
+
+def test_spectra_need_images(model_dir: Path, folder: Path) -> None:
+    model = ra.load_model(model_dir)
+    with pytest.raises(ra.BadInputError, match="spectra"):
+        ra.fit_spectrum(model)
+    with pytest.raises(ra.BadInputError, match="spectra"):
+        ra.fit_spectrum(model, ra.load_data(folder, split=False), split="test")
+
+
+def test_a_vision_only_model_stores_no_text(folder: Path, tmp_path: Path) -> None:
+    store = _store(random_models.save_vit(tmp_path / "vit"), folder, tmp_path / "store")
+    assert store.text_vectors is None
+    assert store.logit_scale is None
