@@ -98,13 +98,17 @@ def test_a_split_survives_pickling_without_its_pixels(tmp_path: Path) -> None:
 def test_nested_folders_belong_to_their_class(tmp_path: Path) -> None:
     class_folders(tmp_path, {"a": 1, "b": 1})
     class_folders(tmp_path / "a", {"2024": 2, "train": 1})
+    noise(1).save(tmp_path / "a" / "z.png")
     data = load_data(tmp_path, split=False)
-    assert data.train.keys == ("a/0.png", "a/2024/0.png", "a/2024/1.png", "a/train/0.png", "b/0.png")
-    assert data.train.labels == (0, 0, 0, 0, 1)
+    assert data.train.keys == ("a/0.png", "a/2024/0.png", "a/2024/1.png", "a/train/0.png", "a/z.png", "b/0.png")
+    assert data.train.labels == (0, 0, 0, 0, 0, 1)
 
 
 def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
-    assert load_data(class_folders(tmp_path, {"bus": 3, "train": 3})).class_names == ("bus", "train")
+    class_folders(tmp_path, {"bus": 3, "train": 3})
+    assert load_data(tmp_path).class_names == ("bus", "train")
+    class_folders(tmp_path / "train", {"steam": 1})
+    assert load_data(tmp_path).class_names == ("bus", "train")
 
 
 def test_hidden_and_left_behind_files_are_passed_over(tmp_path: Path) -> None:
@@ -174,6 +178,10 @@ def empty_class(root: Path) -> None:
     (root / "hollow" / "notes.txt").write_text("x")
 
 
+def empty_class_called_test(root: Path) -> None:
+    class_folders(root, {"a": 2, "b": 2, "test": 0})
+
+
 def loose_images(root: Path) -> None:
     noise(1).save(root / "1.png")
 
@@ -204,6 +212,7 @@ def no_classes(root: Path) -> None:
         (lambda root: None, "holds no class folders and no images"),
         (loose_images, "holds images but no class folders"),
         (empty_class, r"class folder '.*hollow' holds no images"),
+        (empty_class_called_test, r"class folder '.*test' holds no images"),
         (lambda root: class_folders(root, {"a": 2}), r"only one class \('a'\); at least two are needed"),
         (splits_and_more, r"holds splits \(train\) and other folders \(annotations\)"),
         (split_twice, "holds the val split twice: val and valid"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from residualign.data import BadImageError, read_image, to_rgb
 from residualign.data.images import EXTENSIONS, decode, has_image_extension
@@ -40,8 +40,9 @@ def test_a_transparent_palette_converts_without_a_warning_and_alpha_is_dropped()
     np.testing.assert_array_equal(decode(data, "k"), image.convert("RGB"))
 
 
+@pytest.mark.parametrize("kind", ["png", "tiff", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation: int) -> None:
+def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     upright = np.asarray(noise(3, (5, 3)))
     # the stored pixels that each tag value declares, from the EXIF specification (rows and columns of the scene)
     stored = {
@@ -56,7 +57,8 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), "png", exif=exif)
+    lossless = {"lossless": True} if kind == "webp" else {}
+    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **lossless)
     np.testing.assert_array_equal(decode(data, "k"), upright)
 
 
@@ -133,6 +135,28 @@ def _refused_or_whole(data: bytes) -> None:
         return
     assert "the/key.png" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(OSError, RuntimeError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError),
+        *(AttributeError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
+    ],
+)
+def test_whatever_a_decoder_raises_becomes_one_sentence(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image: Image.Image) -> Image.Image:
+        raise kind("two\nlines.")
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    for convert in (lambda: decode(png(noise(1)), "k"), lambda: to_rgb(noise(1), "k")):
+        with pytest.raises(BadImageError, match=r"'k' cannot be used: '?two"):
+            convert()
+
+
+def test_the_pictures_of_a_phone_open() -> None:
+    data = encoded(noise(8, (16, 16)), "mpo", save_all=True, append_images=[noise(9, (16, 16))])
+    assert decode(data, "k").size == (16, 16)
 
 
 def test_truncated_and_empty_files_name_key_and_reason(tmp_path: Path) -> None:

@@ -56,6 +56,13 @@ def test_registered_data_survives_pickling_and_describes_itself() -> None:
     assert repr(data.val) == "Split('val', 179 images of 10 classes)"
 
 
+def test_taking_twice_gives_the_images_of_the_keys() -> None:
+    test = load_data("digits").test
+    part = test.take([50, 7, 31]).take([2, 1])
+    assert part.keys == (test.keys[31], test.keys[7])
+    np.testing.assert_array_equal(part.image(0), test.image(31))
+
+
 def test_an_existing_path_wins_over_a_registered_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class_folders(tmp_path / "digits", {"one": 3, "two": 3})
     monkeypatch.chdir(tmp_path)

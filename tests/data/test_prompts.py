@@ -83,11 +83,16 @@ def test_where_templates_come_from(pets: Path, tmp_path: Path) -> None:
     assert load(pets, templates=path).templates == ("of a file {}",)
     path.write_text('["one {}", "two {}"]')
     assert load(pets, templates=str(path)).templates == ("one {}", "two {}")
-    assert "{}" in load_data("digits").templates[0]
+    assert "digit" in load_data("digits").templates[0]
+    assert load_data("digits", templates="my {}").templates == ("my {}",)
 
 
 @pytest.mark.parametrize("template", ["a photo", "{} and {}", "{0}", ""])
-def test_a_template_without_exactly_one_place_is_refused(pets: Path, template: str) -> None:
+def test_a_template_without_exactly_one_place_is_refused(
+    pets: Path, template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pets.parent)
+    (pets.parent / "a photo").mkdir()  # a folder is no file of templates
     with pytest.raises(BadInputError, match="exactly once"):
         load(pets, templates=[template])
     with pytest.raises(BadInputError, match="exactly once"):
@@ -100,6 +105,7 @@ def test_a_template_without_exactly_one_place_is_refused(pets: Path, template: s
     ("options", "message"),
     [
         ({"classes": ["cat", "dog"]}, "2 class names were given for 3 classes"),
+        ({"classes": ["cat", "dog", "emu", "fox"]}, "4 class names were given for 3 classes"),
         ({"classes": ["cat", "dog", "cat"]}, "2 classes are called 'cat'"),
         ({"classes": {"n01": "n02"}}, "2 classes are called 'n02'"),
         ({"classes": {"n04": "emu"}}, "given for 'n04', but the data's classes are 'n01', 'n02', 'n03'"),

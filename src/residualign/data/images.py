@@ -30,8 +30,9 @@ from residualign.errors import BadInputError
 
 __all__ = ["EXTENSIONS", "BadImageError", "decode", "has_image_extension", "read_image", "to_rgb"]
 
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-"""Pillow's names of the formats that are opened; one that the installed Pillow lacks is unsupported there."""
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+"""Pillow's names of the formats that are opened; one that the installed Pillow lacks is unsupported there. "JPEG" opens
+the multi-picture files of phones and cameras too."""
 
 EXTENSIONS = frozenset(
     {".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg"}
@@ -39,9 +40,10 @@ EXTENSIONS = frozenset(
 )
 """File name extensions taken for images. The list is fixed: it must not hang on which Pillow is installed."""
 
-# what Pillow's decoders raise on damaged files; found by cutting and flipping bytes of every format
+# the kinds that Pillow's decoders and its EXIF reader raise on damaged files; none of them is a fault of the program
 _DECODING_ERRORS = (
     OSError,
+    RuntimeError,
     SyntaxError,
     ValueError,
     TypeError,
@@ -116,7 +118,6 @@ def to_rgb(image: Image.Image, key: str = "image") -> Image.Image:
 
 
 def _convert(image: Image.Image, key: str) -> Image.Image:
-    image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode == "RGB":
         return image
