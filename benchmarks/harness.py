@@ -47,6 +47,10 @@ class Ratio:
     per_round: Estimate
     cpu: float
 
+    def scaled(self, factor: float) -> Ratio:
+        """Of ways whose rounds hold different amounts of work."""
+        return Ratio(self.of_medians.scaled(factor), self.per_round.scaled(factor), self.cpu * factor)
+
 
 @dataclass(frozen=True)
 class Timings:
