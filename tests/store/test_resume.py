@@ -215,6 +215,17 @@ def test_a_damaged_file_beside_the_shards_is_written_again(tmp_path):
     assert tree(folder) == before
 
 
+@pytest.mark.parametrize("finish", [False, True], ids=["unfinished", "finished"])
+def test_what_a_killed_run_had_begun_to_write_is_removed(tmp_path, finish):
+    folder = tmp_path / "store"
+    fill(folder) if finish else begun(folder)
+    before = tree(folder)
+    (folder / "train-00000.safetensors.partial").write_bytes(b"half")
+    (folder / ".lock").touch()
+    resume(folder)
+    assert tree(folder) == before
+
+
 def test_the_folder_of_something_else_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(BadInputError, match=r"is no store: it holds thesis\.tex"):

@@ -11,7 +11,7 @@ import torch
 
 from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
-from residualign.store import ShardRange, SplitPlan, Store, StorePlan, StoreWriter, remove_store
+from residualign.store import ShardRange, SplitPlan, Store, StorePlan, StoreWriter, folder, remove_store
 from tests.spectrum.random_tower import DIM, HEADS, LAYERS, make_coordinates, make_maps
 from tests.store.make_store import BROKEN, coordinates_of, fill, make_plan, text_vectors, tree, write_pending
 
@@ -232,6 +232,15 @@ def test_a_file_url_is_a_local_folder(tmp_path):
     Store.open(tmp_path / "store").verify()
     with pytest.raises(BadInputError, match="cannot open nosuch://bucket/store"):
         Store.open("nosuch://bucket/store")
+
+
+@pytest.mark.parametrize("block", [1, 997, 1 << 20])
+def test_checksums_do_not_depend_on_how_much_is_read_at_a_time(copy, monkeypatch, block):
+    monkeypatch.setattr(folder, "_BLOCK", block)
+    Store.open(copy).verify()
+    flip(copy / "val-00000.safetensors", -5)
+    with pytest.raises(BadInputError, match=r"val-00000\.safetensors is damaged"):
+        Store.open(copy).verify()
 
 
 def test_more_shards_than_are_kept_open(tmp_path):
