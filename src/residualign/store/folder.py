@@ -1,6 +1,5 @@
 """The folder a store lies in: local, or anywhere fsspec reaches. Files appear in it whole or not at all."""
 
-# ruff: noqa: D102 (methods are documented once, in Folder)
 from __future__ import annotations
 
 import hashlib
