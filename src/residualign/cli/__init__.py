@@ -1,0 +1,67 @@
+"""The command `residualign`: reads arguments, calls the library, prints. No mathematics here."""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.text import Text
+
+from residualign.cli.app import Interrupted, app
+from residualign.cli.console import error_console
+from residualign.cli.exits import INTERRUPTED, explain, resume_sentence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; see `residualign.cli.exits`."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _never_fail_to_print()
+    try:
+        with _warnings_as_sentences():
+            app(arguments, prog_name="residualign")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except (KeyboardInterrupt, Interrupted):
+        _say("", resume_sentence(arguments))
+        return INTERRUPTED
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        code, sentence = explained
+        _say("error: ", sentence)
+        return code
+    return 0
+
+
+def _say(prefix: str, sentence: str) -> None:
+    error_console().print(Text.assemble((prefix, "bad"), sentence), soft_wrap=True)
+
+
+def _never_fail_to_print() -> None:
+    """Class names hold any character; a terminal that lacks it gets an escape in its place instead of a crash."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """Warnings of this package as one line on stderr, without file and line number; others as Python has them."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: object) -> None:
+        if issubclass(category, UserWarning):
+            error_console().print(Text.assemble(("warning: ", "warn"), str(message)), soft_wrap=True)
+        else:
+            usual(message, category, *rest)  # type: ignore[arg-type]
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("default", category=UserWarning, module=r"residualign\.")
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,62 @@
+"""`residualign classify`: labels for images, and which heads decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from residualign.cli import options as o
+from residualign.cli.console import Out
+
+if TYPE_CHECKING:
+    from residualign.workflow.classify import Decision
+
+
+def classify(
+    adapter: o.AdapterDir,
+    images: o.Images,
+    model: o.ModelPath = None,
+    skip_bad: o.SkipBad = False,
+    device: o.Device = "cpu",
+    dtype: o.DTypeOption = o.DType.float32,
+    batch_size: o.BatchSize = 32,
+    json: o.Json = False,
+) -> None:
+    """Label images with an adapter.
+
+    Beside label and probability stand the units that decided, each with its share of the margin between the first two
+    classes; a share below zero spoke for the second.
+    """
+    from residualign.workflow.classify import run_classify
+    from residualign.workflow.subject import Machine
+
+    out = Out(json)
+    outcome = run_classify(
+        adapter, images, Machine(device, dtype.value, batch_size), model=model, skip_bad=skip_bad, watch=out
+    )
+    out.finish(
+        {
+            "adapter": str(adapter),
+            "model": outcome.adapter.model_info.get("name"),
+            "method": outcome.adapter.method,
+            "n_images": len(outcome.verdicts),
+            "n_skipped": len(outcome.skipped),
+            "skipped": list(outcome.skipped),
+            "images": [verdict.to_json() for verdict in outcome.verdicts],
+        }
+    )
+    if not json:
+        from residualign.cli.views import percent, plain_table
+
+        columns = (("image", False), ("label", False), ("", True), ("decided by (share of the margin)", False))
+        rows = [
+            (verdict.image, verdict.label, percent(verdict.probability), decided(verdict.decided_by))
+            for verdict in outcome.verdicts
+        ]
+        out.show(plain_table(columns, rows))
+
+
+def decided(by: Sequence[Decision]) -> str:
+    """The units that decided, with their shares: `L5.H2 +41 %, L3.mlp -9 %`."""
+    shares = ((one.unit, "" if one.share is None else f" {100 * one.share:+.0f} %") for one in by)
+    return ", ".join(unit + share for unit, share in shares)

@@ -1,0 +1,105 @@
+"""Where output goes: results on stdout, everything else on stderr, and one JSON object where that is asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+from rich.theme import Theme
+
+__all__ = ["Out", "Progress", "as_json", "error_console"]
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) as work goes on."""
+
+_PIPE_WIDTH = 400
+
+_THEME = Theme(
+    {
+        "accent": "cyan",
+        "good": "green",
+        "bad": "red",
+        "warn": "yellow",
+        "title": "bold",
+        "quiet": "bright_black",
+    }
+)
+
+
+class Out:
+    """The two streams of one command.
+
+    `show` prints for people and is silent under `--json`; `finish` prints the JSON object and is silent without it;
+    `note` and `warn` always go to stderr.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.stdout = _console(sys.stdout)
+        self.stderr = error_console()
+
+    def show(self, *renderables: RenderableType) -> None:
+        """Print results for people."""
+        if not self.as_json:
+            for renderable in renderables:
+                self.stdout.print(renderable, highlight=False)
+
+    def finish(self, payload: Mapping[str, Any]) -> None:
+        """Print the one JSON object."""
+        if self.as_json:
+            sys.stdout.write(as_json(payload) + "\n")
+            sys.stdout.flush()
+
+    def note(self, sentence: str) -> None:
+        """Say what is going on."""
+        self.stderr.print(Text(sentence, style="quiet"), soft_wrap=True)
+
+    def warn(self, sentence: str) -> None:
+        """Say what a careful user would want to know."""
+        self.stderr.print(Text.assemble(("warning: ", "warn"), sentence), soft_wrap=True)
+
+    @contextmanager
+    def progress(self, description: str) -> Iterator[Progress]:
+        """A progress bar on stderr that is gone when the work is done; nothing where stderr is no terminal."""
+        if not self.stderr.is_terminal:
+            yield lambda done, total: None
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Bar(*columns, console=self.stderr, transient=True) as bar:
+            task = bar.add_task(description, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def error_console() -> Console:
+    """The console of stderr."""
+    return _console(sys.stderr)
+
+
+def as_json(payload: Mapping[str, Any]) -> str:
+    """One JSON object in ASCII, whatever class names and paths hold; numbers that are not finite become null."""
+    return json.dumps(_plain(payload), ensure_ascii=True, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _console(stream: IO[str]) -> Console:
+    # a pipe has no width, and nothing that goes into one may be cut
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Console(file=stream, theme=_THEME, highlight=False, emoji=False, markup=False, width=width)

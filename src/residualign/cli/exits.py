@@ -1,0 +1,70 @@
+"""Which failure ends with which exit code and sentence: the one place that says so.
+
+| exit code | when |
+|---|---|
+| 0 | the work is done |
+| 1 | a failure while running: disk full, output not writable, out of memory; and an internal error, with its traceback |
+| 2 | bad input: what was typed or what it names cannot be used |
+| 130 | Ctrl-C |
+"""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import sys
+from collections.abc import Sequence
+
+from residualign.errors import BadInputError, RunError
+
+__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "explain", "resume_sentence"]
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+_RESUMABLE = frozenset({"adapt", "demo", "extract"})
+
+_DISK_REASONS = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "operation not permitted",
+    errno.EIO: "the device reports an input/output error",
+    errno.EMFILE: "too many open files",
+}
+
+# what the CPU allocators of torch say; they raise a plain RuntimeError
+_ALLOCATOR_SAYS = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def explain(error: BaseException) -> tuple[int, str] | None:
+    """Exit code and sentence for a failure of a known kind; None for one that is an error of ours."""
+    if isinstance(error, BadInputError):
+        return BAD_INPUT, str(error)
+    if isinstance(error, RunError):
+        return FAILED, str(error)
+    if _is_out_of_memory(error):
+        return FAILED, "out of memory; a smaller --batch-size, fewer --workers or float32 in place of float64 need less"
+    if isinstance(error, OSError) and error.errno in _DISK_REASONS:
+        where = f" ({error.filename})" if error.filename else ""
+        return FAILED, f"{_DISK_REASONS[error.errno]}{where}"
+    return None
+
+
+def resume_sentence(arguments: Sequence[str]) -> str:
+    """What to say after Ctrl-C: nothing is lost where the command can go on, and how."""
+    if not arguments or arguments[0] not in _RESUMABLE:
+        return "interrupted"
+    # started again with --overwrite it would throw away what it has
+    again = shlex.join(["residualign", *(word for word in arguments if word != "--overwrite")])
+    return f"interrupted; what was done is kept, go on with: {again}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    # no command may import torch only to ask this: without it nothing of its kind was raised
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _ALLOCATOR_SAYS)

@@ -1,0 +1,203 @@
+"""Every flag and argument of the command line, each defined once: the same name means the same everywhere.
+
+Commands name the flags they take and their defaults; what a flag means, and how it is spelled, is said here alone.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "AdapterDir",
+    "BatchSize",
+    "Classes",
+    "ClassifierChoice",
+    "ClassifierOption",
+    "DType",
+    "DTypeOption",
+    "Data",
+    "Device",
+    "Images",
+    "Json",
+    "MeanChoice",
+    "MeanOption",
+    "Methods",
+    "ModelName",
+    "ModelOrStore",
+    "ModelPath",
+    "OptionalData",
+    "OptionalImages",
+    "Out",
+    "OutFile",
+    "Overwrite",
+    "Quick",
+    "Reference",
+    "RequiredStore",
+    "Seed",
+    "Shots",
+    "SkipBad",
+    "StoreOption",
+    "Templates",
+    "Workers",
+]
+
+_INPUT, _METHOD, _OUTPUT, _MACHINE = "Input", "Method", "Output", "Machine"
+
+
+class ClassifierChoice(StrEnum):
+    """Where class vectors come from."""
+
+    text = "text"
+    means = "means"
+
+
+class MeanChoice(StrEnum):
+    """What becomes of the means of scaled units."""
+
+    drop = "drop"
+    keep = "keep"
+
+
+class DType(StrEnum):
+    """Numbers of the encoder."""
+
+    float64 = "float64"
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="mini, a directory in transformers format, or a hub id.", show_default=False)
+]
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder of class folders, a folder of train|val|test.parquet, or a registered name (digits).",
+        show_default=False,
+    ),
+]
+ModelOrStore = Annotated[
+    str, typer.Argument(metavar="MODEL|STORE", help="A model (then DATA follows), or a store.", show_default=False)
+]
+OptionalData = Annotated[
+    str | None,
+    typer.Argument(metavar="DATA", help="Folder, parquet folder or registered name; none with a store.", show_default=False),
+]
+AdapterDir = Annotated[Path, typer.Argument(metavar="DIR", help="What `adapt --out` wrote.", show_default=False)]
+Images = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE...", help="Image files; a folder stands for the images in it.", show_default=False)
+]
+
+OptionalImages = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="DATA|IMAGE...",
+        help="A data set, or image files and folders of them; none with a store.",
+        show_default=False,
+    ),
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.", rich_help_panel=_OUTPUT)]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, metavar="N", help="Decides every random choice.", rich_help_panel=_METHOD)
+]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Fewer images and methods: a try in under a minute.", rich_help_panel=_METHOD)
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Start again where this command has already written.", rich_help_panel=_OUTPUT),
+]
+SkipBad = Annotated[
+    bool,
+    typer.Option("--skip-bad", help="Go on without images that cannot be read; they are counted.", rich_help_panel=_INPUT),
+]
+Templates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template",
+        metavar="TEXT",
+        help="Prompt with one {} for the class name; repeats. Or a YAML or JSON file of them.",
+        rich_help_panel=_INPUT,
+        show_default=False,
+    ),
+]
+Classes = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes", metavar="FILE", help="Class names in a YAML or JSON file.", rich_help_panel=_INPUT, show_default=False
+    ),
+]
+ClassifierOption = Annotated[
+    ClassifierChoice | None,
+    typer.Option(
+        "--classifier",
+        help="Class vectors from text or from class means. By default text where the model has it.",
+        rich_help_panel=_METHOD,
+        show_default=False,
+    ),
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", metavar="PATH", help="Where the store of the one pass lies.", rich_help_panel=_OUTPUT, show_default=False),
+]
+RequiredStore = Annotated[
+    str,
+    typer.Option("--store", metavar="PATH", help="Where the store of the one pass lies.", rich_help_panel=_OUTPUT, show_default=False),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        "--reference",
+        metavar="DATA",
+        help="Images (or spectra file) the principal components come from. By default those shipped with the model, "
+        "else the training split.",
+        rich_help_panel=_METHOD,
+        show_default=False,
+    ),
+]
+Shots = Annotated[
+    int | None,
+    typer.Option("--shots", min=1, metavar="K", help="K training images a class.", rich_help_panel=_METHOD, show_default=False),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="residual, residual-heads, coarse, spectral-output, linear, joint, or all; repeats.",
+        rich_help_panel=_METHOD,
+        show_default="residual",
+    ),
+]
+MeanOption = Annotated[
+    MeanChoice | None,
+    typer.Option(
+        "--mean", help="Drop or keep the means of scaled units.", rich_help_panel=_METHOD, show_default="the method's own"
+    ),
+]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...", rich_help_panel=_MACHINE)]
+DTypeOption = Annotated[DType, typer.Option("--dtype", help="Numbers of the encoder.", rich_help_panel=_MACHINE)]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, metavar="N", help="Images in one forward pass.", rich_help_panel=_MACHINE)
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, metavar="N", help="Processes that read images.", rich_help_panel=_MACHINE)
+]
+ModelPath = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="MODEL", help="The adapter's or store's model, where it has moved.", rich_help_panel=_INPUT, show_default=False
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.", rich_help_panel=_OUTPUT)]
+OutFile = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="File for the results (safetensors).", rich_help_panel=_OUTPUT, show_default=False),
+]

@@ -1,0 +1,1 @@
+"""What the commands do, as functions: they take arguments and give results, and print nothing."""

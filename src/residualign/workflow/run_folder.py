@@ -1,0 +1,208 @@
+"""The output folder of one run: who may write to it, whether it is finished, and what in it is ours.
+
+`run.json` says which command made the folder and whether it came to its end. A folder with another content is never
+touched; of our own we remove what `OWN_FILES` lists and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from residualign._files import TEMPORARY_SUFFIX, publish, saying_what_is_kept
+from residualign.errors import BadInputError
+
+__all__ = ["RUN_NAME", "RunFolder", "check_run_folder", "open_run_folder"]
+
+RUN_NAME = "run.json"
+STORE_NAME = "store"
+METHODS_NAME = "methods"
+
+ADAPTER_FILES = ("adapter.safetensors", "history.jsonl", "README.md", "adapter_config.json")
+"""What saving an adapter writes; the config, which makes it one, last."""
+
+RESULT_NAME = "result.json"
+
+OWN_FILES = (RUN_NAME, "summary.json", "thumbnails.zip", *ADAPTER_FILES)
+
+_FORMAT, _VERSION = "residualign run", 1
+
+State = Literal["absent", "unfinished", "finished"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """An output folder that this process holds. resumed: whether an unfinished run of the same request lay in it."""
+
+    path: Path
+    request: Mapping[str, Any]
+    command: tuple[str, ...]
+    resumed: bool
+
+    @property
+    def store_path(self) -> Path:
+        """Where the store lies if nobody says otherwise."""
+        return self.path / STORE_NAME
+
+    def method_path(self, method: str) -> Path:
+        """Where one of several methods is kept; made if it is absent."""
+        path = self.path / METHODS_NAME / method
+        with _kept(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write one file of the folder, whole or not at all; `RunError` where it cannot be written."""
+        with _kept(self.path / name):
+            publish(self.path / name, content)
+
+    def finish(self) -> None:
+        """Mark the run as finished."""
+        self._write_state("finished")
+
+    def _write_state(self, state: State) -> None:
+        content = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "state": state,
+            "command": list(self.command),
+            "request": dict(self.request),
+        }
+        self.write(RUN_NAME, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def check_run_folder(path: str | os.PathLike[str], request: Mapping[str, Any], *, overwrite: bool = False) -> State:
+    """What lies at `path` for this request; nothing is changed.
+
+    request: everything that decides the result, JSON-able. Raises `BadInputError` for a file, a folder with another
+    content, an unfinished run of another request, and a finished one without `overwrite`.
+    """
+    folder = Path(path)
+    if not os.path.lexists(folder):
+        return "absent"
+    if not folder.is_dir():
+        raise BadInputError(f"{str(folder)!r} is a file, expected a folder or a new name")
+    with _kept(folder):
+        names = sorted(name for name in os.listdir(folder) if name != ".lock" and not name.endswith(TEMPORARY_SUFFIX))
+    if RUN_NAME not in names:
+        if names:
+            raise BadInputError(
+                f"the folder {str(folder)!r} is not empty and no run of this command: it holds {names[0]!r}; "
+                "choose a new or an empty folder"
+            )
+        return "absent"
+    content = _read_state(folder)
+    if overwrite:
+        return "finished" if content["state"] == "finished" else "unfinished"
+    if content["state"] == "finished":
+        raise BadInputError(f"{str(folder)!r} holds a finished run; add --overwrite to replace it, or choose another folder")
+    if content["request"] != _as_read(request):
+        raise BadInputError(
+            f"{str(folder)!r} holds an unfinished run with other settings ({_first_difference(content['request'], request)}); "
+            "run that command again, add --overwrite to replace it, or choose another folder"
+        )
+    return "unfinished"
+
+
+@contextmanager
+def open_run_folder(
+    path: str | os.PathLike[str], request: Mapping[str, Any], command: tuple[str, ...], *, overwrite: bool = False
+) -> Iterator[RunFolder]:
+    """Hold the folder for one run: made if absent, gone on with if unfinished, emptied of our own files to overwrite.
+
+    The same errors as `check_run_folder`; `BadInputError` too where another run holds the folder, `RunError` where it
+    cannot be written.
+    """
+    # imported here: stores bring torch, and refusing a folder must not wait for that
+    from residualign.store import DirectoryLock
+
+    folder = Path(path)
+    check_run_folder(folder, request, overwrite=overwrite)
+    is_new = not folder.exists()
+    try:
+        with DirectoryLock(folder):
+            # once more, now that nobody else can change it
+            state = check_run_folder(folder, request, overwrite=overwrite)
+            if overwrite and state != "absent":
+                _remove_own(folder)
+            run = RunFolder(folder, request, command, resumed=state == "unfinished" and not overwrite)
+            if not run.resumed:
+                run._write_state("unfinished")
+            with _leaving_no_trace_of_bad_input(run):
+                yield run
+    except BadInputError:
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _leaving_no_trace_of_bad_input(run: RunFolder) -> Iterator[None]:
+    """Bad input that shows before any work is done leaves the place as it was, ready for the corrected command."""
+    try:
+        yield
+    except BadInputError:
+        if not run.resumed and not _holds_work(run.path):
+            _remove_own(run.path)
+        raise
+
+
+def _holds_work(folder: Path) -> bool:
+    """Whether a shard of the store or a fitted method is there."""
+    return any((folder / STORE_NAME).glob("*-[0-9]*.safetensors")) or any((folder / METHODS_NAME).glob("*/*"))
+
+
+def _remove_own(folder: Path) -> None:
+    """Remove what a run of ours wrote, the mark last, and no other file."""
+    from residualign.store import remove_store
+
+    store = folder / STORE_NAME
+    if store.is_dir() and any((store / name).exists() for name in ("manifest.json", "unfinished.json")):
+        remove_store(store)
+    with _kept(folder):
+        for method in (folder / METHODS_NAME).glob("*/"):
+            for name in (*ADAPTER_FILES, RESULT_NAME):
+                (method / name).unlink(missing_ok=True)
+            _remove_if_empty(method)
+        _remove_if_empty(folder / METHODS_NAME)
+        for name in reversed(OWN_FILES):
+            (folder / (name + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / RUN_NAME).read_text(encoding="utf-8"))
+        if content["format"] == _FORMAT and content["version"] == _VERSION:
+            return {"state": str(content["state"]), "request": dict(content["request"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise BadInputError(f"{str(folder / RUN_NAME)!r} is damaged or of another program; choose another folder")
+
+
+def _first_difference(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    wanted = _as_read(wanted)
+    name = next(name for name in {**begun, **wanted} if begun.get(name) != wanted.get(name))
+    return f"{name}: {begun.get(name)!r} there, {wanted.get(name)!r} here"
+
+
+def _as_read(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request as JSON gives it back: tuples are lists."""
+    content: dict[str, Any] = json.loads(json.dumps(dict(request)))
+    return content
+
+
+def _kept(path: Path) -> Any:
+    return saying_what_is_kept(path, "what was done before is kept, and the same command goes on from there")

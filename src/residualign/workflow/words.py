@@ -1,0 +1,23 @@
+"""Whether a model's text tower knows the words it is asked to classify by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from residualign.models.vision_model import VisionModel
+
+__all__ = ["unknown_words_sentence"]
+
+
+def unknown_words_sentence(model: VisionModel, class_names: Sequence[str]) -> str | None:
+    """What to say where class names hold words outside the tokenizer's vocabulary; None where all are known."""
+    unknown = model.unknown_words(list(class_names))
+    if not unknown:
+        return None
+    shown = ", ".join(repr(name) for name in unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+    return (
+        f"the text tower of {model.name!r} does not know {len(unknown)} of {len(class_names)} class names ({shown}); "
+        "consider --classifier means"
+    )
