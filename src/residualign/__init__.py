@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from residualign.load import load_model
     from residualign.models.vision_model import VisionModel
     from residualign.scaling.adapter import Adapter, load_adapter
-    from residualign.scaling.fit import fit
+    from residualign.scaling.api import fit
     from residualign.spectrum import Moments, Spectra, Spectrum
     from residualign.store import Store
     from residualign.units import Unit, Units
@@ -41,7 +41,7 @@ _HOMES = {
     "VisionModel": "models.vision_model",
     "decompose": "decomposition.decompose",
     "extract": "extraction",
-    "fit": "scaling.fit",
+    "fit": "scaling.api",
     "fit_spectrum": "extraction",
     "load_adapter": "scaling.adapter",
     "load_data": "data",

@@ -6,10 +6,10 @@ import numpy as np
 
 
 def adapted(values, output, labels, units, mean, rest, rest_mean):
-    """arXiv 2411.00246, equation 3, with loops.
+    """Equation 3 of arXiv 2411.00246, with loops.
 
-    values: (image, unit, dim) contributions in the order of labels. units: {label: (mean, components or None, lambdas)},
-    where the label "output" stands for the whole embedding.
+    values: (image, unit, dim) contributions in the order of labels. units: {label: (mean, components or None,
+    lambdas)}, where the label "output" stands for the whole embedding.
     """
     result = np.zeros_like(output)
     for n in range(len(output)):

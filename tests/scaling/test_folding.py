@@ -54,9 +54,7 @@ def _twin(maps, coordinates, scaling, lambdas):
     }
     values = Contributions.of(coordinates, maps).values.numpy()
     arguments = (units, scaling.mean, scaling.rest, scaling.rest_mean.numpy())
-    return torch.from_numpy(
-        adapted_twin.adapted(values, coordinates.output.numpy(), maps.units.labels, *arguments)
-    )
+    return torch.from_numpy(adapted_twin.adapted(values, coordinates.output.numpy(), maps.units.labels, *arguments))
 
 
 @pytest.mark.parametrize(("mean", "rest"), OPTIONS)
@@ -102,7 +100,9 @@ def test_lambdas_of_one_change_nothing_when_all_is_kept(tower, name):
     torch.testing.assert_close(folded(coordinates), coordinates.output, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "needed"), [("residual", True), ("coarse", True), ("spectral-output", False), ("linear", False)])
+@pytest.mark.parametrize(
+    ("name", "needed"), [("residual", True), ("coarse", True), ("spectral-output", False), ("linear", False)]
+)
 def test_output_methods_read_no_units(tower, name, needed):
     maps, coordinates, spectra = tower
     scaling = build_scaling(METHODS[name], spectra)

@@ -1,13 +1,14 @@
 """Everything a method learned, as one linear map of an image's coordinates.
 
-A unit's contribution is linear in the compact coordinates, and so is any scaling of it: an adapted embedding is the plain
-forward pass plus one matrix product. The map cannot go into the tower's own weights, because later blocks read what
-earlier units wrote.
+A unit's contribution is linear in the compact coordinates, and so is any scaling of it: an adapted embedding is the
+plain forward pass plus one matrix product. The map cannot go into the tower's own weights, because later blocks read
+what earlier units wrote.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -62,9 +63,9 @@ class FoldedMap:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> FoldedMap:
         """The same map on another device or in another dtype."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {k: v.to(device=device, dtype=dtype) if isinstance(v, Tensor) else v for k, v in values.items()}
-        return FoldedMap(**moved)
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "adds_output"}
+        moved: dict[str, Any] = {k: None if v is None else v.to(device, dtype) for k, v in tensors.items()}
+        return FoldedMap(adds_output=self.adds_output, **moved)
 
 
 def fold(
@@ -76,9 +77,9 @@ def fold(
 ) -> FoldedMap:
     """The map of a scaling with its lambdas, as `Scaling.join` orders them, in float64.
 
-    weight and bias: a linear map that comes after the scaling (`linear`). With `rest="keep"` only what differs from the
-    model's own embedding is folded, `output + sum (lambda - 1) a phi`. Costs O(coordinate x component x dim) a unit; memory
-    that of the maps. Source: arXiv 2411.00246, equation 3, summed over units.
+    weight and bias: a linear map that comes after the scaling (`linear`). With `rest="keep"` only what differs from
+    the model's own embedding is folded, `output + sum (lambda - 1) a phi`. Costs O(coordinate x component x dim) a
+    unit; memory that of the maps. Source: arXiv 2411.00246, equation 3, summed over units.
     """
     folding = _Folding(maps, scaling)
     for unit, part in scaling.split(lambdas.double()).items():

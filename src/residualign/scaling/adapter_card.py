@@ -1,0 +1,140 @@
+"""The model card that is saved with an adapter: a README in the Hugging Face format."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["escape", "model_card"]
+
+_SHOWN_CLASSES = 100
+_HUB_ID = re.compile(r"(hf:)?(?P<id>[\w.-]+/[\w.-]+)")
+
+_METHODS = {
+    "residual": "one scale for every principal component of every attention head and MLP",
+    "residual-heads": "one scale for each leading principal component of the attention heads, everything else left out",
+    "coarse": "one scale for every attention head, everything else left out",
+    "spectral-output": "one scale for every principal component of the image embedding",
+    "linear": "a linear map and a bias on the image embedding",
+    "joint": "one scale for every principal component of every attention head and MLP, and moved class vectors",
+}
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is, on one line, in running text as in a table."""
+    flat = " ".join(text.split())
+    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~&$:@=^])", r"\\\1", flat)
+
+
+def model_card(config: Mapping[str, Any]) -> str:
+    """The card of an adapter with this config. Equal configs give equal cards."""
+    classes = [escape(name) for name in config["class_names"]]
+    more = len(classes) - _SHOWN_CLASSES
+    listed = ", ".join(classes[:_SHOWN_CLASSES]) + (f" and {more} more (in `adapter_config.json`)" if more > 0 else "")
+    name = str(config["model"].get("name"))
+    before = "class means" if config["classifier"] == "means" else "zero-shot"
+    return "\n".join(
+        [
+            *_front_matter(config, name),
+            f"# {escape(config['method'])} adapter for {escape(name)}",
+            "",
+            f"Classifies images into {len(classes)} classes with the frozen encoder {escape(name)}. What was learned "
+            f"is {_METHODS[config['method']]}: {config['parameters']} numbers. The encoder's weights are not changed "
+            "and not included.",
+            "",
+            *_accuracy(config, before),
+            "## Use",
+            "",
+            "```python",
+            "import residualign as ra",
+            "",
+            'adapter = ra.load_adapter("this/folder")',
+            'adapter.predict(["image.jpg"])',
+            "```",
+            "",
+            "Another model, revision or preprocessing is refused. The model is found by the name above; where it has "
+            "moved, give its new place: `ra.load_adapter(folder, model=...)`.",
+            "",
+            "## How it was made",
+            "",
+            *_table(_facts(config)),
+            "",
+            "ResiDual (arXiv 2411.00246) writes the image embedding as an exact sum of the contributions of all "
+            "attention heads and MLPs; its scales act on the principal components of each contribution.",
+            "",
+            "## Limits",
+            "",
+            "It knows the classes below and no others: every image gets one of them, with probabilities that are only "
+            "as good as the calibration on images like those it was fitted on. Biases of the encoder remain.",
+            "",
+            f"Classes: {listed}",
+            "",
+        ]
+    )
+
+
+def _front_matter(config: Mapping[str, Any], name: str) -> list[str]:
+    hub = _HUB_ID.fullmatch(name)
+    # a JSON string is a YAML string, whatever it holds
+    base = [f"base_model: {json.dumps(hub['id'])}"] if hub else []
+    return [
+        "---",
+        "library_name: residualign",
+        "pipeline_tag: image-classification",
+        *base,
+        "tags:",
+        "- residualign",
+        "- image-classification",
+        f"- {json.dumps(config['method'])}",
+        "---",
+        "",
+    ]
+
+
+def _accuracy(config: Mapping[str, Any], before: str) -> list[str]:
+    accuracy, settings = config["accuracy"], config["settings"]
+    rows = [
+        (f"test, {before}, before adapting", accuracy.get("zero_shot"), settings.get("n_test")),
+        ("test, adapted", accuracy.get("adapted"), settings.get("n_test")),
+        ("validation, adapted", accuracy.get("val"), settings.get("n_val")),
+    ]
+    known = [(what, f"{value:.4f}", "" if n is None else str(n)) for what, value, n in rows if value is not None]
+    if not known:
+        return []
+    return [
+        "## Accuracy",
+        "",
+        "| | accuracy | images |",
+        "|---|---|---|",
+        *(f"| {what} | {value} | {n} |" for what, value, n in known),
+        "",
+        "The validation images chose between settings, so their figure is no estimate of accuracy on new images.",
+        "",
+    ]
+
+
+def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    spectra, settings, model = config["spectra"], config["settings"], config["model"]
+    choices = {key: settings.get(key) for key in ("solver", "shots", "start", "threshold", "seed", "n_train")}
+    return {
+        "method": config["method"],
+        "model": model.get("name"),
+        "model fingerprint": model.get("fingerprint"),
+        "principal components from": spectra.get("source"),
+        "spectra fingerprint": spectra.get("fingerprint"),
+        "images behind the components": spectra.get("n_samples"),
+        "class vectors from": {"text": "text", "means": "means of training images"}[config["classifier"]],
+        "logit scale": config["logit_scale"],
+        "unit means": config["mean"],
+        "units that are not scaled": config["rest"],
+        "epochs": config["epochs"],
+        "learning rate": config["learning_rate"],
+        **{key.replace("n_train", "training images"): value for key, value in choices.items()},
+    }
+
+
+def _table(facts: Mapping[str, Any]) -> list[str]:
+    rows = [f"| {key} | {escape(str(value))} |" for key, value in facts.items() if value is not None]
+    return ["| | |", "|---|---|", *rows]
