@@ -59,7 +59,7 @@ def _plain(value: Any) -> Any:
 def load_preprocess(path: str, name: str) -> Preprocess:
     """The image processor of a checkpoint (local directory or hub id); `BadInputError` where it ships none."""
     try:
-        processor = AutoImageProcessor.from_pretrained(path, backend="pil")  # type: ignore[no-untyped-call]
+        processor = AutoImageProcessor.from_pretrained(path, backend="pil")
     except (OSError, ValueError, KeyError) as error:
         raise BadInputError(
             f"model {name!r} has no readable image preprocessing; expected the preprocessor_config.json "
