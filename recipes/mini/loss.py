@@ -1,0 +1,22 @@
+"""The contrastive loss, in which a caption that is true of an image is never its negative."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, softplus
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, own: Tensor, true: Tensor, scale: Tensor) -> Tensor:
+    """Mean over both directions of -log(own / (own + false ones)).
+
+    images: (image, dim); texts: (caption, dim), unique captions; own: (image,) index of each image's caption; true:
+    (image, caption) booleans, which captions are true of which images (`attributes.true_of`); scale: the factor of the
+    cosines. An image sees its own caption against the false ones; so does a caption its image against those it is false
+    of. Other true pairs appear nowhere.
+    """
+    logits = scale * normalize(images, dim=-1) @ normalize(texts, dim=-1).T
+    rows = torch.arange(logits.shape[0], device=logits.device)
+    positive = logits[rows, own]
+    false = logits.masked_fill(true, float("-inf"))
+    by_image = softplus(false.logsumexp(1) - positive)
+    by_text = softplus(false.logsumexp(0)[own] - positive)
+    return (by_image.mean() + by_text.mean()) / 2
