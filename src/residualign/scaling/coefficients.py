@@ -93,6 +93,32 @@ class Scaling:
 
 
 @dataclass(frozen=True)
+class _Projections:
+    """From coordinates to values, unit by unit: `y @ matrix + offset`; matrix None appends a one to y."""
+
+    labels: tuple[str, ...]
+    matrices: tuple[Tensor | None, ...]
+    offsets: tuple[Tensor | None, ...]
+    columns: tuple[int, ...]
+
+    def values(self, coordinates: Coordinates) -> Tensor:
+        dtype = next((m.dtype for m in self.matrices if m is not None), coordinates.output.dtype)
+        values = torch.empty(len(coordinates), sum(self.columns), dtype=dtype, device=coordinates.output.device)
+        start = 0
+        for label, matrix, offset, width in zip(self.labels, self.matrices, self.offsets, self.columns, strict=True):
+            y = _unit_coordinates(coordinates, label).to(dtype)
+            block = values[:, start : start + width]
+            if matrix is None:
+                block[:, :-1] = y
+                block[:, -1] = 1.0
+            else:
+                assert offset is not None
+                torch.addmm(offset, y, matrix, out=block)
+            start += width
+        return values
+
+
+@dataclass(frozen=True)
 class Features:
     """The linear model in lambda: `adapted = rest + values @ (lambdas[group, None] * weight)`.
 
@@ -149,32 +175,6 @@ class Features:
         return torch.addmm(rest, values, scale[:, None] * self.weight)
 
 
-@dataclass(frozen=True)
-class _Projections:
-    """From coordinates to values, unit by unit: `y @ matrix + offset`; matrix None appends a one to y."""
-
-    labels: tuple[str, ...]
-    matrices: tuple[Tensor | None, ...]
-    offsets: tuple[Tensor | None, ...]
-    columns: tuple[int, ...]
-
-    def values(self, coordinates: Coordinates) -> Tensor:
-        dtype = next((m.dtype for m in self.matrices if m is not None), coordinates.output.dtype)
-        values = torch.empty(len(coordinates), sum(self.columns), dtype=dtype, device=coordinates.output.device)
-        start = 0
-        for label, matrix, offset, width in zip(self.labels, self.matrices, self.offsets, self.columns, strict=True):
-            y = _unit_coordinates(coordinates, label).to(dtype)
-            block = values[:, start : start + width]
-            if matrix is None:
-                block[:, :-1] = y
-                block[:, -1] = 1.0
-            else:
-                assert offset is not None
-                torch.addmm(offset, y, matrix, out=block)
-            start += width
-        return values
-
-
 def build_features(
     coordinates: Coordinates,
     maps: UnitMaps,
@@ -191,16 +191,13 @@ def build_features(
     source = coordinates.to(dtype=dtype)
     n, size = len(source), torch.finfo(dtype).bits // 8
     held = projections.values(source) if n * weight.shape[0] * size <= max_bytes else None
-    features = Features(
-        rest=torch.empty(0, maps.dim, dtype=dtype),
-        weight=weight,
-        group=group,
-        values=held,
-        one_lambda_a_feature=weight.shape[0] == scaling.n_lambdas,
-        _source=None if held is not None else (source, projections),
-    )
-    rest = _rest(source, features, scaling)
-    return Features(rest, weight, group, held, features.one_lambda_a_feature, features._source)
+    rest = _rest(source, scaling)
+    if scaling.rest == "keep":
+        for start in range(0, n, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            rest[part].addmm_(projections.values(source[part]) if held is None else held[part], weight, alpha=-1.0)
+    source_if_needed = None if held is not None else (source, projections)
+    return Features(rest, weight, group, held, weight.shape[0] == scaling.n_lambdas, source_if_needed)
 
 
 def adapted_output(
@@ -223,22 +220,13 @@ def adapted_output(
     return torch.cat(chunks) if chunks else coordinates.output.to(dtype)
 
 
-def _rest(coordinates: Coordinates, features: Features, scaling: Scaling) -> Tensor:
-    """What is added whatever the lambdas are."""
-    output = coordinates.output
-    mean = torch.stack([unit.mean for unit in scaling.units]).sum(dim=0).to(output) if scaling.units else 0.0
-    if scaling.rest != "keep":
-        constant = mean if scaling.mean == "keep" else torch.zeros_like(output[:1])
-        if scaling.rest == "mean":
-            constant = constant + scaling.rest_mean.to(output)
-        return (torch.zeros_like(output) + constant).contiguous()
-    scaled = torch.empty_like(output)
-    for start in range(0, len(output), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        values = features.values[part] if features.values is not None else features.rows(part)
-        torch.mm(values, features.weight, out=scaled[part])
-    rest = output - scaled
-    return rest if scaling.mean == "keep" else rest - mean
+def _rest(coordinates: Coordinates, scaling: Scaling) -> Tensor:
+    """What is added whatever the lambdas are; where the rest is kept, before the scaled part is taken out of it."""
+    rest = coordinates.output.clone() if scaling.rest == "keep" else torch.zeros_like(coordinates.output)
+    means = [unit.mean for unit in scaling.units]
+    if means and (scaling.rest == "keep") != (scaling.mean == "keep"):
+        rest += torch.stack(means).sum(dim=0).to(rest) * (1.0 if scaling.mean == "keep" else -1.0)
+    return rest + scaling.rest_mean.to(rest) if scaling.rest == "mean" else rest
 
 
 def _unit_coordinates(coordinates: Coordinates, label: str) -> Tensor:

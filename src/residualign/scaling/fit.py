@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from residualign.classify import Classifier, ClassifierKind, choose_logit_scale, class_means, text_classifier
+from residualign.classify import Classifier, choose_logit_scale, class_means, text_classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
-from residualign.scaling.coefficients import MAX_BYTES, MeanMode, RestMode, Scaling, adapted_output, build_features
-from residualign.scaling.methods import Method, StartMode, build_scaling, get_method, start_parameters
+from residualign.scaling.coefficients import MAX_BYTES, Scaling, adapted_output, build_features
+from residualign.scaling.methods import Method, build_scaling, get_method, start_parameters
 from residualign.scaling.objective import Objective, Parameters
 from residualign.scaling.solvers import Solution, Solver, default_solver
 from residualign.scaling.splits import LabelledCoordinates, StoreLike, read_split
@@ -80,11 +80,11 @@ def fit(
     method: str = "residual",
     spectra: Spectra | None = None,
     *,
-    classifier: Classifier | ClassifierKind | None = None,
+    classifier: Classifier | str | None = None,
     solver: Solver | str | None = None,
-    mean: MeanMode | None = None,
-    rest: RestMode | None = None,
-    start: StartMode = "ones",
+    mean: str | None = None,
+    rest: str | None = None,
+    start: str = "ones",
     shots: int | None = None,
     threshold: float = 0.9,
     seed: int = 0,

@@ -6,10 +6,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
@@ -28,11 +28,12 @@ class Candidate:
 
     pull: strength by group of parameters; infinite freezes the group at its start. whitening: the lambda of a component
     with second moment m steps, and is pulled, in units of m^-whitening: 0 treats all lambdas alike, 0.5 all directions
-    of the data alike.
+    of the data alike. baseline: see `LBFGS`.
     """
 
     pull: Mapping[str, float] = field(default_factory=dict)
     whitening: float = 0.0
+    baseline: bool = True
 
     def describe(self) -> Record:
         """For the history; a frozen group reads "frozen"."""
@@ -44,8 +45,10 @@ class Candidate:
 class LBFGS:
     """L-BFGS on the full batch, validated at every outer iteration, the best point kept.
 
-    Runs once for every candidate, each from the start, and keeps the best by validation. A run ends after `patience`
-    outer iterations without a better validation score, or at convergence.
+    Runs once for every candidate, each from the start, and keeps the best by validation: of the baseline candidates
+    the most accurate (ties: lower cross-entropy); another one only if it is at least as accurate and has a lower
+    cross-entropy, because on few validation images accuracy alone picks richer models by luck. A run ends after
+    `patience` outer iterations without a better validation score, or at convergence.
     """
 
     candidates: Sequence[Candidate] = (Candidate(),)
@@ -61,7 +64,7 @@ class LBFGS:
         began = time.perf_counter()
         moment = train.features.second_moment() if "lambdas" in start else torch.zeros(0)
         solutions = [self._one(train, val, start, candidate, moment, began) for candidate in self.candidates]
-        best = max(solutions, key=lambda solution: solution.score)
+        best = _choose(solutions, [candidate.baseline for candidate in self.candidates])
         history = tuple(record for solution in solutions for record in solution.history)
         return replace(best, history=history, epochs=sum(solution.epochs for solution in solutions))
 
@@ -75,7 +78,7 @@ class LBFGS:
         steps = _Steps({name: start[name] for name in free}, scales)
         evaluations = 0
 
-        def value(flat: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
+        def value(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             nonlocal evaluations
             evaluations += 1
             loss, gradient = train.value_and_gradient({**start, **steps.parameters(flat)})
@@ -109,6 +112,14 @@ class LBFGS:
         return Solution(best.parameters, best.score, evaluations, None, candidate.describe(), tuple(history))
 
 
+def _choose(solutions: Sequence[Solution], baseline: Sequence[bool]) -> Solution:
+    """The best baseline, or what is as accurate and has the lowest cross-entropy of all."""
+    pairs = list(zip(solutions, baseline, strict=True))
+    best = max((one for one, simple in pairs if simple), key=lambda one: one.score, default=solutions[0])
+    richer = [one for one, simple in pairs if not simple and one.score.accuracy >= best.score.accuracy]
+    return min([best, *richer], key=lambda one: one.score.loss)
+
+
 @dataclass(frozen=True)
 class _Steps:
     """The flat float64 vector L-BFGS works on: steps from the start in units of the scales."""
@@ -120,7 +131,7 @@ class _Steps:
     def size(self) -> int:
         return sum(value.numel() for value in self.start.values())
 
-    def parameters(self, flat: np.ndarray[Any, Any]) -> Parameters:
+    def parameters(self, flat: NDArray[np.float64]) -> Parameters:
         ends = np.cumsum([value.numel() for value in self.start.values()])[:-1]
         parts = np.split(flat, ends)
         parameters = {}
@@ -129,7 +140,7 @@ class _Steps:
             parameters[name] = value + (step * self.scales[name] if name in self.scales else step)
         return parameters
 
-    def gradient(self, gradient: Parameters) -> np.ndarray[Any, Any]:
+    def gradient(self, gradient: Parameters) -> NDArray[np.float64]:
         parts = [
             (gradient[name] * self.scales[name] if name in self.scales else gradient[name]).flatten()
             for name in self.start
@@ -138,9 +149,18 @@ class _Steps:
 
 
 def _scales(start: Parameters, whitening: float, moment: Tensor) -> Parameters:
-    """`moment^-whitening` for the lambdas, of root mean square one; the floor spares directions without variance."""
-    if whitening == 0 or "lambdas" not in start or len(moment) == 0:
+    """One step of every group, in its own units.
+
+    Lambdas: `moment^-whitening`, of root mean square one; the floor spares directions without variance. Class
+    residuals beside lambdas: 1 / sqrt(lambdas), because an entry of a unit vector moves a logit as much as that many
+    lambdas do together; with equal steps the lambdas would stay where they are.
+    """
+    lambdas = start.get("lambdas")
+    if lambdas is None or len(lambdas) == 0:
         return {}
     relative = moment / moment.mean() + _WHITENING_FLOOR
     scale = relative.pow(-whitening)
-    return {"lambdas": (scale / scale.square().mean().sqrt()).to(start["lambdas"])}
+    scales = {"lambdas": (scale / scale.square().mean().sqrt()).to(lambdas)}
+    if "class_residual" in start:
+        scales["class_residual"] = torch.full_like(start["class_residual"], len(lambdas) ** -0.5)
+    return scales

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -95,8 +95,8 @@ def get_method(name: str) -> Method:
 def build_scaling(
     method: Method,
     spectra: Spectra,
-    mean: MeanMode | None = None,
-    rest: RestMode | None = None,
+    mean: str | None = None,
+    rest: str | None = None,
     threshold: float = 0.9,
 ) -> Scaling:
     """What the lambdas of a method multiply, with the given options in place of its defaults.
@@ -104,8 +104,6 @@ def build_scaling(
     threshold: share of variance in (0, 1] that the components of `residual-heads` explain. Options a method does not
     have (`Method.mean`, `Method.rest` None) change nothing.
     """
-    _check("mean", mean, ("drop", "keep"))
-    _check("rest", rest, ("keep", "mean", "zero"))
     if not 0 < threshold <= 1:
         raise BadInputError(f"threshold is a share of variance in (0, 1], got {threshold}")
     units = method.units(spectra, threshold)
@@ -114,17 +112,17 @@ def build_scaling(
     rest_mean = torch.stack(others).sum(dim=0) if others else torch.zeros_like(spectra.output.mean)
     return Scaling(
         units=units,
-        mean="keep" if method.mean is None else mean or method.mean,
-        rest="keep" if method.rest is None else rest or method.rest,
+        mean=_option("mean", mean, get_args(MeanMode), method.mean),
+        rest=_option("rest", rest, get_args(RestMode), method.rest),
         rest_mean=rest_mean,
     )
 
 
 def start_parameters(
-    method: Method, scaling: Scaling, n_classes: int, dim: int, start: StartMode = "ones", seed: int = 0
+    method: Method, scaling: Scaling, n_classes: int, dim: int, start: str = "ones", seed: int = 0
 ) -> dict[str, Tensor]:
     """Where fitting starts, float64: lambdas at one or 1 + N(0, 1), the map at the identity, residuals at zero."""
-    _check("start", start, ("ones", "randn"))
+    _check("start", start, get_args(StartMode))
     parameters: dict[str, Tensor] = {}
     if "lambdas" in method.learns:
         parameters["lambdas"] = torch.ones(scaling.n_lambdas, dtype=torch.float64)
@@ -137,6 +135,12 @@ def start_parameters(
     if "class_residual" in method.learns:
         parameters["class_residual"] = torch.zeros(n_classes, dim, dtype=torch.float64)
     return parameters
+
+
+def _option(name: str, wanted: str | None, allowed: Sequence[Any], default: Any) -> Any:
+    """The option asked for or the default; "keep", which changes nothing, where a method has no such choice."""
+    _check(name, wanted, allowed)
+    return "keep" if default is None else wanted or default
 
 
 def _check(name: str, value: str | None, allowed: Sequence[str]) -> None:

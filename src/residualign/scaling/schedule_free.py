@@ -130,7 +130,7 @@ def _step(train: Objective, parameters: Parameters, optimizer: Any, index: Tenso
     optimizer.zero_grad(set_to_none=True)
     loss = train.loss(parameters, index)
     check_finite(value := loss.item())
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     return value
 

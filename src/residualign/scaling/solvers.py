@@ -32,17 +32,27 @@ def default_solver(method: Method, solver: Solver | str | None = None) -> Solver
 
 
 def _candidates(method: Method) -> tuple[Candidate, ...]:
-    """What validation chooses from by default; docs/solver_study.md has the figures."""
+    """What validation chooses from by default; docs/solver_study.md has the figures.
+
+    `joint` tries what `residual` tries (the baseline, with the class vectors frozen), class vectors alone, and both.
+    """
     if method.learns == ("map",):
-        return tuple(Candidate({"map": pull, "bias": pull}) for pull in (0.0, 1e-3, 1e-2, 1e-1))
+        return tuple(Candidate({"map": pull, "bias": pull}) for pull in MAP_PULLS)
     scalings = [Candidate({"lambdas": pull}, whitening) for whitening, pull in SCALING_CANDIDATES]
     if "class_residual" not in method.learns:
         return tuple(scalings)
     alone = [replace(one, pull={**one.pull, "class_residual": math.inf}) for one in scalings]
-    vectors = [Candidate({"lambdas": math.inf, "class_residual": pull}) for pull in CLASS_PULLS]
-    both = [replace(one, pull={**one.pull, "class_residual": pull}) for one in scalings for pull in CLASS_PULLS]
+    vectors = [Candidate({"lambdas": math.inf, "class_residual": pull}, baseline=False) for pull in CLASS_PULLS]
+    both = [
+        Candidate({"lambdas": scaling_pull, "class_residual": pull}, whitening, baseline=False)
+        for whitening, scaling_pull in JOINT_CANDIDATES
+        for pull in CLASS_PULLS
+    ]
     return (*alone, *vectors, *both)
 
 
 SCALING_CANDIDATES = ((0.25, 0.0), (0.25, 0.1), (0.5, 0.0), (0.0, 1.0))
-CLASS_PULLS = (0.01, 0.1)
+"""(whitening, pull of the lambdas)."""
+JOINT_CANDIDATES = ((0.25, 0.0), (0.0, 1.0))
+CLASS_PULLS = (0.0, 0.01)
+MAP_PULLS = (0.0, 1e-3, 1e-2, 1e-1)

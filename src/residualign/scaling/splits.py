@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -17,6 +17,7 @@ __all__ = ["LabelledCoordinates", "SplitLike", "StoreLike", "few_shots", "read_s
 MAX_VAL_SHOTS = 4
 
 
+@runtime_checkable
 class SplitLike(Protocol):
     """One split: labels (image,) and coordinates."""
 
@@ -32,6 +33,7 @@ class SplitLike(Protocol):
     def __len__(self) -> int: ...
 
 
+@runtime_checkable
 class StoreLike(Protocol):
     """Coordinates of labelled images with the tower's maps; `residualign.store.Store` is one."""
 

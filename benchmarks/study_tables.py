@@ -1,0 +1,63 @@
+"""The tables of the solver study: means over seeds, and the number of runs behind each row."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+__all__ = ["tables"]
+
+
+def tables(records: list[dict[str, Any]]) -> str:
+    """One Markdown table a number of shots: test accuracy by subject, then means of validation, test and seconds."""
+    blocks = []
+    for shots in sorted(
+        {record["shots"] for record in records}, key=lambda number: (number is not None, -(number or 0))
+    ):
+        chosen = [record for record in records if record["shots"] == shots]
+        title = "All training images" if shots is None else f"{shots} shots"
+        blocks.append(f"### {title}\n\n{_table(chosen)}")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(records: list[dict[str, Any]]) -> str:
+    subjects = list(dict.fromkeys(record["subject"] for record in records))
+    rows: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    refused = {}
+    for record in records:
+        if "refused" in record:
+            refused[record["way"]] = record["refused"]
+        else:
+            rows[record["way"]][record["subject"]].append(record)
+    heads = ["way", *subjects, "mean test", "mean val", "seconds", "runs"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    zero_shot = {s: _mean(rows.get("residual, L-BFGS", {}).get(s, []), "zero_shot") for s in subjects}
+    if all(value is not None for value in zero_shot.values()) and subjects:
+        lines.append(_row("(before adapting)", list(zero_shot.values()), None, None, ""))
+    for way, cells in rows.items():
+        test = [_mean(cells.get(subject, []), "adapted") for subject in subjects]
+        val = _over([_mean(cells.get(subject, []), "val") for subject in subjects])
+        seconds = _over([_mean(cells.get(subject, []), "seconds") for subject in subjects])
+        lines.append(_row(way, test, val, seconds, str(sum(len(cell) for cell in cells.values()))))
+    lines += [f"\nRefused: {way}: {reason}" for way, reason in list(refused.items())[:1]]
+    return "\n".join(lines)
+
+
+def _row(name: str, test: list[float | None], val: float | None, seconds: float | None, runs: str) -> str:
+    shown = [_three(value) for value in [*test, _over(test), val]]
+    return "| " + " | ".join([name, *shown, "" if seconds is None else f"{seconds:.1f}", runs]) + " |"
+
+
+def _mean(records: list[dict[str, Any]], key: str) -> float | None:
+    return sum(record[key] for record in records) / len(records) if records else None
+
+
+def _over(values: list[float | None]) -> float | None:
+    """The mean over subjects, only where every subject has been run."""
+    if not values or any(value is None for value in values):
+        return None
+    return sum(value for value in values if value is not None) / len(values)
+
+
+def _three(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
