@@ -112,7 +112,9 @@ def test_comparison_counts_pairs_and_tests_them_exactly(example):
     before, labels = example
     after = _after(example)
     found = compare(before, after, labels, CLASSES)
-    pairs = [(int(a.argmax()) == int(t), int(b.argmax()) == int(t)) for a, b, t in zip(before, after, labels, strict=True)]
+    pairs = [
+        (int(a.argmax()) == int(t), int(b.argmax()) == int(t)) for a, b, t in zip(before, after, labels, strict=True)
+    ]
     lost, won = pairs.count((True, False)), pairs.count((False, True))
     assert (found.only_before, found.only_after) == (lost, won)
     assert min(lost, won) > 3
@@ -175,7 +177,9 @@ def test_what_cannot_be_evaluated_is_refused(logits, labels, message):
 
 def test_classes_are_matched_by_name_and_missing_ones_listed():
     assert match_classes(("cat", "dog", "cow"), ("cow", "cat")).tolist() == [2, 0]
-    with pytest.raises(BadInputError, match="does not know 2 of the data's 3 classes: 'bat', 'owl'; it knows 'cat', 'dog'"):
+    with pytest.raises(
+        BadInputError, match="does not know 2 of the data's 3 classes: 'bat', 'owl'; it knows 'cat', 'dog'"
+    ):
         match_classes(("cat", "dog"), ("bat", "dog", "owl"))
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional as F  # noqa: N812
 
 from residualign.classify import Classifier
-from residualign.decomposition.coordinates import Coordinates, UnitMaps
+from residualign.decomposition.coordinates import UnitMaps
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
 from residualign.scaling.adapter import adapter_from_fit
@@ -86,5 +86,3 @@ def random_adapter(model, method="residual-heads", mean=None, rest=None, **optio
     store = FakeStore(unit_maps(model.tower), model.describe())
     result = random_result(spectra, method, mean, rest)
     return adapter_from_fit(result, store, spectra, **options)
-
-

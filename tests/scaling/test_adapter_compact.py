@@ -50,7 +50,9 @@ def test_rows_that_are_zero_or_repeated_lower_the_rank_and_nothing_else():
 def test_row_lengths_do_not_matter():
     weight = make_maps().heads[1, 2]
     lengths = torch.logspace(-3, 3, len(weight), dtype=torch.float64)
-    torch.testing.assert_close(orthonormal_rows(lengths[:, None] * weight), orthonormal_rows(weight), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        orthonormal_rows(lengths[:, None] * weight), orthonormal_rows(weight), rtol=0, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.float16, 1e-3)])
@@ -94,7 +96,7 @@ def test_another_towers_maps_are_refused():
     zero = torch.zeros(DIM, dtype=torch.float64)
     unit = ScaledUnit(LABEL, zero, _components(maps.heads[1, 2], 3))
     compact = CompactScaling.of(Scaling((unit,), "keep", "keep", zero), maps)
-    with pytest.raises(BadInputError, match="'L1.H2' have 7 coordinates, those of this tower 9"):
+    with pytest.raises(BadInputError, match=r"'L1\.H2' have 7 coordinates, those of this tower 9"):
         compact.expand(make_maps(head_dim=7))
-    with pytest.raises(BadInputError, match="no unit 'L1.H2'"):
+    with pytest.raises(BadInputError, match=r"no unit 'L1\.H2'"):
         compact.expand(make_maps(layers=1))
