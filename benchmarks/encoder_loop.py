@@ -24,8 +24,8 @@ class EncoderLoop:
     """One optimizer over lambdas, and a frozen encoder that runs again for every batch of every epoch.
 
     The steps are those of the published code (arXiv 2411.00246): the (image, unit, dim) tensor of contributions, each
-    unit into its components, times lambda, and back. Kinder to it than its own code: tracing costs what ours costs, only
-    the components that are kept are multiplied, and there is no padding.
+    unit into its components, times lambda, and back. Kinder to it than its own code: tracing costs what ours costs,
+    only the components that are kept are multiplied, and there is no padding.
     """
 
     tower: Tower

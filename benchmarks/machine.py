@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+@cache
 def matrix_rate(dtype: torch.dtype, size: int = 1024, repeats: int = 9) -> float:
     """Largest seen GFLOP/s of a product of two square matrices, all threads."""
     generator = torch.Generator().manual_seed(0)
@@ -46,6 +48,7 @@ def matrix_rate(dtype: torch.dtype, size: int = 1024, repeats: int = 9) -> float
     return 2 * size**3 / _fastest(lambda: a @ b, repeats) / 1e9
 
 
+@cache
 def copy_rate(megabytes: int = 256, repeats: int = 5) -> float:
     """Largest seen GB/s of reading one tensor and writing another, both counted; larger than any cache."""
     source = torch.zeros(megabytes * 2**20 // 4)

@@ -76,8 +76,8 @@ def run(sizes: Sizes) -> Result:
     scatter = 2 * sizes.images * (n_heads * maps.heads.shape[2] ** 2 + n_mlps * maps.mlps.shape[1] ** 2) / 1e9
     rate, tower = matrix_rate(torch.float64), timings.median("streaming, tower").value
     limits = (
-        f"Streaming the tower is {scatter:.0f} GFLOP of float64 moments ({scatter / rate:.2f} s at the {rate:.0f} GFLOP/s "
-        f"of a large product, of {tower:.2f} s), then one eigendecomposition a unit, independent of the images.",
+        f"Streaming the tower is {scatter:.0f} GFLOP of float64 moments ({scatter / rate:.2f} of its {tower:.2f} s, at "
+        f"the {rate:.0f} GFLOP/s of a large product), then one eigendecomposition a unit, independent of the images.",
         f"One SVD of an image x dim matrix is about 4 n d^2 + 22 d^3 = "
         f"{(4 * sizes.images * sizes.dim**2 + 22 * sizes.dim**3) / 1e9:.1f} GFLOP, mostly not in matrix products.",
     )

@@ -12,8 +12,8 @@ from residualign.models.tower import Tower
 
 __all__ = ["clip_vision_model", "forward_flops", "random_coordinates", "random_maps", "vit_b32"]
 
-# Variance of a head's k-th coordinate ~ k ** -_DECAY: a head then has 0.9 of its variance in about 29 components, as the
-# average head of a real DeiT-tiny on ImageNet photographs.
+# Variance of a head's k-th coordinate ~ k ** -_DECAY: a head then has 0.9 of its variance in about 29 components, as
+# the average head of a real DeiT-tiny on ImageNet photographs.
 _DECAY = 1.15
 
 
@@ -73,7 +73,7 @@ def random_maps(
 
 
 def random_coordinates(maps: UnitMaps, n: int, seed: int = 1) -> Coordinates:
-    """Gaussian coordinates of n images, in float32; `output` is what the units sum to.
+    """Gaussian coordinates of n images, in the dtype of the maps; `output` is what the units sum to.
 
     Every coordinate has variance, so every direction is a component; a head's variances fall as they do in real models.
     """
@@ -86,5 +86,5 @@ def random_coordinates(maps: UnitMaps, n: int, seed: int = 1) -> Coordinates:
         inverse_std=1 + 0.1 * torch.randn(n, generator=generator),
         mean_over_std=0.1 * torch.randn(n, generator=generator),
         output=torch.zeros(n, dim),
-    )
+    ).to(dtype=maps.heads.dtype)
     return replace(drawn, output=maps.sum(drawn))

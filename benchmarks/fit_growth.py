@@ -1,0 +1,157 @@
+"""(e) Time and memory of a fit as images, heads and classes grow."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+
+from benchmarks.epochs import random_spectra
+from benchmarks.fresh import in_fresh_process
+from benchmarks.harness import Result, Row, exponent, median_interval
+from benchmarks.towers import random_coordinates, random_maps
+from residualign.decomposition.coordinates import Coordinates, UnitMaps
+from residualign.scaling.fit import fit
+from residualign.scaling.solvers import LBFGS, ScheduleFree
+
+__all__ = ["Sizes", "run"]
+
+_HEADS_A_LAYER = 12
+_EPOCHS = 2
+_VAL_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """One axis grows at a time, the others stay at the first three; heads come 12 a layer, each layer with its MLP."""
+
+    base_images: int = 2000
+    base_layers: int = 12
+    base_classes: int = 10
+    images: tuple[int, ...] = (500, 2000, 8000)
+    heads: tuple[int, ...] = (36, 72, 144, 288)
+    classes: tuple[int, ...] = (10, 100, 1000)
+    width: int = 768
+    dim: int = 512
+    repeats: int = 3
+
+
+def run(sizes: Sizes) -> Result:
+    """Each point in a process of its own, on Gaussian coordinates, method `residual`."""
+    rows: list[Row] = []
+    details: dict[str, Any] = {}
+    for axis, values in (("images", sizes.images), ("heads", sizes.heads), ("classes", sizes.classes)):
+        points = []
+        for value in values:
+            point = {"images": sizes.base_images, "heads": sizes.base_layers * _HEADS_A_LAYER}
+            point |= {"classes": sizes.base_classes, axis: value}
+            answer = in_fresh_process(
+                fit_process, **point, width=sizes.width, dim=sizes.dim, repeats=sizes.repeats, epochs=_EPOCHS
+            )
+            points.append({**point, **answer, "memory": answer["peak_rss_bytes"] - answer["base_rss_bytes"]})
+        details[axis] = points
+        rows += _rows(axis, values, points)
+    return Result(
+        "fit_growth",
+        f"residual, {sizes.base_images} images, {sizes.base_layers * _HEADS_A_LAYER} heads with MLPs, "
+        f"{sizes.base_classes} classes where not said otherwise",
+        asdict(sizes),
+        rows,
+        (
+            "Time: two products of image x lambda x dim a pass. Classes add image x class x dim, which counts from "
+            "about as many classes as there are lambdas.",
+            "Memory: image x lambda numbers are held (up to 4 GiB; above, they are computed again for each batch), and "
+            "lambda x dim twice; the rest is the coordinates and the spectra.",
+        ),
+        details,
+    )
+
+
+def fit_process(
+    images: int, heads: int, classes: int, width: int, dim: int, repeats: int, epochs: int
+) -> dict[str, Any]:
+    """Seconds a pass of both solvers at one size, and what the peak memory of the process will be made of."""
+    maps = random_maps(heads // _HEADS_A_LAYER, _HEADS_A_LAYER, width=width, dim=dim)
+    spectra = random_spectra(maps, 2 * width)
+    store = GaussianStore.of(maps, images, classes)
+    solvers = {
+        "schedule-free": ScheduleFree(learning_rate=0.8, max_epochs=epochs, patience=epochs),
+        "lbfgs": LBFGS(max_iterations=2 * epochs),
+    }
+    answer: dict[str, Any] = {}
+    # the first optimizer of a process makes torch load its compiler: seconds that have nothing to do with size
+    fit(store, "residual", spectra, solver=ScheduleFree(learning_rate=0.8, max_epochs=1))
+    for name, solver in solvers.items():
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            result = fit(store, "residual", spectra, solver=solver)
+            whole = time.perf_counter() - start
+            passes = [record["seconds"] for record in result.history]
+            seconds.append((whole, passes[-1] / result.epochs))
+        answer[name] = [list(times) for times in zip(*seconds, strict=True)]
+    values = images * result.parameters * 4
+    return {**answer, "lambdas": result.parameters, "values_bytes": values}
+
+
+@dataclass(frozen=True)
+class GaussianSplit:
+    """Labelled Gaussian coordinates."""
+
+    labels: Tensor
+    held: Coordinates
+
+    def coordinates(self) -> Coordinates:
+        return self.held
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class GaussianStore:
+    """A store in memory, with random class vectors."""
+
+    maps: UnitMaps
+    class_names: tuple[str, ...]
+    text_vectors: Tensor
+    logit_scale: float
+    splits: dict[str, GaussianSplit]
+
+    @classmethod
+    def of(cls, maps: UnitMaps, images: int, classes: int) -> GaussianStore:
+        generator = torch.Generator().manual_seed(2)
+        splits = {}
+        for name, n in (("train", images), ("val", _VAL_IMAGES), ("test", 0)):
+            parts = [random_coordinates(maps, min(500, n - i), seed=i) for i in range(0, n, 500)]
+            drawn = Coordinates.cat(parts or [random_coordinates(maps, 1)])[:n]
+            splits[name] = GaussianSplit(torch.arange(n) % classes, drawn)
+        vectors = F.normalize(torch.randn(classes, maps.dim, generator=generator), dim=-1)
+        return cls(maps, tuple(str(i) for i in range(classes)), vectors, 100.0, splits)
+
+    def split(self, name: str) -> GaussianSplit:
+        return self.splits[name]
+
+
+def _rows(axis: str, values: tuple[int, ...], points: list[dict[str, Any]]) -> list[Row]:
+    rows, series = [], {"schedule-free": [], "lbfgs": [], "memory": []}
+    for value, point in zip(values, points, strict=True):
+        for solver, what in (("schedule-free", "an epoch, Schedule-Free"), ("lbfgs", "an evaluation, L-BFGS")):
+            estimate = median_interval(point[solver][1])
+            series[solver].append(estimate.value)
+            note = f"{point['lambdas']} lambdas" if solver == "schedule-free" else ""
+            rows.append(Row.of(f"{value} {axis}: {what}", estimate, "s", note=note))
+        series["memory"].append(point["memory"])
+        held = point["values_bytes"] / 2**20
+        rows.append(
+            Row(f"{value} {axis}: peak memory", point["memory"] / 2**20, "MiB", note=f"coefficients {held:.0f} MiB")
+        )
+    if len(values) > 1:
+        rows += [
+            Row(f"{name} grows as {axis} to the power", exponent(values, numbers)) for name, numbers in series.items()
+        ]
+    return rows
