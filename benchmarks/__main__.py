@@ -1,10 +1,11 @@
-"""`python -m benchmarks NAME|all`: run, print the tables, write the JSON."""
+"""Run one benchmark or all: print the tables, write JSON and Markdown."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(parsed.threads)
     console = Console(width=None if sys.stdout.isatty() else 140)
     report: dict[str, Any] = {"machine": {**describe(), **_rates()}, "benchmarks": []}
-    machine = report["machine"]
+    machine, pages = report["machine"], []
     console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
     for module in modules:
         given = {f.name: getattr(parsed, f.name) for f in fields(module.Sizes) if getattr(parsed, f.name) is not None}
@@ -43,9 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(_table(result))
         for limit in result.limits:
             console.print(f"  - {limit}")
-        report["benchmarks"].append({**result.as_json(), "seconds": round(seconds, 1)})
+        load = round(os.getloadavg()[0], 2)
+        console.print(f"  {seconds:.0f} s in all; load average now {load}")
+        report["benchmarks"].append({**result.as_json(), "seconds": round(seconds, 1), "load_average_after": load})
+        pages.append(_markdown(result))
+        # after each, so that what was measured stays when a later one is stopped
         if parsed.json:
             parsed.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if parsed.markdown:
+            parsed.markdown.write_text("\n".join(pages), encoding="utf-8")
     return 0
 
 
@@ -59,6 +66,7 @@ def _parser(modules: Sequence[Any]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=(*NAMES, "all"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, raw times included")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
     defaults: dict[str, dict[str, Any]] = {}
     for module in modules:
@@ -93,6 +101,19 @@ def _table(result: Result) -> Table:
     for row in result.rows:
         table.add_row(row.what, f"{_digits(row.value)} {row.unit}".strip(), _interval(row), row.aim, row.note)
     return table
+
+
+def _markdown(result: Result) -> str:
+    lines = [
+        f"### {result.name}: {result.title}",
+        "",
+        "| | value | 95 % interval | aim | |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for row in result.rows:
+        value = f"{_digits(row.value)} {row.unit}".strip()
+        lines.append(f"| {row.what.strip()} | {value} | {_interval(row)} | {row.aim} | {row.note} |")
+    return "\n".join([*lines, "", *(f"- {limit}" for limit in result.limits), ""])
 
 
 def _interval(row: Row) -> str:

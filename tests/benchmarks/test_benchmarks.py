@@ -16,6 +16,7 @@ from benchmarks.machine import describe
 TINY = {
     "tracing": "--batch 2 --layers 1 --image-size 32 --rounds 2 --calls 1",
     "epochs": "--images 7 --batch 3 --classes 5 --layers 1 --image-size 32 --spectrum-images 20 --rounds 1",
+    "adapted_inference": "--batch 2 --layers 1 --image-size 32 --rounds 1 --calls 1",
     "spectra": "--images 30 --layers 1 --heads 2 --dim 11 --svd-units 1 --rounds 1 --memory-images 20 40",
     "one_pass": "--images 50 --part 20 --batch 7 --classes 2 --layers 1 --image-size 32 --rounds 1 --fits 1",
     "fit_growth": "--base-images 20 --base-layers 1 --base-classes 3 --images 20 30 --heads 12 24 --classes 3 5 "
@@ -33,8 +34,8 @@ def in_this_process(function, **arguments):
 def test_prints_a_table_and_writes_the_same_as_json(name, tmp_path, capsys, monkeypatch):
     for module in (fit_growth, spectra):
         monkeypatch.setattr(module, "in_fresh_process", in_this_process)
-    file = tmp_path / "out.json"
-    assert main([name, "--json", str(file), *TINY[name].split()]) == 0
+    file, page = tmp_path / "out.json", tmp_path / "out.md"
+    assert main([name, "--json", str(file), "--markdown", str(page), *TINY[name].split()]) == 0
     report = json.loads(file.read_text())
     (result,) = report["benchmarks"]
     assert result["name"] == name
@@ -43,6 +44,9 @@ def test_prints_a_table_and_writes_the_same_as_json(name, tmp_path, capsys, monk
         assert math.isfinite(row["value"])
         if row["low"] is not None:
             assert row["low"] <= row["value"] <= row["high"]
+    table = [line for line in page.read_text().splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(result["rows"])
+    assert {line.count("|") for line in table} == {6}
     printed = capsys.readouterr().out
     assert result["title"][:20] in printed
     assert {"processor", "cores", "torch_threads", "float32_gflops", "copy_gb_s"} <= report["machine"].keys()
