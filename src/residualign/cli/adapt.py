@@ -72,14 +72,16 @@ def adapt(
 
 def show(out: Out, outcome: AdaptOutcome) -> None:
     """The outcome for people."""
-    from residualign.cli.views import facts, method_bars
+    from residualign.cli.views import facts, method_line
 
     store, chosen = outcome.store, outcome.chosen
     splits = " · ".join(f"{name} {len(store.split(name)):,}" for name in store.splits)
     before = "class means" if chosen.classifier == "means" else "zero-shot"
     base = chosen.accuracy["zero_shot"]
-    rows = [(before, base, None, None)]
-    rows += [(result.method, result.accuracy["adapted"], result.parameters, result.seconds) for result in outcome.results]
+    lines = [method_line(None, out.stdout), method_line((before, base, None, None), out.stdout)]
+    for one in outcome.results:
+        row = (one.method, one.accuracy["adapted"], one.parameters, one.seconds)
+        lines.append(method_line(row, out.stdout, marked=one is chosen))
     spectra = outcome.spectra
     best = chosen.method if len(outcome.results) > 1 else None
     out.show(
@@ -90,7 +92,7 @@ def show(out: Out, outcome: AdaptOutcome) -> None:
             ("sum check", f"units sum to the model's output within {store.residual_error:.0e}"),
         ),
         "",
-        method_bars(rows, out.stdout, chosen=best),
+        *lines,
         "",
         facts(
             ("adapter", f"{outcome.request.out}" + (f" (the best on validation images: {best})" if best else "")),

@@ -24,8 +24,8 @@ def classify(
 ) -> None:
     """Label images with an adapter.
 
-    Beside label and probability stand the units that decided, each with its share of the margin between the first two
-    classes; a share below zero spoke for the second.
+    Beside label and probability stand the heads that decided, each with its share of the margin between the first two
+    classes (a share below zero spoke for the second), and the share of all heads and all MLPs.
     """
     from residualign.workflow.classify import run_classify
     from residualign.workflow.subject import Machine
@@ -46,17 +46,31 @@ def classify(
         }
     )
     if not json:
-        from residualign.cli.views import percent, plain_table
+        from residualign.cli.views import percent, plain_table, whole_percent
 
-        columns = (("image", False), ("label", False), ("", True), ("decided by (share of the margin)", False))
+        columns = (
+            ("image", False),
+            ("label", False),
+            ("", True),
+            ("heads", True),
+            ("MLPs", True),
+            ("decided by", False),
+        )
         rows = [
-            (verdict.image, verdict.label, percent(verdict.probability), decided(verdict.decided_by))
+            (
+                verdict.image,
+                verdict.label,
+                percent(verdict.probability),
+                whole_percent(verdict.kinds["heads"]),
+                whole_percent(verdict.kinds["mlps"]),
+                decided(verdict.decided_by),
+            )
             for verdict in outcome.verdicts
         ]
         out.show(plain_table(columns, rows))
 
 
 def decided(by: Sequence[Decision]) -> str:
-    """The units that decided, with their shares: `L5.H2 +41 %, L3.mlp -9 %`."""
-    shares = ((one.unit, "" if one.share is None else f" {100 * one.share:+.0f} %") for one in by)
-    return ", ".join(unit + share for unit, share in shares)
+    """The heads that decided, with their shares: `L5.H2 +41 %, L3.H0 -9 %`."""
+    shares = ((one.head, "" if one.share is None else f" {100 * one.share:+.0f} %") for one in by)
+    return ", ".join(head + share for head, share in shares)

@@ -27,6 +27,7 @@ _THEME = Theme(
         "bad": "red",
         "warn": "yellow",
         "title": "bold",
+        "heading": "bold cyan",
         "quiet": "bright_black",
     }
 )
@@ -63,6 +64,9 @@ class Out:
     def warn(self, sentence: str) -> None:
         """Say what a careful user would want to know."""
         self.stderr.print(Text.assemble(("warning: ", "warn"), sentence), soft_wrap=True)
+
+    def done(self, result: object, seconds: float) -> None:
+        """Nothing: commands show results at their end."""
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Progress]:

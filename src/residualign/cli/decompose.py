@@ -83,4 +83,6 @@ def _show(printer: Out, model: str, units: list[dict[str, object]], n_images: in
     )
     left = ranked[len(shown) :]
     if left:
-        printer.show("", f"  {len(left)} further units carry {percent(sum(map(share, left)))} together; --json lists all")
+        printer.show(
+            "", f"  {len(left)} further units carry {percent(sum(map(share, left)))} together; --json lists all"
+        )

@@ -1,3 +1,177 @@
-"""stub"""
-def demo() -> None:
-    """stub"""
+"""`residualign demo`: the whole story in minutes, without a network."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from residualign.cli import options as o
+from residualign.cli.classify import decided
+from residualign.cli.console import Out
+from residualign.cli.pictures import draw
+from residualign.cli.views import facts, heading, method_line, percent, seconds, share_bars
+
+if TYPE_CHECKING:
+    from residualign.store import Store
+    from residualign.workflow.demo import DemoOutcome, Example
+
+_STORY = (
+    "An image embedding is an exact sum of what every attention head and every MLP",
+    "of the encoder adds. ResiDual learns one scale per principal component of these",
+    "parts. The encoder stays frozen, and one pass over the images is all it takes.",
+)
+_N_HEADS = 3
+
+
+def demo(
+    out: o.Out = Path("residualign-demo"),
+    quick: o.Quick = False,
+    seed: o.Seed = 0,
+    overwrite: o.Overwrite = False,
+    json: o.Json = False,
+) -> None:
+    """Adapt the embedded model to real handwritten digits: zero-shot, every method, an adapter you can use."""
+    story = _Story(json)
+    story.show("", *(Text(f"  {line}") for line in _STORY), "")
+    # brings torch: who has something to read does not mind the seconds that takes
+    from residualign.workflow.demo import demo_request, run_demo
+
+    request = demo_request(out, quick=quick, seed=seed, overwrite=overwrite, command=("residualign", *sys.argv[1:]))
+    outcome = run_demo(request, story)
+    story.finish(_payload(outcome))
+    if not json:
+        _tell_the_rest(story, outcome)
+
+
+class _Story(Out):
+    """Tells each part as soon as it is done."""
+
+    _has_rows = False
+
+    def done(self, result: object, duration: float) -> None:
+        """Show what has just been finished."""
+        from residualign.probe import LinearProbe
+        from residualign.store import Store
+        from residualign.workflow.results import MethodResult
+
+        if isinstance(result, Store):
+            self._show_pass(result, duration)
+        elif isinstance(result, MethodResult):
+            if not self._has_rows:
+                self._has_rows = True
+                self.show(heading("Test accuracy, before and after learning the scales"), "")
+                self.show(method_line(None, self.stdout))
+                self.show(method_line(("zero-shot", result.accuracy["zero_shot"], None, None), self.stdout))
+            row = (result.method, result.accuracy["adapted"], result.parameters, duration)
+            self.show(method_line(row, self.stdout))
+        elif isinstance(result, LinearProbe):
+            self.show(method_line(("linear probe", result.accuracy, result.parameters, duration), self.stdout))
+            self.show("", Text("  the probe is a rival: logistic regression on the same embeddings", style="quiet"), "")
+
+    def _show_pass(self, store: Store, duration: float) -> None:
+        sizes = {name: len(store.split(name)) for name in store.splits}
+        units = store.units
+        parts = f"{units.n_layers} layers x {units.n_heads} heads, {units.n_layers} MLPs, 1 embedding"
+        error = store.residual_error
+        self.show(
+            heading("One pass over the images"),
+            "",
+            facts(
+                ("model", "mini, a small CLIP inside this package; it has seen generated images only"),
+                ("data", f"digits, {sum(sizes.values()):,} real handwritten digits of 8 x 8 pixels"),
+                ("splits", " · ".join(f"{name} {size:,}" for name, size in sizes.items())),
+                ("parts", f"{len(units)} = {parts}"),
+                ("sum check", f"the parts add up to the model's own output within {error:.0e}"),
+                ("time", seconds(duration) if duration > 0.5 else "none, the pass was already made"),
+            ),
+            "",
+        )
+
+
+def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
+    from residualign.workflow.results import head_shares
+
+    adapted = outcome.adapted
+    residual = next((result for result in adapted.results if result.method == "residual"), adapted.chosen)
+    heads = head_shares(residual)
+    shown = heads if len(heads) <= 2 * _N_HEADS else [*heads[:_N_HEADS], *heads[-_N_HEADS:]]
+    story.show(
+        heading("Which heads became louder, and which quieter"),
+        "",
+        share_bars([(head.label, head.before, head.after) for head in shown], story.stdout, "head"),
+        "",
+        Text(f"  share of the variance of all {len(heads)} heads; L0.H1 is head 1 of layer 0", style="quiet"),
+        "",
+        heading("Some test images"),
+        "",
+    )
+    for example in outcome.examples:
+        _show_example(story, example)
+    folder = str(adapted.request.out)
+    story.show(
+        heading("The adapter"),
+        "",
+        facts(
+            ("folder", f"{folder}, {_size(adapted.request.out)} without the store of the pass"),
+            (
+                "method",
+                f"{adapted.chosen.method}, the best on the {adapted.chosen.settings['n_val']} validation images",
+            ),
+        ),
+        "",
+        heading("Your own images"),
+        "",
+        facts(
+            ("1", "residualign adapt mini FOLDER --out my-adapter"),
+            ("2", "residualign classify my-adapter IMAGE..."),
+            ("3", "residualign evaluate my-adapter FOLDER"),
+        ),
+        "",
+        Text("  FOLDER holds one folder of images a class. In place of mini, name any CLIP or ViT", style="quiet"),
+        Text("  in transformers format: a directory, or a hub id such as openai/clip-vit-base-patch32.", style="quiet"),
+        "",
+    )
+
+
+def _show_example(story: Out, example: Example) -> None:
+    verdict = example.verdict
+    right = example.truth == verdict.label
+    texts = (
+        Text.assemble(
+            ("adapted    ", "quiet"),
+            (verdict.label, "good" if right else "bad"),
+            f"  {percent(verdict.probability)}",
+        ),
+        Text.assemble(("zero-shot  ", "quiet"), example.before),
+        Text.assemble(("truth      ", "quiet"), example.truth),
+        Text.assemble(("heads      ", "quiet"), decided(verdict.decided_by)),
+    )
+    for picture, text in zip(draw(example.image, story.stdout), texts, strict=True):
+        story.show(Text.assemble("  ", picture, "   ", text))
+    story.show("")
+
+
+def _size(folder: Path) -> str:
+    from residualign.workflow.run_folder import ADAPTER_FILES
+
+    return f"{sum((folder / name).stat().st_size for name in ADAPTER_FILES) / 1e6:.1f} MB"
+
+
+def _payload(outcome: DemoOutcome) -> dict[str, Any]:
+    probe = outcome.probe
+    return outcome.adapted.to_json() | {
+        "linear_probe": {
+            "accuracy": probe.accuracy,
+            "val": probe.val_accuracy,
+            "parameters": probe.parameters,
+            "strength": probe.strength,
+            "seconds": probe.seconds,
+        },
+        "examples": [
+            {"truth": example.truth, "before": example.before, **example.verdict.to_json()}
+            for example in outcome.examples
+        ],
+    }

@@ -68,7 +68,9 @@ def _show(out: Out, payload: dict[str, Any], comparison: Comparison, before_name
     for name, one in ((before_name, comparison.before), (str(payload["method"]), comparison.after)):
         low, high = one.interval
         interval = f"{100 * low:.1f} – {100 * high:.1f}"
-        rows.append((name, percent(one.accuracy), interval, percent(one.macro_accuracy), percent(one.calibration_error)))
+        rows.append(
+            (name, percent(one.accuracy), interval, percent(one.macro_accuracy), percent(one.calibration_error))
+        )
     low, high = comparison.interval
     gained = f"{100 * comparison.difference:+.1f} points, 95 % between {100 * low:+.1f} and {100 * high:+.1f}"
     per_class = list(zip(comparison.before.per_class, comparison.after.per_class, strict=True))

@@ -72,7 +72,8 @@ class DType(StrEnum):
 
 
 ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="mini, a directory in transformers format, or a hub id.", show_default=False)
+    str,
+    typer.Argument(metavar="MODEL", help="mini, a directory in transformers format, or a hub id.", show_default=False),
 ]
 Data = Annotated[
     str,
@@ -87,11 +88,14 @@ ModelOrStore = Annotated[
 ]
 OptionalData = Annotated[
     str | None,
-    typer.Argument(metavar="DATA", help="Folder, parquet folder or registered name; none with a store.", show_default=False),
+    typer.Argument(
+        metavar="DATA", help="Folder, parquet folder or registered name; none with a store.", show_default=False
+    ),
 ]
 AdapterDir = Annotated[Path, typer.Argument(metavar="DIR", help="What `adapt --out` wrote.", show_default=False)]
 Images = Annotated[
-    list[Path], typer.Argument(metavar="IMAGE...", help="Image files; a folder stands for the images in it.", show_default=False)
+    list[Path],
+    typer.Argument(metavar="IMAGE...", help="Image files; a folder stands for the images in it.", show_default=False),
 ]
 
 OptionalImages = Annotated[
@@ -103,7 +107,9 @@ OptionalImages = Annotated[
     ),
 ]
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.", rich_help_panel=_OUTPUT)]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.", rich_help_panel=_OUTPUT)
+]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, metavar="N", help="Decides every random choice.", rich_help_panel=_METHOD)
 ]
@@ -116,7 +122,9 @@ Overwrite = Annotated[
 ]
 SkipBad = Annotated[
     bool,
-    typer.Option("--skip-bad", help="Go on without images that cannot be read; they are counted.", rich_help_panel=_INPUT),
+    typer.Option(
+        "--skip-bad", help="Go on without images that cannot be read; they are counted.", rich_help_panel=_INPUT
+    ),
 ]
 Templates = Annotated[
     list[str] | None,
@@ -131,7 +139,11 @@ Templates = Annotated[
 Classes = Annotated[
     Path | None,
     typer.Option(
-        "--classes", metavar="FILE", help="Class names in a YAML or JSON file.", rich_help_panel=_INPUT, show_default=False
+        "--classes",
+        metavar="FILE",
+        help="Class names in a YAML or JSON file.",
+        rich_help_panel=_INPUT,
+        show_default=False,
     ),
 ]
 ClassifierOption = Annotated[
@@ -145,11 +157,23 @@ ClassifierOption = Annotated[
 ]
 StoreOption = Annotated[
     str | None,
-    typer.Option("--store", metavar="PATH", help="Where the store of the one pass lies.", rich_help_panel=_OUTPUT, show_default=False),
+    typer.Option(
+        "--store",
+        metavar="PATH",
+        help="Where the store of the one pass lies.",
+        rich_help_panel=_OUTPUT,
+        show_default=False,
+    ),
 ]
 RequiredStore = Annotated[
     str,
-    typer.Option("--store", metavar="PATH", help="Where the store of the one pass lies.", rich_help_panel=_OUTPUT, show_default=False),
+    typer.Option(
+        "--store",
+        metavar="PATH",
+        help="Where the store of the one pass lies.",
+        rich_help_panel=_OUTPUT,
+        show_default=False,
+    ),
 ]
 Reference = Annotated[
     str | None,
@@ -164,7 +188,9 @@ Reference = Annotated[
 ]
 Shots = Annotated[
     int | None,
-    typer.Option("--shots", min=1, metavar="K", help="K training images a class.", rich_help_panel=_METHOD, show_default=False),
+    typer.Option(
+        "--shots", min=1, metavar="K", help="K training images a class.", rich_help_panel=_METHOD, show_default=False
+    ),
 ]
 Methods = Annotated[
     list[str] | None,
@@ -179,7 +205,10 @@ Methods = Annotated[
 MeanOption = Annotated[
     MeanChoice | None,
     typer.Option(
-        "--mean", help="Drop or keep the means of scaled units.", rich_help_panel=_METHOD, show_default="the method's own"
+        "--mean",
+        help="Drop or keep the means of scaled units.",
+        rich_help_panel=_METHOD,
+        show_default="the method's own",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...", rich_help_panel=_MACHINE)]
@@ -193,11 +222,17 @@ Workers = Annotated[
 ModelPath = Annotated[
     str | None,
     typer.Option(
-        "--model", metavar="MODEL", help="The adapter's or store's model, where it has moved.", rich_help_panel=_INPUT, show_default=False
+        "--model",
+        metavar="MODEL",
+        help="The adapter's or store's model, where it has moved.",
+        rich_help_panel=_INPUT,
+        show_default=False,
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.", rich_help_panel=_OUTPUT)]
 OutFile = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="File for the results (safetensors).", rich_help_panel=_OUTPUT, show_default=False),
+    typer.Option(
+        "--out", metavar="FILE", help="File for the results (safetensors).", rich_help_panel=_OUTPUT, show_default=False
+    ),
 ]

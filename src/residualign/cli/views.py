@@ -9,10 +9,22 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["bar", "bars_table", "facts", "heading", "method_bars", "percent", "plain_table", "seconds"]
+__all__ = [
+    "bar",
+    "bars_table",
+    "facts",
+    "has_blocks",
+    "heading",
+    "method_line",
+    "percent",
+    "plain_table",
+    "seconds",
+    "share_bars",
+    "whole_percent",
+]
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
-_BAR_WIDTH = 24
+_BAR_WIDTH, _HALF_BAR = 24, 14
 
 MethodRow = tuple[str, float | None, int | None, float | None]
 """Name, accuracy in [0, 1], learned parameters, seconds; None where there is none."""
@@ -21,6 +33,11 @@ MethodRow = tuple[str, float | None, int | None, float | None]
 def percent(share: float | None) -> str:
     """A share as people read it: `70.1 %`."""
     return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def whole_percent(share: float | None) -> str:
+    """A share without decimals: `70 %`."""
+    return "–" if share is None else f"{100 * share:.0f} %"
 
 
 def seconds(value: float | None) -> str:
@@ -44,6 +61,11 @@ def bar(share: float, width: int, unicode: bool = True) -> str:
     return (_EIGHTHS[8] * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
 
 
+def has_blocks(console: Console) -> bool:
+    """Whether the encoding has block characters."""
+    return console.encoding.lower().startswith("utf")
+
+
 def facts(*pairs: tuple[str, str]) -> RenderableType:
     """Short facts, one a line, names in a quiet column."""
     table = Table.grid(padding=(0, 2))
@@ -54,33 +76,46 @@ def facts(*pairs: tuple[str, str]) -> RenderableType:
     return Padding(table, (0, 0, 0, 2), expand=False)
 
 
-def heading(text: str, detail: str = "") -> RenderableType:
-    """A section's first line, with a detail at its right end."""
-    line = Table.grid(expand=True)
-    line.add_column(style="title")
-    line.add_column(justify="right", style="quiet")
-    line.add_row(text, detail)
-    return line
+def heading(text: str) -> RenderableType:
+    """A section's first line."""
+    return Text(text, style="heading")
 
 
-def method_bars(rows: Sequence[MethodRow], console: Console, chosen: str | None = None) -> RenderableType:
-    """Test accuracy of methods as bars, with learned parameters and seconds; the chosen one is marked."""
+def method_line(row: MethodRow | None, console: Console, marked: bool = False) -> Text:
+    """One method: its test accuracy as a bar and a figure, learned parameters, seconds. None gives the titles.
+
+    Lines stand under one another without a table, so that each can be printed when its method is done.
+    """
+    if row is None:
+        titles = f"{'method':<16}  {'test accuracy':<{_BAR_WIDTH}}  {'':>7}  {'parameters':>10}  {'fit':>8}"
+        return Text(f"  {titles}", style="quiet")
+    name, accuracy, parameters, duration = row
+    length = bar(accuracy or 0.0, _BAR_WIDTH, has_blocks(console))
+    figures = "" if parameters is None else f"{parameters:,}"
+    return Text.assemble(
+        "  ",
+        (f"{name:<16}", "title" if marked else ""),
+        "  ",
+        (length, "accent" if parameters is not None else "quiet"),
+        "  ",
+        (f"{percent(accuracy):>7}", "title" if marked else ""),
+        f"  {figures:>10}  {'' if duration is None else seconds(duration):>8}",
+    )
+
+
+def share_bars(rows: Sequence[tuple[str, float, float]], console: Console, title: str) -> RenderableType:
+    """Two shares of each row as bars beside one another: (label, before, after)."""
     table = _table()
-    table.add_column("method", no_wrap=True)
-    table.add_column("test accuracy", no_wrap=True)
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("fit", justify="right", no_wrap=True)
-    unicode = console.encoding.lower().startswith("utf")
-    for name, accuracy, parameters, duration in rows:
-        marked = name == chosen
-        style = "accent" if parameters is not None else "quiet"
+    for name in (title, "before", "", "after", ""):
+        table.add_column(name, no_wrap=True, justify="left" if name else "right")
+    largest = max((max(before, after) for _, before, after in rows), default=1.0) or 1.0
+    for label, before, after in rows:
         table.add_row(
-            Text(name, style="title" if marked else ""),
-            Text(bar(accuracy or 0.0, _BAR_WIDTH, unicode), style=style),
-            Text(percent(accuracy), style="title" if marked else ""),
-            "" if parameters is None else f"{parameters:,}",
-            "" if duration is None else seconds(duration),
+            label,
+            Text(bar(before / largest, _HALF_BAR, has_blocks(console)), style="quiet"),
+            percent(before),
+            Text(bar(after / largest, _HALF_BAR, has_blocks(console)), style="good" if after > before else "warn"),
+            percent(after),
         )
     return Padding(table, (0, 0, 0, 2), expand=False)
 
@@ -104,7 +139,7 @@ def bars_table(
     table.add_column("", no_wrap=True)
     for title in columns[1:]:
         table.add_column(title, justify="right", no_wrap=True)
-    unicode = console.encoding.lower().startswith("utf")
+    unicode = has_blocks(console)
     for label, value, figures in rows:
         length = abs(value) / largest if largest > 0 else 0.0
         table.add_row(label, Text(bar(length, _BAR_WIDTH, unicode), style="accent" if value >= 0 else "bad"), *figures)

@@ -50,12 +50,13 @@ class AdaptRequest:
     overwrite: bool = False
     machine: Machine = Machine()
     command: tuple[str, ...] = ()
+    verb: str = "adapt"
 
     def identity(self) -> dict[str, Any]:
         """What decides the result; a run goes on only where all of it agrees. Speed and tolerance may change."""
         left_out = ("out", "skip_bad", "overwrite", "machine", "command")
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
-        return {"verb": "adapt", **values, "dtype": self.machine.dtype}
+        return {**values, "dtype": self.machine.dtype}
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,7 @@ def run_adapt(request: AdaptRequest, watch: Watcher | None = None) -> AdaptOutco
         request.source, request.data, request.machine, model_name=request.model, watch=watch, **words
     )
     _refuse_lonely_classes(subject, request)
-    with open_run_folder(
-        request.out, request.identity(), request.command, overwrite=request.overwrite
-    ) as folder:
+    with open_run_folder(request.out, request.identity(), request.command, overwrite=request.overwrite) as folder:
         if folder.resumed:
             watch.note(f"going on with the unfinished run in {folder.path}")
         return _run(request, methods, subject, folder, watch)
@@ -119,6 +118,7 @@ def _run(
         watch=watch,
     )
     subject.store = store
+    watch.done(store, extract_seconds)
     began = time.perf_counter()
     spectra = choose_spectra(
         store,
@@ -132,6 +132,7 @@ def _run(
         watch=watch,
     )
     spectrum_seconds = time.perf_counter() - began
+    watch.done(spectra, spectrum_seconds)
     classifier = _classifier(request, subject, store)
     results, adapters = [], {}
     with watch.progress("methods") as progress:
@@ -139,6 +140,7 @@ def _run(
             path = folder.path if len(methods) == 1 else folder.method_path(name)
             result, adapters[name] = _fitted(request, name, store, spectra, classifier, path, keep=len(methods) > 1)
             results.append(result)
+            watch.done(result, result.seconds)
             progress(i + 1, len(methods))
     chosen = max(results, key=lambda result: (result.accuracy["val"] or 0.0, -result.parameters))
     if len(methods) > 1:

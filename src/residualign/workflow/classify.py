@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,29 +14,33 @@ from PIL import Image
 from residualign.data.images import BadImageError, read_image
 from residualign.errors import BadInputError
 from residualign.scaling.adapter import Adapter, load_adapter
-from residualign.scaling.attribution import attribute
+from residualign.scaling.attribution import Attribution, attribute
 from residualign.workflow.images import expand_images
 from residualign.workflow.subject import Machine
 from residualign.workflow.watch import Watcher
 
 __all__ = ["ClassifyOutcome", "Decision", "Verdict", "classify_images", "run_classify"]
 
-N_UNITS = 3
+N_HEADS = 3
 N_CLASSES = 3
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A unit's share of the margin between the first two classes; a negative one speaks for the second."""
+    """A head's share of the margin between the first two classes; a negative one speaks for the second."""
 
-    unit: str
+    head: str
     share: float | None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One image's answer. first: the classes with the largest probabilities, in order, with these; decided_by: the
-    units with the largest shares of the margin, in order of size."""
+    """One image's answer.
+
+    first: the classes with the largest probabilities, in order, with these. margin: by how much the logit of the first
+    exceeds that of the second. decided_by: the heads with the largest shares of it, whichever class they speak for.
+    kinds: the shares of all heads, of all MLPs, and of the rest (embedding and constants) together; they add up to one.
+    """
 
     image: str
     label: str
@@ -43,6 +48,7 @@ class Verdict:
     first: tuple[tuple[str, float], ...]
     margin: float
     decided_by: tuple[Decision, ...]
+    kinds: dict[str, float | None]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -96,14 +102,38 @@ def classify_images(adapter: Adapter, names: Sequence[str], images: Sequence[Ima
     probabilities = adapter.predict_proba(coordinates)
     attribution = attribute(adapter, coordinates)
     top = probabilities.topk(min(N_CLASSES, len(adapter.class_names)), dim=-1)
-    verdicts = []
-    for i, name in enumerate(names):
-        labels = [adapter.class_names[j] for j in top.indices[i].tolist()]
-        first = tuple(zip(labels, top.values[i].tolist(), strict=True))
-        # with a margin of exactly zero there is nothing to share
-        decided = tuple(Decision(unit, share if share == share else None) for unit, share in attribution.top(i, N_UNITS))
-        verdicts.append(Verdict(name, *first[0], first, float(attribution.margin[i]), decided))
-    return verdicts
+    return [
+        Verdict(
+            image=name,
+            label=adapter.class_names[top.indices[i][0]],
+            probability=float(top.values[i][0]),
+            first=tuple(
+                (adapter.class_names[j], value)
+                for j, value in zip(top.indices[i].tolist(), top.values[i].tolist(), strict=True)
+            ),
+            margin=float(attribution.margin[i]),
+            decided_by=_largest_heads(attribution, i),
+            kinds=_kinds(attribution, i),
+        )
+        for i, name in enumerate(names)
+    ]
+
+
+def _largest_heads(attribution: Attribution, image: int) -> tuple[Decision, ...]:
+    heads = [(label, share) for label, share in attribution.top(image, len(attribution.labels)) if ".H" in label]
+    return tuple(Decision(label, _finite(share)) for label, share in heads[:N_HEADS])
+
+
+def _kinds(attribution: Attribution, image: int) -> dict[str, float | None]:
+    totals = {"heads": 0.0, "mlps": 0.0, "rest": 0.0}
+    for label, share in zip(attribution.labels, attribution.shares[image].tolist(), strict=True):
+        totals["heads" if ".H" in label else "mlps" if label.endswith(".mlp") else "rest"] += share
+    return {kind: _finite(total) for kind, total in totals.items()}
+
+
+def _finite(share: float) -> float | None:
+    """None where the margin is exactly zero: there is then nothing to share."""
+    return share if math.isfinite(share) else None
 
 
 def _opened(paths: Sequence[Path], skip_bad: bool, skipped: list[str]) -> Iterator[tuple[Path, Image.Image]]:

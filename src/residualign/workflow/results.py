@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from residualign.scaling.fit import FitResult
     from residualign.spectrum import Spectra
 
-__all__ = ["MethodResult", "UnitScale", "method_result"]
+__all__ = ["HeadShare", "MethodResult", "UnitScale", "head_shares", "method_result"]
 
 
 @dataclass(frozen=True)
 class UnitScale:
     """What became of one unit. variance_before: of its scaled components over the spectrum's images; variance_after: with
-    each component's lambda applied. gain: the root of their quotient, 1 where nothing changed."""
+    each component's lambda applied. gain: the root of their quotient, 1 where nothing changed.
+    """
 
     label: str
     n_lambdas: int
@@ -38,7 +39,8 @@ class UnitScale:
 @dataclass(frozen=True)
 class MethodResult:
     """One fitted method. seconds: of the fit alone. confusion_before, confusion_after: (class, class) counts on the test
-    split, row the true class, by the classifier before and after adapting."""
+    split, row the true class, by the classifier before and after adapting.
+    """
 
     method: str
     accuracy: dict[str, float | None]
@@ -65,6 +67,27 @@ class MethodResult:
     def from_json(cls, content: Mapping[str, Any]) -> MethodResult:
         """From what `to_json` gave; `KeyError` or `TypeError` where that is something else."""
         return cls(**{**content, "units": tuple(UnitScale(**unit) for unit in content["units"])})
+
+
+@dataclass(frozen=True)
+class HeadShare:
+    """A head's share of the variance of all scaled heads, before and after; each adds up to one over the heads.
+
+    Shares, because the scales of all heads may grow together, which changes no cosine.
+    """
+
+    label: str
+    before: float
+    after: float
+
+
+def head_shares(result: MethodResult) -> list[HeadShare]:
+    """The heads a method scales, from the one that gained the largest share to the one that lost it; none for others."""
+    heads = [unit for unit in result.units if ".H" in unit.label]
+    before = sum(unit.variance_before for unit in heads) or 1.0
+    after = sum(unit.variance_after for unit in heads) or 1.0
+    shares = [HeadShare(unit.label, unit.variance_before / before, unit.variance_after / after) for unit in heads]
+    return sorted(shares, key=lambda share: share.before - share.after)
 
 
 def method_result(

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from residualign._files import TEMPORARY_SUFFIX, publish, saying_what_is_kept
 from residualign.errors import BadInputError
 
-__all__ = ["RUN_NAME", "RunFolder", "check_run_folder", "open_run_folder"]
+__all__ = ["RUN_NAME", "RunFolder", "check_run_folder", "open_run_folder", "verb_of"]
 
 RUN_NAME = "run.json"
 STORE_NAME = "store"
@@ -101,13 +101,21 @@ def check_run_folder(path: str | os.PathLike[str], request: Mapping[str, Any], *
     if overwrite:
         return "finished" if content["state"] == "finished" else "unfinished"
     if content["state"] == "finished":
-        raise BadInputError(f"{str(folder)!r} holds a finished run; add --overwrite to replace it, or choose another folder")
+        raise BadInputError(
+            f"{str(folder)!r} holds a finished run; add --overwrite to replace it, or choose another folder"
+        )
     if content["request"] != _as_read(request):
         raise BadInputError(
             f"{str(folder)!r} holds an unfinished run with other settings ({_first_difference(content['request'], request)}); "
             "run that command again, add --overwrite to replace it, or choose another folder"
         )
     return "unfinished"
+
+
+def verb_of(path: str | os.PathLike[str]) -> str | None:
+    """The command that made a run folder; None where it is none."""
+    folder = Path(path)
+    return str(_read_state(folder)["request"].get("verb")) if (folder / RUN_NAME).is_file() else None
 
 
 @contextmanager

@@ -74,7 +74,9 @@ def choose_spectra(
         spectra = Spectra.load(shipped)
         if spectra.model_fingerprint == expected:
             return ChosenSpectra(spectra, "shipped")
-        watch.warn(f"the spectra shipped with {store.model['name']!r} are those of other weights; the training split is used")
+        watch.warn(
+            f"the spectra shipped with {store.model['name']!r} are those of other weights; the training split is used"
+        )
     if shots is None:
         return ChosenSpectra(fit_spectrum(store), "training split")
     moments = Moments.empty(store.maps)

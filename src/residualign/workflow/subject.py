@@ -79,7 +79,9 @@ def load_subject(
         store = open_store(source)
         return Subject(model_name or str(store.model["name"]), machine, store=store)
     if model_name is not None:
-        raise BadInputError(f"--model {model_name} says where a store's or adapter's model is; here it is already {source}")
+        raise BadInputError(
+            f"--model {model_name} says where a store's or adapter's model is; here it is already {source}"
+        )
     # a single one may be a file of templates, which load_data finds out
     told = templates[0] if templates is not None and len(templates) == 1 else templates
     found = load_data(data, classes=classes, templates=told)
@@ -92,7 +94,11 @@ def load_subject(
 
 def open_store(path: str) -> Store:
     """The store that was typed alone; the error says what else would do."""
-    if "://" not in path and not (Path(path) / "manifest.json").exists() and not (Path(path) / "unfinished.json").exists():
+    if (
+        "://" not in path
+        and not (Path(path) / "manifest.json").exists()
+        and not (Path(path) / "unfinished.json").exists()
+    ):
         raise BadInputError(f"{path!r} is no store; expected a store that `extract` made, or MODEL and DATA")
     return Store.open(path)
 

@@ -50,7 +50,9 @@ def unit_statistics(batches: Iterable[Coordinates], maps: UnitMaps) -> UnitStati
     covariance = total.product / total.n - mean @ mean_output
     variance_output = total.square_output / total.n - mean_output.square().sum()
     # one image, or images all alike, have no variance to share out
-    share = covariance / variance_output if variance_output > 1e-12 * total.square_output / total.n else covariance * 0.0
+    share = (
+        covariance / variance_output if variance_output > 1e-12 * total.square_output / total.n else covariance * 0.0
+    )
     return UnitStatistics(
         units=units,
         norm=(total.square / total.n).sqrt(),

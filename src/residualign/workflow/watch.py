@@ -25,6 +25,9 @@ class Watcher(Protocol):
         """One piece of work that takes a while."""
         ...
 
+    def done(self, result: object, seconds: float) -> None:
+        """A part of the work is there (a store, spectra, a fitted method) and took this long."""
+
 
 class Silent:
     """Nobody listens."""
@@ -39,3 +42,6 @@ class Silent:
     def progress(self, description: str) -> Iterator[Progress]:
         """Nothing."""
         yield lambda done, total: None
+
+    def done(self, result: object, seconds: float) -> None:
+        """Nothing."""
