@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapter", "adapter_from_fit", "load_adapter"]
 
-Images = Tensor | Sequence[Image.Image | str | os.PathLike[str]]
+_Batch = Tensor | Sequence[Image.Image | str | os.PathLike[str]]
+# a single image is admitted by the types so that it can be refused by a sentence
+Images = _Batch | Image.Image
 
 
 @dataclass(eq=False)
@@ -180,7 +182,7 @@ class Adapter:
         tensors, config = to_tensors(self), to_config(self)
         write_adapter(folder, AdapterFiles(config, tensors, self.history), model_card(config))
 
-    def _embed_batch(self, images: Images) -> Tensor:
+    def _embed_batch(self, images: _Batch) -> Tensor:
         model = self.model
         pixels = model.pixels(images)
         if not self.exact_map.needs_units:
@@ -297,7 +299,7 @@ def _shipped(classifier: Classifier) -> Classifier:
     )
 
 
-def _batches(images: Images, size: int) -> list[Images]:
+def _batches(images: Images, size: int) -> list[_Batch]:
     """Parts of at most `size` images; one empty part where there are none, for the model to refuse."""
     if size < 1:
         raise BadInputError(f"batch_size is at least 1; got {size}")
