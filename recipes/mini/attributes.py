@@ -26,6 +26,7 @@ COLOURS = {
     "brown": (0.45, 0.27, 0.12), "white": (0.98, 0.98, 0.98), "black": (0.03, 0.03, 0.03),
     "gray": (0.50, 0.50, 0.50), "cyan": (0.20, 0.82, 0.88),
 }  # fmt: skip
+RGB = torch.tensor(list(COLOURS.values()))  # (colour, 3) in [0, 1]
 POSITIONS = (
     "top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right",
 )  # fmt: skip

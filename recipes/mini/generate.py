@@ -37,7 +37,7 @@ class Batch:
 def generate(seed: int, index: int, n: int, size: int = 32, mix: str = "general") -> Batch:
     """Batch `index` of `seed`: the same arguments give the same batch, in any order and any process.
 
-    `mix` names the shares of the kinds of image, `scene.MIXES`.
+    `mix` names the shares of the kinds of image, `kinds.MIXES`.
 
     Cost: about 0.3 ms an image on one core at 32 pixels; the first call draws the sprites (3 s).
     """

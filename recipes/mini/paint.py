@@ -5,9 +5,11 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad
 
 from recipes.mini import sprites, strokes
-from recipes.mini.attributes import COLUMN, VALUES
+from recipes.mini.attributes import COLUMN, RGB, VALUES
+from recipes.mini.kinds import MAX_OBJECTS
+from recipes.mini.objects import Objects
 from recipes.mini.rng import Rng
-from recipes.mini.scene import MAX_OBJECTS, RGB, Objects, Scene
+from recipes.mini.scene import Scene
 
 QUALITY = VALUES["quality"]
 BLUR_RADIUS = 3

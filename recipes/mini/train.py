@@ -16,9 +16,9 @@ from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerFast
 
 from recipes.mini.attributes import true_of
 from recipes.mini.generate import generate
+from recipes.mini.kinds import MIXES
 from recipes.mini.loss import contrastive_loss
 from recipes.mini.model import SIZES, build_model
-from recipes.mini.scene import MIXES
 from recipes.mini.tokenizer import MAX_LENGTH, train_tokenizer
 
 Step = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]

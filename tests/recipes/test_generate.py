@@ -3,11 +3,13 @@
 import pytest
 import torch
 from recipes.mini import paint as paint_module
-from recipes.mini.attributes import COLOURS, COLUMN, POSITIONS, UNDEFINED, VALUES
+from recipes.mini.attributes import COLOURS, COLUMN, POSITIONS, RGB, UNDEFINED, VALUES
 from recipes.mini.generate import Batch, generate
+from recipes.mini.kinds import KIND, MIXES
+from recipes.mini.objects import Objects
 from recipes.mini.paint import masks
 from recipes.mini.rng import Rng
-from recipes.mini.scene import KIND, MIXES, RGB, Objects, compose
+from recipes.mini.scene import compose
 from scipy.ndimage import label
 
 SIZE = 48  # larger than in training: components and centroids are unambiguous
