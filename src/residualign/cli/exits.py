@@ -3,7 +3,7 @@
 | exit code | when |
 |---|---|
 | 0 | the work is done |
-| 1 | a failure while running: disk full, output not writable, out of memory; and an internal error, with its traceback |
+| 1 | a failure while running: disk full, output not writable, out of memory; an internal error, with its traceback |
 | 2 | bad input: what was typed or what it names cannot be used |
 | 130 | Ctrl-C |
 """

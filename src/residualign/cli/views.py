@@ -1,4 +1,4 @@
-"""How results look in a terminal: facts, tables and bars that read well in 80 columns, in any encoding, in no colour."""
+"""How results look in a terminal: facts, tables and bars that read well in 80 columns, in ASCII and without colour."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def share_bars(rows: Sequence[tuple[str, float, float]], console: Console, title
 
 
 def plain_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str | Text]]) -> RenderableType:
-    """A table without lines, one line a row; what is too long for the terminal is cut. columns: (title, holds numbers)."""
+    """A table without lines; what is too long for the terminal is cut. columns: (title, whether it holds numbers)."""
     table = _table()
     for title, numeric in columns:
         table.add_column(title, justify="right" if numeric else "left", no_wrap=True, overflow="ellipsis")

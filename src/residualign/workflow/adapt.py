@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class AdaptRequest:
     model: str | None = None
     skip_bad: bool = False
     overwrite: bool = False
-    machine: Machine = Machine()
+    machine: Machine = field(default_factory=Machine)
     command: tuple[str, ...] = ()
     verb: str = "adapt"
 
@@ -87,17 +87,22 @@ def wanted_methods(names: tuple[str, ...]) -> tuple[str, ...]:
 def run_adapt(request: AdaptRequest, watch: Watcher | None = None) -> AdaptOutcome:
     """Do everything `residualign adapt` does, and leave the results in `request.out`.
 
-    Bad input is refused before anything is written where that is possible. A run that ends early leaves what it has done;
-    the same request goes on from there. Errors: those of the parts, and of `open_run_folder`.
+    Bad input is refused before anything is written where that is possible. A run that ends early leaves what it has
+    done; the same request goes on from there. Errors: those of the parts, and of `open_run_folder`.
     """
     watch = watch or Silent()
     methods = wanted_methods(request.methods)
     if request.data is None and request.store is not None:
         raise BadInputError("--store says where to put the store of a model and data; here a store is given already")
     check_run_folder(request.out, request.identity(), overwrite=request.overwrite)
-    words = {"classes": request.classes, "templates": request.templates} if request.data is not None else {}
     subject = load_subject(
-        request.source, request.data, request.machine, model_name=request.model, watch=watch, **words
+        request.source,
+        request.data,
+        request.machine,
+        classes=request.classes,
+        templates=request.templates,
+        model_name=request.model,
+        watch=watch,
     )
     _refuse_lonely_classes(subject, request)
     with open_run_folder(request.out, request.identity(), request.command, overwrite=request.overwrite) as folder:
@@ -179,8 +184,8 @@ def _fitted(
         store,
         method,
         spectra.spectra,
-        classifier=classifier,  # type: ignore[arg-type]
-        mean=request.mean,  # type: ignore[arg-type]
+        classifier=classifier,
+        mean=request.mean,
         shots=request.shots,
         seed=request.seed,
     )
@@ -202,7 +207,7 @@ def _fitted(
 
 
 def _classifier(request: AdaptRequest, subject: Subject, store: Store) -> Classifier | str | None:
-    """The classifier to fit for: by name, or, where a store gets other words, ready-made from the model's text tower."""
+    """The classifier to fit for: by name, or, where a store gets other words, made from the model's text tower."""
     if request.data is not None or (request.classes is None and request.templates is None):
         return request.classifier
     if request.classifier == "means" and request.templates is None:

@@ -46,7 +46,7 @@ class DemoOutcome:
 def demo_request(
     out: Path, *, quick: bool = False, seed: int = 0, overwrite: bool = False, command: tuple[str, ...] = ()
 ) -> AdaptRequest:
-    """What the demo asks of `run_adapt`. A folder that the demo itself made is written anew unless it can be resumed."""
+    """What the demo asks of `run_adapt`. A folder that the demo made is written anew unless it can be resumed."""
     request = AdaptRequest(
         source=MODEL,
         data=DATA,

@@ -21,8 +21,10 @@ __all__ = ["HeadShare", "MethodResult", "UnitScale", "head_shares", "method_resu
 
 @dataclass(frozen=True)
 class UnitScale:
-    """What became of one unit. variance_before: of its scaled components over the spectrum's images; variance_after: with
-    each component's lambda applied. gain: the root of their quotient, 1 where nothing changed.
+    """What became of one unit.
+
+    variance_before: of its scaled components over the spectrum's images; variance_after: with each component's lambda
+    applied. gain: the root of their quotient, 1 where nothing changed.
     """
 
     label: str
@@ -38,8 +40,10 @@ class UnitScale:
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One fitted method. seconds: of the fit alone. confusion_before, confusion_after: (class, class) counts on the test
-    split, row the true class, by the classifier before and after adapting.
+    """One fitted method.
+
+    seconds: of the fit alone. confusion_before, confusion_after: (class, class) counts on the test split, row the true
+    class, by the classifier before and after adapting.
     """
 
     method: str
@@ -82,7 +86,7 @@ class HeadShare:
 
 
 def head_shares(result: MethodResult) -> list[HeadShare]:
-    """The heads a method scales, from the one that gained the largest share to the one that lost it; none for others."""
+    """The heads a method scales, from the one that gained the largest share to the one that lost it."""
     heads = [unit for unit in result.units if ".H" in unit.label]
     before = sum(unit.variance_before for unit in heads) or 1.0
     after = sum(unit.variance_after for unit in heads) or 1.0

@@ -106,7 +106,8 @@ def check_run_folder(path: str | os.PathLike[str], request: Mapping[str, Any], *
         )
     if content["request"] != _as_read(request):
         raise BadInputError(
-            f"{str(folder)!r} holds an unfinished run with other settings ({_first_difference(content['request'], request)}); "
+            f"{str(folder)!r} holds an unfinished run with other settings "
+            f"({_first_difference(content['request'], request)}); "
             "run that command again, add --overwrite to replace it, or choose another folder"
         )
     return "unfinished"

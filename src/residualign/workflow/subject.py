@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from residualign.data import ImageData, load_data
 from residualign.errors import BadInputError
@@ -33,7 +33,7 @@ class Machine:
     workers: int = 2
 
     @property
-    def store_dtype(self) -> str:
+    def store_dtype(self) -> Literal["float32", "float64"]:
         """What is written for an encoder that runs in this dtype: contributions of half types are float32."""
         return "float64" if self.dtype == "float64" else "float32"
 
@@ -49,7 +49,7 @@ class Subject:
     _model: VisionModel | None = field(default=None, repr=False)
 
     def model(self) -> VisionModel:
-        """The model, loaded when it is first needed; `BadInputError` where it is not the one the store was made with."""
+        """The model, loaded when it is first needed; `BadInputError` where the store was made with another one."""
         if self._model is None:
             model = load_model(self.model_name, device=self.machine.device, dtype=self.machine.dtype)
             if self.store is not None and model.fingerprint != self.store.model["fingerprint"]:
@@ -94,11 +94,7 @@ def load_subject(
 
 def open_store(path: str) -> Store:
     """The store that was typed alone; the error says what else would do."""
-    if (
-        "://" not in path
-        and not (Path(path) / "manifest.json").exists()
-        and not (Path(path) / "unfinished.json").exists()
-    ):
+    if "://" not in path and not _holds_store(path):
         raise BadInputError(f"{path!r} is no store; expected a store that `extract` made, or MODEL and DATA")
     return Store.open(path)
 

@@ -23,8 +23,9 @@ _OVERHEAD_EACH, _OVERHEAD = 46 + 30 + 2 * len("0123456789abcdef.jpg"), 22
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """content: the bytes of the zip file. names: from an image's key to the file in it; fewer than asked for where the
-    size allows no more.
+    """content: the bytes of the zip file. names: from an image's key to the file in it.
+
+    There are fewer than asked for where the size allows no more.
     """
 
     content: bytes

@@ -21,8 +21,9 @@ class UnitStatistics:
     """Per unit, in unit order.
 
     norm: (unit,), root mean square length of the contribution. variance: (unit,), its total variance, divided by the
-    number of images. variance_share: (unit,), the covariance of contribution and embedding, summed over dimensions, over
-    the embedding's total variance: shares add up to one, and a unit that works against the others has a negative one.
+    number of images. variance_share: (unit,), the covariance of contribution and embedding, summed over dimensions,
+    over the embedding's total variance: shares add up to one, and a unit that works against the others has a negative
+    one.
     residual_error: largest |sum of units - model output| over largest |model output|.
     """
 
