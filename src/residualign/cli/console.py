@@ -7,11 +7,14 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 from rich.theme import Theme
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 __all__ = ["Out", "Progress", "as_json", "error_console"]
 
@@ -44,12 +47,19 @@ class Out:
         self.as_json = as_json
         self.stdout = _console(sys.stdout)
         self.stderr = error_console()
+        self._bar: Bar | None = None
 
     def show(self, *renderables: RenderableType) -> None:
-        """Print results for people."""
-        if not self.as_json:
-            for renderable in renderables:
-                self.stdout.print(renderable, highlight=False)
+        """Print results for people; a progress bar steps aside meanwhile, for both may be on one terminal."""
+        if self.as_json:
+            return
+        if self._bar is not None:
+            self._bar.stop()
+        for renderable in renderables:
+            self.stdout.print(renderable, highlight=False)
+        if self._bar is not None:
+            self.stdout.file.flush()
+            self._bar.start()
 
     def finish(self, payload: Mapping[str, Any]) -> None:
         """Print the one JSON object."""
@@ -74,13 +84,23 @@ class Out:
         if not self.stderr.is_terminal:
             yield lambda done, total: None
             return
+        # imported here: a command that is refused at once needs no bar
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bar(*columns, console=self.stderr, transient=True) as bar:
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(style="quiet", complete_style="accent", finished_style="accent", pulse_style="quiet"),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Bar(*columns, console=self.stderr, transient=True) as self._bar:
+            bar = self._bar
             task = bar.add_task(description, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            try:
+                yield lambda done, total: bar.update(task, completed=done, total=total)
+            finally:
+                self._bar = None
 
 
 def error_console() -> Console:

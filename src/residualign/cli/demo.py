@@ -12,17 +12,22 @@ from residualign.cli import options as o
 from residualign.cli.classify import decided
 from residualign.cli.console import Out
 from residualign.cli.pictures import draw
-from residualign.cli.views import facts, heading, method_line, percent, seconds, share_bars
+from residualign.cli.views import facts, heading, method_line, paragraph, percent, seconds, share_bars
 
 if TYPE_CHECKING:
     from residualign.store import Store
     from residualign.workflow.demo import DemoOutcome, Example
 
 _STORY = (
-    "An image embedding is an exact sum of what every attention head and every MLP",
-    "of the encoder adds. ResiDual learns one scale per principal component of these",
-    "parts. The encoder stays frozen, and one pass over the images is all it takes.",
+    "An image embedding is an exact sum of what every attention head and every MLP of the encoder adds. ResiDual "
+    "learns one scale per principal component of these parts. The encoder stays frozen, and one pass over the images "
+    "is all it takes."
 )
+_YOURS = (
+    "FOLDER holds one folder of images a class. In place of mini, name any CLIP or ViT in transformers format: a "
+    "directory, or a hub id such as openai/clip-vit-base-patch32."
+)
+_PROBE = "The linear probe is a rival: logistic regression on the same embeddings."
 _N_HEADS = 3
 
 
@@ -35,7 +40,7 @@ def demo(
 ) -> None:
     """Adapt the embedded model to real handwritten digits: zero-shot, every method, an adapter you can use."""
     story = _Story(json)
-    story.show("", *(Text(f"  {line}") for line in _STORY), "")
+    story.show("", paragraph(_STORY), "")
     # brings torch: who has something to read does not mind the seconds that takes
     from residualign.workflow.demo import demo_request, run_demo
 
@@ -69,7 +74,7 @@ class _Story(Out):
             self.show(method_line(row, self.stdout))
         elif isinstance(result, LinearProbe):
             self.show(method_line(("linear probe", result.accuracy, result.parameters, duration), self.stdout))
-            self.show("", Text("  the probe is a rival: logistic regression on the same embeddings", style="quiet"), "")
+            self.show("", paragraph(_PROBE, style="quiet"), "")
 
     def _show_pass(self, store: Store, duration: float) -> None:
         sizes = {name: len(store.split(name)) for name in store.splits}
@@ -103,7 +108,7 @@ def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
         "",
         share_bars([(head.label, head.before, head.after) for head in shown], story.stdout, "head"),
         "",
-        Text(f"  share of the variance of all {len(heads)} heads; L0.H1 is head 1 of layer 0", style="quiet"),
+        paragraph(f"Shares of the variance of all {len(heads)} heads. L0.H1 is head 1 of layer 0.", style="quiet"),
         "",
         heading("Some test images"),
         "",
@@ -130,8 +135,7 @@ def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
             ("3", "residualign evaluate my-adapter FOLDER"),
         ),
         "",
-        Text("  FOLDER holds one folder of images a class. In place of mini, name any CLIP or ViT", style="quiet"),
-        Text("  in transformers format: a directory, or a hub id such as openai/clip-vit-base-patch32.", style="quiet"),
+        paragraph(_YOURS, style="quiet"),
         "",
     )
 

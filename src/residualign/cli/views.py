@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,7 @@ __all__ = [
     "has_blocks",
     "heading",
     "method_line",
+    "paragraph",
     "percent",
     "plain_table",
     "seconds",
@@ -24,7 +26,7 @@ __all__ = [
 ]
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
-_BAR_WIDTH, _HALF_BAR = 24, 14
+_BAR_WIDTH, _HALF_BAR, _READABLE = 24, 14, 84
 
 MethodRow = tuple[str, float | None, int | None, float | None]
 """Name, accuracy in [0, 1], learned parameters, seconds; None where there is none."""
@@ -74,6 +76,11 @@ def facts(*pairs: tuple[str, str]) -> RenderableType:
     for name, value in pairs:
         table.add_row(name, value)
     return Padding(table, (0, 0, 0, 2), expand=False)
+
+
+def paragraph(text: str, style: str = "") -> RenderableType:
+    """Prose in lines that are comfortable to read, however wide the terminal is."""
+    return Constrain(Padding(Text(text, style=style), (0, 2, 0, 2)), _READABLE)
 
 
 def heading(text: str) -> RenderableType:

@@ -82,15 +82,15 @@ def run_probe(store: Store) -> LinearProbe:
 
 
 def _examples(outcome: AdaptOutcome) -> tuple[Example, ...]:
-    """Test images of different classes that adapting mended, then others, in the order of the split."""
+    """Test images of different classes that adapting mended, the surest first; then others that it gets right."""
     data, test = load_data(DATA), outcome.store.split("test")
     coordinates, labels = test.coordinates(), test.labels
     before = outcome.adapter.base_classifier.logits(coordinates.output).argmax(dim=-1)
-    after = outcome.adapter.predict_indices(coordinates)
-    mended = ((before != labels) & (after == labels)).nonzero().flatten().tolist()
-    kept = ((before == labels) & (after == labels)).nonzero().flatten().tolist()
+    probability, after = outcome.adapter.predict_proba(coordinates).max(dim=-1)
+    by_sureness = probability.argsort(descending=True, stable=True)
+    right = by_sureness[(after == labels)[by_sureness]].tolist()
     chosen: dict[int, int] = {}
-    for i in (*mended, *kept):
+    for i in (*(i for i in right if before[i] != labels[i]), *right):
         if len(chosen) < N_EXAMPLES:
             chosen.setdefault(int(labels[i]), i)
     rows = {key: i for i, key in enumerate(data.test.keys)}
