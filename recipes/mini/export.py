@@ -42,7 +42,7 @@ def export(checkpoint: Path, out: Path, card: Path | None = None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     model.half().save_pretrained(new)
     # The very tokenizer of the run: another version of captions or word list would give other token ids.
-    AutoTokenizer.from_pretrained(checkpoint.parent / "tokenizer").save_pretrained(new)
+    shutil.copytree(checkpoint.parent / "tokenizer", new, dirs_exist_ok=True)
     image_processor(size).save_pretrained(new)
     for file in new.iterdir():
         file.chmod(0o644)
