@@ -63,7 +63,7 @@ def test_a_claim_must_hold_within_one_view() -> None:
 
 
 def test_captions_are_many_and_some_repeat(batch: Batch) -> None:
-    assert 150 < len(set(batch.captions)) < len(batch.captions)
+    assert 150 < len(set(batch.captions)) < 0.85 * len(batch.captions)
     assert any("handwritten" in c for c in batch.captions)
     assert any("background" in c for c in batch.captions)
 
