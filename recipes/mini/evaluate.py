@@ -3,7 +3,9 @@
 import argparse
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -31,12 +33,14 @@ def parquet(path: Path) -> tuple[list[Image.Image], Tensor, list[str]]:
 
     table = pq.read_table(path)
     names = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
-    images = [Image.open(io.BytesIO(row["bytes"])) for row in table["image"].to_pylist()]
+    images: list[Image.Image] = [Image.open(io.BytesIO(row["bytes"])) for row in table["image"].to_pylist()]
     return images, torch.tensor(table["label"].to_pylist()), names
 
 
 @torch.inference_mode()
-def encode_images(model: CLIPModel, processor: object, images: list[Image.Image], batch: int = 256) -> Tensor:
+def encode_images(
+    model: CLIPModel, processor: Callable[..., Any], images: list[Image.Image], batch: int = 256
+) -> Tensor:
     """(image, dim) unit vectors."""
     parts = []
     for i in range(0, len(images), batch):
@@ -46,7 +50,7 @@ def encode_images(model: CLIPModel, processor: object, images: list[Image.Image]
 
 
 @torch.inference_mode()
-def class_vectors(model: CLIPModel, tokenizer: object, names: list[str], templates: list[str]) -> Tensor:
+def class_vectors(model: CLIPModel, tokenizer: Callable[..., Any], names: list[str], templates: list[str]) -> Tensor:
     """(class, dim): mean of the unit vectors of all templates, renormalised."""
     texts = [template.format(name) for name in names for template in templates]
     tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
@@ -111,15 +112,16 @@ def _shape(name: str, size: int = 240) -> Image.Image:
     return image.crop(image.getbbox())
 
 
-def _signed_distance(drawing: Image.Image) -> np.ndarray:
+def _signed_distance(drawing: Image.Image) -> NDArray[np.float32]:
     """(CELL, CELL) distance to the outline in cell pixels, positive inside; longer side of the drawing = SPAN."""
     scale = SPAN * SUPER / max(drawing.size)
     fitted = drawing.resize([max(1, round(s * scale)) for s in drawing.size], Image.Resampling.BOX)
     canvas = Image.new("L", (CELL * SUPER, CELL * SUPER))
     canvas.paste(fitted, ((canvas.width - fitted.width) // 2, (canvas.height - fitted.height) // 2))
     ink = np.asarray(canvas) >= 128
-    field = distance_transform_edt(ink) - distance_transform_edt(~ink)
-    return field.reshape(CELL, SUPER, CELL, SUPER).mean((1, 3)).astype(np.float32) / SUPER
+    field: NDArray[np.float64] = distance_transform_edt(ink) - distance_transform_edt(~ink)
+    cells = field.reshape(CELL, SUPER, CELL, SUPER).mean((1, 3)) / SUPER
+    return np.asarray(cells, dtype=np.float32)
 
 
 @lru_cache(maxsize=1)

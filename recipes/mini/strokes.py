@@ -50,7 +50,10 @@ def skeleton_bank() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """All variants: control (v, MAX_CONTROL, 2), weights (v, N_POINTS, MAX_CONTROL), first variant and number of
     variants of each character of `CHARACTERS`.
     """
-    control, weights, first, number = [], [], [], []
+    control: list[Tensor] = []
+    weights: list[Tensor] = []
+    first: list[int] = []
+    number: list[int] = []
     for skeletons in (DIGIT_SKELETONS, LETTER_SKELETONS):
         for variants in skeletons.values():
             first.append(len(control))

@@ -6,13 +6,14 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, CLIPModel
 
 from recipes.mini.attributes import true_of
 from recipes.mini.generate import generate
@@ -27,7 +28,7 @@ Step = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 class Steps(Dataset[Step]):
     """Batch i of training: images uint8, token ids and mask of the unique captions, own caption, truth table."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, batch_size: int, image_size: int,
+    def __init__(self, tokenizer: Callable[..., Any], seed: int, batch_size: int, image_size: int,
                  mix: str = "general") -> None:  # fmt: skip
         self.tokenizer, self.seed, self.batch_size = tokenizer, seed, batch_size
         self.image_size, self.mix = image_size, mix

@@ -44,8 +44,8 @@ def test_special_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     assert ids[0].count(EOS_ID) == 1
     assert ids[0][-1] == PAD_ID
     assert ids[0][1] in ids[1]  # "3" is the same token alone and inside of a caption
-    zebra = tokenizer("zebra", add_special_tokens=False)["input_ids"]
-    assert set(zebra) <= set(tokenizer("two zebra, one cat")["input_ids"])  # so is a word
+    photo = tokenizer("photo", add_special_tokens=False)["input_ids"]
+    assert set(photo) <= set(ids[1])  # so is a word
     assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (PAD_ID, BOS_ID, EOS_ID)
     long = tokenizer("zebra " * 100, truncation=True)["input_ids"]
     assert len(long) == MAX_LENGTH
