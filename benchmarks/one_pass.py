@@ -16,7 +16,9 @@ from residualign.data.batches import pixel_batches
 from residualign.data.split import ImageData
 from residualign.models.vision_model import VisionModel
 from residualign.scaling.fit import FitResult, fit
+from residualign.scaling.methods import build_scaling, get_method
 from residualign.scaling.solvers import ScheduleFree, Solver
+from residualign.spectrum import Spectra
 
 __all__ = ["Sizes", "run"]
 
@@ -33,12 +35,18 @@ _FITS: tuple[tuple[str, str, Solver | None, str], ...] = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """part: images of the interleaved passes. images: of the store that spectra and fits read, all splits together."""
+    """Images and what is done with them.
+
+    part: images of the interleaved passes; what extracting costs once (maps, manifest) weighs images / part times too
+    much in them. images: of the store that spectra and fits read, all splits together. components: of a head in
+    `residual-heads`, on average: a real DeiT-tiny has 29 at the default share of variance, a random tower three or four.
+    """
 
     images: int = 2000
-    part: int = 128
+    part: int = 256
     batch: int = 32
     classes: int = 10
+    components: int = 29
     layers: int = 12
     image_size: int = 224
     rounds: int = 15
@@ -71,10 +79,11 @@ def _run(sizes: Sizes, scratch: Path) -> Result:
         *ratio_rows("extract / plain pass", extracted),
         Row.of("spectra", spectra_seconds, "s"),
     ]
-    details: dict[str, Any] = {"wall": dict(timings.wall), "cpu": dict(timings.cpu), "fits": []}
+    share = _share(spectra, sizes.components)
+    details: dict[str, Any] = {"share": share, "wall": dict(timings.wall), "cpu": dict(timings.cpu), "fits": []}
     for method, what, solver, aim in _FITS:
         seconds, result = _timed(
-            lambda method=method, solver=solver: fit(store, method, spectra, solver=solver), sizes.fits
+            lambda method=method, solver=solver: fit(store, method, spectra, solver=solver, threshold=share), sizes.fits
         )
         total = _total(extracted.of_medians, spectra_seconds, seconds, pass_seconds)
         rows += [
@@ -110,6 +119,17 @@ def plain_pass(model: VisionModel, data: ImageData, batch: int) -> None:
 def len_of(data: ImageData) -> int:
     """Images of all splits."""
     return sum(len(split) for split in data.splits)
+
+
+def _share(spectra: Spectra, components: int) -> float:
+    """The share of variance at which heads keep this many components on average."""
+    method, n_heads = get_method("residual-heads"), len(spectra.units.of_kind("head"))
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        enough = build_scaling(method, spectra, threshold=middle).n_lambdas >= components * n_heads
+        low, high = (low, middle) if enough else (middle, high)
+    return high
 
 
 def _timed(work: Callable[[], Any], repeats: int) -> tuple[Estimate, Any]:
