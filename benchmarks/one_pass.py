@@ -39,7 +39,7 @@ class Sizes:
 
     part: images of the interleaved passes; what extracting costs once (maps, manifest) weighs images / part times too
     much in them. images: of the store that spectra and fits read, all splits together. components: of a head in
-    `residual-heads`, on average: a real DeiT-tiny has 29 at the default share of variance, a random tower three or four.
+    `residual-heads`, on average: a real DeiT-tiny has 29 at the default share of variance, a random tower 3 or 4.
     """
 
     images: int = 2000
