@@ -79,7 +79,8 @@ def embedding_vector(tower: Tower) -> Float[Tensor, " width"]:
             tower.forward(tower.probe(2))
     finally:
         handle.remove()
-    first, second = seen[0]
+    first: Tensor = seen[0][0]
+    second: Tensor = seen[0][1]
     if not torch.equal(first, second):
         raise BadInputError(
             "the pooled token's embedding differs between images; expected a class token, which does not"
