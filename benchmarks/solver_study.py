@@ -88,6 +88,7 @@ WAYS = (
 def run(subject: Subject, way: Way, shots: int | None, seed: int) -> dict[str, Any]:
     """One cell of the study; where it cannot be run, the reason."""
     cell = {"subject": subject.name, "way": way.name, "shots": shots, "seed": seed}
+    began = time.process_time()
     try:
         if way.method == "probe":
             train, val = (read_split(subject.store, name, shots, seed) for name in ("train", "val"))
@@ -95,7 +96,8 @@ def run(subject: Subject, way: Way, shots: int | None, seed: int) -> dict[str, A
             pairs = ((part.coordinates.output, part.labels) for part in (train, val, test))
             probe = linear_probe(*pairs)
             found = {"adapted": probe.accuracy, "val": probe.val_accuracy, "zero_shot": None}
-            return {**cell, **found, "seconds": probe.seconds, "parameters": probe.parameters}
+            cost = {"seconds": probe.seconds, "cpu_seconds": time.process_time() - began}
+            return {**cell, **found, **cost, "parameters": probe.parameters}
         result = fit(subject.store, way.method, subject.spectra, shots=shots, seed=seed, **way.options)
     except BadInputError as error:
         return {**cell, "refused": str(error)}
@@ -104,6 +106,7 @@ def run(subject: Subject, way: Way, shots: int | None, seed: int) -> dict[str, A
         **cell,
         **result.accuracy,
         "seconds": result.seconds,
+        "cpu_seconds": time.process_time() - began,
         "parameters": result.parameters,
         "epochs": result.epochs,
         "learning_rate": result.learning_rate,

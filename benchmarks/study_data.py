@@ -35,8 +35,7 @@ def open_subjects(
     """A store for every data source under scratch, extracted where it is missing, and the spectra to go with it.
 
     sizes: at most so many train, val and test images, drawn with seed 0. Spectra come from the reference's training
-    split; without a reference each source's own training
-    images serve.
+    split; without a reference each source's own training images serve.
     """
     model, spectra, subjects = None, None, []
     label = Path(model_name).name

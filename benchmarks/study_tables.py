@@ -29,7 +29,7 @@ def _table(records: list[dict[str, Any]]) -> str:
             refused[record["way"]] = record["refused"]
         else:
             rows[record["way"]][record["subject"]].append(record)
-    heads = ["way", *subjects, "mean test", "mean val", "seconds", "runs"]
+    heads = ["way", *subjects, "mean test", "mean val", "CPU seconds", "runs"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     zero_shot = {s: _mean(rows.get("residual, L-BFGS", {}).get(s, []), "zero_shot") for s in subjects}
     if all(value is not None for value in zero_shot.values()) and subjects:
@@ -37,7 +37,7 @@ def _table(records: list[dict[str, Any]]) -> str:
     for way, cells in rows.items():
         test = [_mean(cells.get(subject, []), "adapted") for subject in subjects]
         val = _over([_mean(cells.get(subject, []), "val") for subject in subjects])
-        seconds = _over([_mean(cells.get(subject, []), "seconds") for subject in subjects])
+        seconds = _over([_mean(cells.get(subject, []), "cpu_seconds") for subject in subjects])
         lines.append(_row(way, test, val, seconds, str(sum(len(cell) for cell in cells.values()))))
     lines += [f"\nRefused: {way}: {reason}" for way, reason in list(refused.items())[:1]]
     return "\n".join(lines)
@@ -49,7 +49,9 @@ def _row(name: str, test: list[float | None], val: float | None, seconds: float 
 
 
 def _mean(records: list[dict[str, Any]], key: str) -> float | None:
-    return sum(record[key] for record in records) / len(records) if records else None
+    """The mean over the runs that know it."""
+    known = [record[key] for record in records if record.get(key) is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _over(values: list[float | None]) -> float | None:

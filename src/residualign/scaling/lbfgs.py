@@ -72,6 +72,10 @@ class LBFGS:
         self, train: Objective, val: Objective, start: Parameters, candidate: Candidate, moment: Tensor, began: float
     ) -> Solution:
         scales = _scales(start, candidate.whitening, moment)
+        whole = start
+        if _frozen_at_zero("class_residual", start, candidate):
+            # so that the run is bit for bit the one of a method without class residuals
+            start = {name: value for name, value in start.items() if name != "class_residual"}
         finite = {name: strength for name, strength in candidate.pull.items() if math.isfinite(strength)}
         train = replace(train, pull=finite, scales=scales)
         free = [name for name in start if math.isfinite(candidate.pull.get(name, 0.0))]
@@ -109,7 +113,13 @@ class LBFGS:
         options = {"maxiter": self.max_iterations, "maxcor": 10, "ftol": 1e-9, "gtol": 1e-6}
         zero = np.zeros(steps.size)
         minimize(value, zero, jac=True, method="L-BFGS-B", callback=validate, options=options)
-        return Solution(best.parameters, best.score, evaluations, None, candidate.describe(), tuple(history))
+        return Solution(
+            {**whole, **best.parameters}, best.score, evaluations, None, candidate.describe(), tuple(history)
+        )
+
+
+def _frozen_at_zero(group: str, start: Parameters, candidate: Candidate) -> bool:
+    return group in start and math.isinf(candidate.pull.get(group, 0.0)) and not bool(start[group].any())
 
 
 def _choose(solutions: Sequence[Solution], baseline: Sequence[bool]) -> Solution:

@@ -20,6 +20,8 @@ __all__ = ["ScheduleFree", "find_learning_rate"]
 LEARNING_RATES = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 2))
 """The log grid of the learning-rate finder: two a decade, 1e-4 to 3.2."""
 
+_FINDER_STEPS = 60
+
 
 @dataclass(frozen=True)
 class ScheduleFree:
@@ -46,7 +48,9 @@ class ScheduleFree:
         history: list[Record] = []
         rate = self.learning_rate
         if rate is None:
-            rate, history = find_learning_rate(train, val, start, seed, self.batch_size)
+            # a rate that needs longer than the patience to pay would be stopped before it did
+            steps = min(_FINDER_STEPS, self.patience * math.ceil(len(train) / self.batch_size))
+            rate, history = find_learning_rate(train, val, start, seed, self.batch_size, steps)
         parameters, optimizer = _optimizer(start, rate)
         best = Best(val.score(parameters), {name: value.detach().clone() for name, value in parameters.items()})
         generator = torch.Generator().manual_seed(seed)
@@ -79,7 +83,7 @@ def find_learning_rate(
     start: Parameters,
     seed: int = 0,
     batch_size: int = 64,
-    steps: int = 60,
+    steps: int = _FINDER_STEPS,
     grid: Sequence[float] = LEARNING_RATES,
 ) -> tuple[float, list[Record]]:
     """The learning rate of least validation cross-entropy after a short run, and the curve as history records.
