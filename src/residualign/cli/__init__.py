@@ -65,7 +65,7 @@ def _never_fail_to_print() -> None:
 
 @contextmanager
 def _warnings_as_sentences() -> Iterator[None]:
-    """Warnings of this package as one line on stderr, without file and line number; others as Python has them."""
+    """Warnings meant for users as one line on stderr, without file and line number; others as Python has them."""
     usual = warnings.showwarning
 
     def show(
@@ -82,6 +82,6 @@ def _warnings_as_sentences() -> Iterator[None]:
             usual(message, category, filename, lineno, file, line)
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("default", category=UserWarning, module=r"residualign\.")
+        warnings.filterwarnings("default", category=UserWarning)
         warnings.showwarning = show
         yield

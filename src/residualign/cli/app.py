@@ -45,12 +45,13 @@ for _command in (demo, extract, adapt, classify, evaluate, decompose):
     app.command()(_command)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from residualign import __version__
 
         typer.echo(f"residualign {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -25,7 +25,7 @@ def classify(
     """Label images with an adapter.
 
     Beside label and probability stand the heads that decided, each with its share of the margin between the first two
-    classes (a share below zero spoke for the second), and the share of all heads and all MLPs.
+    classes; a share below zero spoke for the second. The column `heads` is the share of all heads together.
     """
     from residualign.workflow.classify import run_classify
     from residualign.workflow.subject import Machine
@@ -53,8 +53,7 @@ def classify(
             ("label", False),
             ("", True),
             ("heads", True),
-            ("MLPs", True),
-            ("decided by", False),
+            ("heads that decided", False),
         )
         rows = [
             (
@@ -62,7 +61,6 @@ def classify(
                 verdict.label,
                 percent(verdict.probability),
                 whole_percent(verdict.kinds["heads"]),
-                whole_percent(verdict.kinds["mlps"]),
                 decided(verdict.decided_by),
             )
             for verdict in outcome.verdicts

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -45,7 +45,7 @@ class Out:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.stdout = _console(sys.stdout)
+        self.stdout = _console(stderr=False)
         self.stderr = error_console()
         self._bar: Bar | None = None
 
@@ -105,7 +105,7 @@ class Out:
 
 def error_console() -> Console:
     """The console of stderr."""
-    return _console(sys.stderr)
+    return _console(stderr=True)
 
 
 def as_json(payload: Mapping[str, Any]) -> str:
@@ -123,7 +123,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _console(stream: IO[str]) -> Console:
+def _console(stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
     # a pipe has no width, and nothing that goes into one may be cut
     width = None if stream.isatty() else _PIPE_WIDTH
     return Console(file=stream, theme=_THEME, highlight=False, emoji=False, markup=False, width=width)

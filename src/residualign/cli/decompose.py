@@ -71,7 +71,7 @@ def _show(printer: Out, model: str, units: list[dict[str, object]], n_images: in
 
     ranked = sorted(units, key=share, reverse=True)
     shown = ranked if len(ranked) <= _SHOWN else ranked[:_SHOWN]
-    rows = [(str(unit["label"]), share(unit), (percent(share(unit)), f"{unit['norm']:.3g}")) for unit in shown]
+    rows = [(str(unit["label"]), share(unit), (percent(share(unit)), f"{unit['norm']:.2f}")) for unit in shown]
     printer.show(
         facts(
             ("model", model),

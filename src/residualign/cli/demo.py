@@ -11,7 +11,6 @@ from rich.text import Text
 from residualign.cli import options as o
 from residualign.cli.classify import decided
 from residualign.cli.console import Out
-from residualign.cli.pictures import draw
 from residualign.cli.views import facts, heading, method_line, paragraph, percent, seconds, share_bars
 
 if TYPE_CHECKING:
@@ -141,6 +140,8 @@ def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
 
 
 def _show_example(story: Out, example: Example) -> None:
+    from residualign.cli.pictures import draw
+
     verdict = example.verdict
     right = example.truth == verdict.label
     texts = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.constrain import Constrain
 from rich.padding import Padding
 from rich.table import Table
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
-_BAR_WIDTH, _HALF_BAR, _READABLE = 24, 14, 84
+_BAR_WIDTH, _HALF_BAR, _READABLE, _WIDEST = 24, 14, 84, 44
 
 MethodRow = tuple[str, float | None, int | None, float | None]
 """Name, accuracy in [0, 1], learned parameters, seconds; None where there is none."""
@@ -130,8 +131,12 @@ def share_bars(rows: Sequence[tuple[str, float, float]], console: Console, title
 def plain_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str | Text]]) -> RenderableType:
     """A table without lines; what is too long for the terminal is cut. columns: (title, whether it holds numbers)."""
     table = _table()
-    for title, numeric in columns:
-        table.add_column(title, justify="right" if numeric else "left", no_wrap=True, overflow="ellipsis")
+    for i, (title, numeric) in enumerate(columns):
+        # only the first column gives way, and no other takes more than half a terminal
+        longest = max(cell_len(str(cell)) for cell in (title, *(row[i] for row in rows)))
+        width = min(longest, _WIDEST) if i else None
+        justify: JustifyMethod = "right" if numeric else "left"
+        table.add_column(title, justify=justify, no_wrap=True, overflow="ellipsis", min_width=width, max_width=width)
     for row in rows:
         table.add_row(*row)
     return Padding(table, (0, 0, 0, 2), expand=False)

@@ -100,8 +100,6 @@ def _of_data(
     data = load_data(name, classes=classes)
     if data.strays and not skip_bad:
         raise BadInputError(f"{data.strays[0]!r} lies among the images and is none; remove it or add --skip-bad")
-    if not data.split_rule.startswith("own"):
-        watch.note(f"evaluating on the test part of {name} ({data.split_rule})")
     skipped = list(data.strays)
     split, model = data.test, adapter.model
 

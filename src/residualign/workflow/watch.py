@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 __all__ = ["Progress", "Silent", "Watcher"]
 
@@ -12,6 +12,7 @@ Progress = Callable[[int, int], None]
 """Called with (done, total) as work goes on."""
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Notes, warnings and progress, for people."""
 
