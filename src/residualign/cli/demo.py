@@ -100,14 +100,18 @@ def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
 
     adapted = outcome.adapted
     residual = next((result for result in adapted.results if result.method == "residual"), adapted.chosen)
-    heads = head_shares(residual)
+    heads, spectra = head_shares(residual), adapted.spectra.spectra
     shown = heads if len(heads) <= 2 * _N_HEADS else [*heads[:_N_HEADS], *heads[-_N_HEADS:]]
     story.show(
         heading("Which heads became louder, and which quieter"),
         "",
         share_bars([(head.label, head.before, head.after) for head in shown], story.stdout, "head"),
         "",
-        paragraph(f"Shares of the variance of all {len(heads)} heads. L0.H1 is head 1 of layer 0.", style="quiet"),
+        paragraph(
+            f"Shares of the variance of all {len(heads)} heads over the {spectra.n_samples:,} images that the principal "
+            f"components come from ({spectra.source}). L0.H1 is head 1 of layer 0.",
+            style="quiet",
+        ),
         "",
         heading("Some test images"),
         "",
