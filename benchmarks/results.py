@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ def measure(subject: Subject, kind: str | None) -> list[dict[str, Any]]:
         with warnings.catch_warnings():
             # that text vectors coincide is what some of these tables are there to show
             warnings.simplefilter("ignore")
+            began = time.perf_counter()
             adapter = ra.fit(subject.store, method, subject.spectra, classifier=kind)
         rows.append(
             {
@@ -38,7 +40,7 @@ def measure(subject: Subject, kind: str | None) -> list[dict[str, Any]]:
                 "classifier": adapter.classifier.kind,
                 "method": method,
                 "parameters": adapter.parameters,
-                "seconds": adapter.seconds,
+                "seconds": time.perf_counter() - began,
                 **adapter.accuracy,
             }
         )
