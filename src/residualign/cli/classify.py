@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -52,23 +53,30 @@ def classify(
             ("image", False),
             ("label", False),
             ("", True),
-            ("heads", True),
-            ("heads that decided", False),
+            ("all heads", True),
+            ("heads that decided, %", False),
         )
+        names = _short_names([verdict.image for verdict in outcome.verdicts]) if out.stdout.is_terminal else None
         rows = [
             (
-                verdict.image,
+                verdict.image if names is None else names[i],
                 verdict.label,
                 percent(verdict.probability),
                 whole_percent(verdict.kinds["heads"]),
-                decided(verdict.decided_by),
+                decided(verdict.decided_by, sign=""),
             )
-            for verdict in outcome.verdicts
+            for i, verdict in enumerate(outcome.verdicts)
         ]
         out.show(plain_table(columns, rows))
 
 
-def decided(by: Sequence[Decision]) -> str:
+def decided(by: Sequence[Decision], sign: str = " %") -> str:
     """The heads that decided, with their shares: `L5.H2 +41 %, L3.H0 -9 %`."""
-    shares = ((one.head, "" if one.share is None else f" {100 * one.share:+.0f} %") for one in by)
+    shares = ((one.head, "" if one.share is None else f" {100 * one.share:+.0f}{sign}") for one in by)
     return ", ".join(head + share for head, share in shares)
+
+
+def _short_names(paths: Sequence[str]) -> list[str]:
+    """Paths without the folder that all of them share; its end tells them apart, and a terminal is narrow."""
+    common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    return [min(path, os.path.relpath(path, common), key=len) for path in paths]

@@ -108,8 +108,8 @@ def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
         share_bars([(head.label, head.before, head.after) for head in shown], story.stdout, "head"),
         "",
         paragraph(
-            f"Shares of the variance of all {len(heads)} heads over the {spectra.n_samples:,} images that the principal "
-            f"components come from ({spectra.source}). L0.H1 is head 1 of layer 0.",
+            f"Shares of the variance of all {len(heads)} heads over the {spectra.n_samples:,} images that the "
+            f"principal components come from ({spectra.source}). L0.H1 is head 1 of layer 0.",
             style="quiet",
         ),
         "",
@@ -124,10 +124,7 @@ def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
         "",
         facts(
             ("folder", f"{folder}, {_size(adapted.request.out)} without the store of the pass"),
-            (
-                "method",
-                f"{adapted.chosen.method}, the best on the {adapted.chosen.settings['n_val']} validation images",
-            ),
+            ("method", f"{adapted.chosen.method}; the adapter of every method lies in {folder}/methods"),
         ),
         "",
         heading("Your own images"),

@@ -31,7 +31,11 @@ RESULT_NAME = "result.json"
 
 @dataclass(frozen=True)
 class AdaptRequest:
-    """Everything `adapt` is told. source and data: a model and data, or a store and None."""
+    """Everything `adapt` is told.
+
+    source and data: a model and data, or a store and None. ship: of several methods the one whose adapter lies in `out`
+    itself; None takes the best on validation images.
+    """
 
     source: str
     data: str | None
@@ -51,6 +55,7 @@ class AdaptRequest:
     machine: Machine = field(default_factory=Machine)
     command: tuple[str, ...] = ()
     verb: str = "adapt"
+    ship: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """What decides the result; a run goes on only where all of it agrees. Speed and tolerance may change."""
@@ -147,7 +152,8 @@ def _run(
             results.append(result)
             watch.done(result, result.seconds)
             progress(i + 1, len(methods))
-    chosen = max(results, key=lambda result: (result.accuracy["val"] or 0.0, -result.parameters))
+    shipped = [result for result in results if result.method == request.ship]
+    chosen = max(shipped or results, key=lambda result: (result.accuracy["val"] or 0.0, -result.parameters))
     if len(methods) > 1:
         for name in ADAPTER_FILES:
             folder.write(name, (folder.method_path(chosen.method) / name).read_bytes())

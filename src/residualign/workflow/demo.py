@@ -56,6 +56,7 @@ def demo_request(
         overwrite=overwrite,
         command=command,
         verb="demo",
+        ship="residual",
     )
     try:
         check_run_folder(out, request.identity(), overwrite=overwrite)
