@@ -245,9 +245,17 @@ def test_a_model_without_preprocessing(run: Run, clip: Path, images: Path, tmp_p
     assert "no readable image preprocessing" in ran.sentence
 
 
-def test_a_hub_id_without_network(images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param({"HF_HUB_OFFLINE": "1"}, id="offline by choice"),
+        # the hub's client tries again for half a minute
+        pytest.param({"HTTPS_PROXY": "http://127.0.0.1:9"}, id="nobody answers", marks=pytest.mark.slow),
+    ],
+)
+def test_a_hub_id_without_network(images: Path, tmp_path: Path, network: dict[str, str]) -> None:
     arguments = ["adapt", "someone/some-clip", str(images), "--out", str(tmp_path / "out")]
-    ran = _subprocess(arguments, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
+    ran = _subprocess(arguments, HF_HOME=str(tmp_path / "hub"), **network)
     assert ran.code == 2
     assert ran.err.count("\n") == 1
     assert "someone/some-clip" in ran.sentence

@@ -22,7 +22,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; see `residualign.cli.exits`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    _share_the_processor()
+    _settle_the_environment()
     _never_fail_to_print()
     try:
         with _warnings_as_sentences():
@@ -46,13 +46,14 @@ def _say(prefix: str, sentence: str) -> None:
     error_console().print(Text.assemble((prefix, "bad"), sentence), soft_wrap=True)
 
 
-def _share_the_processor() -> None:
-    """Threads that wait sleep instead of spinning, unless the user's environment says otherwise.
+def _settle_the_environment() -> None:
+    """What libraries read when they load, which is after this; the user's own environment wins.
 
-    Many steps here are short. Where other programs are busy, spinning threads wait for one another: a pass of nine
-    seconds took a minute and a half. Read when the libraries load, which is after this.
+    Threads that wait sleep instead of spinning: many steps here are short, and where other programs are busy, spinning
+    threads wait for one another (a pass of nine seconds took a minute and a half). The hub's client keeps its retries
+    to itself: without a network one sentence is enough.
     """
-    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("OPENBLAS_NUM_THREADS", "1")):
+    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("OPENBLAS_NUM_THREADS", "1"), ("HF_HUB_VERBOSITY", "error")):
         os.environ.setdefault(name, value)
 
 
