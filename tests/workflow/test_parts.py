@@ -41,6 +41,12 @@ def test_equal_pictures_are_stored_once_and_equal_calls_give_equal_bytes() -> No
     assert abs(picture.size[0] / picture.size[1] - 113 / 151) < 0.02
 
 
+def test_a_picture_that_is_there_already_takes_no_room() -> None:
+    one = len(make_thumbnails([("0", noise(0))]).content)
+    made = make_thumbnails([(str(i), noise(0)) for i in range(7)], max_bytes=one + 10)
+    assert len(made.names) == 7
+
+
 def test_small_images_keep_their_size() -> None:
     made = make_thumbnails([("a", noise(1, 7, 5))])
     with zipfile.ZipFile(io.BytesIO(made.content)) as file:

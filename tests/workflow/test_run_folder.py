@@ -94,7 +94,9 @@ def test_a_folder_that_another_run_holds(tmp_path: Path) -> None:
         assert listing(out) == {".lock"}
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"format": "other"}', "[1]"])
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"format": "other", "version": 1, "state": "finished", "request": {}}', "[1]"]
+)
 def test_a_mark_that_is_not_ours(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     for overwrite in (False, True):
