@@ -18,6 +18,7 @@ from residualign.scaling.attribution import Attribution, attribute
 from residualign.workflow.images import expand_images
 from residualign.workflow.subject import Machine
 from residualign.workflow.watch import Watcher
+from residualign.workflow.words import left_out_sentence
 
 __all__ = ["ClassifyOutcome", "Decision", "Verdict", "classify_images", "run_classify"]
 
@@ -92,7 +93,7 @@ def run_classify(
     if not verdicts:
         raise BadInputError(f"none of the {len(files)} images could be read, {skipped[0]!r} first")
     if skipped:
-        watch.warn(f"{len(skipped)} images could not be read and were left out, {skipped[0]!r} first")
+        watch.warn(left_out_sentence(skipped))
     return ClassifyOutcome(adapter, tuple(verdicts), tuple(skipped))
 
 

@@ -26,6 +26,7 @@ from residualign.workflow.images import FileSource, expand_images
 from residualign.workflow.subject import Machine, open_store
 from residualign.workflow.unit_statistics import UnitStatistics, unit_statistics
 from residualign.workflow.watch import Watcher
+from residualign.workflow.words import left_out_sentence
 
 __all__ = ["DecomposeOutcome", "run_decompose"]
 
@@ -83,7 +84,7 @@ def run_decompose(
 
     statistics = unit_statistics(kept(), found.maps)
     if found.skipped:
-        watch.warn(f"{len(found.skipped)} images could not be read and were left out, {found.skipped[0]!r} first")
+        watch.warn(left_out_sentence(found.skipped))
     if out is not None:
         _write(Path(out), found, collected)
     return DecomposeOutcome(found.model, found.data, statistics, tuple(found.skipped))

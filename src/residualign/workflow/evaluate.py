@@ -19,6 +19,7 @@ from residualign.scaling.adapter import Adapter, load_adapter, refuse_other_mode
 from residualign.store import Store
 from residualign.workflow.subject import Machine
 from residualign.workflow.watch import Watcher
+from residualign.workflow.words import left_out_sentence
 
 __all__ = ["EvaluateOutcome", "run_evaluate"]
 
@@ -74,7 +75,7 @@ def run_evaluate(
         raise BadInputError(f"the data {data!r} has no test images to evaluate on")
     comparison = compare(torch.cat(before), torch.cat(after), torch.cat(labels), adapter.class_names)
     if test.skipped:
-        watch.warn(f"{len(test.skipped)} images could not be read and were left out, {test.skipped[0]!r} first")
+        watch.warn(left_out_sentence(test.skipped))
     return EvaluateOutcome(adapter, data, test.split_rule, comparison, tuple(test.skipped))
 
 

@@ -15,7 +15,7 @@ from residualign.extraction import extract
 from residualign.load import load_model
 from residualign.store import Store, remove_store
 from residualign.workflow.watch import Watcher
-from residualign.workflow.words import unknown_words_sentence
+from residualign.workflow.words import left_out_sentence, unknown_words_sentence
 
 if TYPE_CHECKING:
     from residualign.models.vision_model import VisionModel
@@ -134,7 +134,7 @@ def make_store(
             progress=progress,
         )
     if store.skipped:
-        watch.warn(f"{len(store.skipped)} images could not be read and were left out, {store.skipped[0]!r} first")
+        watch.warn(left_out_sentence(store.skipped))
     return store, time.perf_counter() - began
 
 

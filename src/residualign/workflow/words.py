@@ -1,4 +1,4 @@
-"""Whether a model's text tower knows the words it is asked to classify by."""
+"""Sentences about images and words that several commands say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from residualign.models.vision_model import VisionModel
 
-__all__ = ["unknown_words_sentence"]
+__all__ = ["left_out_sentence", "unknown_words_sentence"]
 
 
 def unknown_words_sentence(model: VisionModel, class_names: Sequence[str]) -> str | None:
@@ -21,3 +21,14 @@ def unknown_words_sentence(model: VisionModel, class_names: Sequence[str]) -> st
         f"the text tower of {model.name!r} does not know {len(unknown)} of {len(class_names)} class names ({shown}); "
         "consider --classifier means"
     )
+
+
+def left_out_sentence(keys: Sequence[str]) -> str:
+    """What to say of images that were skipped because they cannot be read.
+
+    >>> left_out_sentence(["cat/1.png"])
+    "1 image could not be read and was left out: 'cat/1.png'"
+    """
+    if len(keys) == 1:
+        return f"1 image could not be read and was left out: {keys[0]!r}"
+    return f"{len(keys)} images could not be read and were left out, {keys[0]!r} first"
