@@ -33,7 +33,7 @@ def measure(subject: Subject, kind: str | None) -> list[dict[str, Any]]:
             # that text vectors coincide is what some of these tables are there to show
             warnings.simplefilter("ignore")
             began = time.perf_counter()
-            adapter = ra.fit(subject.store, method, subject.spectra, classifier=kind)
+            adapter = ra.fit(subject.store, method=method, spectra=subject.spectra, classifier=kind)
         rows.append(
             {
                 "data": subject.name,

@@ -18,15 +18,13 @@ from residualign.scaling.fit import fit
 from residualign.scaling.methods import METHODS, get_method
 from residualign.store import Store
 from residualign.workflow.results import MethodResult, method_result
-from residualign.workflow.run_folder import ADAPTER_FILES, RunFolder, check_run_folder, open_run_folder
+from residualign.workflow.run_folder import ADAPTER_FILES, RESULT_NAME, RunFolder, check_run_folder, open_run_folder
 from residualign.workflow.spectra import ChosenSpectra, choose_spectra
 from residualign.workflow.subject import Machine, Subject, load_subject, make_store
 from residualign.workflow.summary import outcome_json, write_summary
 from residualign.workflow.watch import Silent, Watcher
 
 __all__ = ["AdaptOutcome", "AdaptRequest", "run_adapt", "wanted_methods"]
-
-RESULT_NAME = "result.json"
 
 
 @dataclass(frozen=True)
