@@ -175,6 +175,7 @@ def test_reading_an_adapter_loads_no_model_library(model, tmp_path):
     code = (
         "import sys, residualign as ra\n"
         f"adapter = ra.load_adapter({str(tmp_path)!r})\n"
-        "assert adapter.lambdas and 'transformers' not in sys.modules, 'a model library was loaded'"
+        "print(len(adapter.lambdas) > 0, 'transformers' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False"]
