@@ -14,7 +14,6 @@ import json
 import sys
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ import residualign as ra
 from benchmarks.study_data import Subject, open_subjects
 from residualign.probe import linear_probe
 from residualign.scaling.methods import METHODS
-from residualign.workflow.spectra import shipped_spectra
 
 
 def measure(subject: Subject, kind: str | None) -> list[dict[str, Any]]:
@@ -90,7 +88,6 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
-    shipped = None if args.reference else shipped_spectra(args.model)
     rows: list[dict[str, Any]] = []
     for subject in open_subjects(
         args.model,
@@ -100,8 +97,7 @@ def main() -> None:
         args.scratch,
         lambda text: print(text, file=sys.stderr),
     ):
-        chosen = subject if shipped is None else replace(subject, spectra=ra.Spectra.load(shipped))
-        rows += measure(chosen, args.classifier)
+        rows += measure(subject, args.classifier)
         args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(markdown(rows))
 

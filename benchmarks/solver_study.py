@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from residualign.errors import BadInputError
 from residualign.probe import linear_probe
 from residualign.scaling.fit import fit
 from residualign.scaling.lbfgs import LBFGS, Candidate
+from residualign.scaling.methods import get_method
 from residualign.scaling.schedule_free import ScheduleFree
+from residualign.scaling.solvers import default_solver
 from residualign.scaling.splits import read_split
 
 
@@ -43,6 +45,7 @@ class Way:
 PLAIN = LBFGS([Candidate()])
 PULLED = LBFGS([Candidate({"lambdas": pull}) for pull in (0.0, 0.1, 1.0, 10.0)])
 WHITENED = LBFGS([Candidate(whitening=0.5)])
+NO_RACE = replace(default_solver(get_method("residual")), race=None)
 
 WAYS = (
     Way("probe", "probe"),
@@ -68,6 +71,7 @@ WAYS = (
     Way("residual, L-BFGS, no pull, no whitening", "residual", {"solver": PLAIN}),
     Way("residual, L-BFGS, pulls, no whitening", "residual", {"solver": PULLED}),
     Way("residual, L-BFGS, no pull, whitening 0.5", "residual", {"solver": WHITENED}),
+    Way("residual, L-BFGS, no race", "residual", {"solver": NO_RACE}),
     Way("residual, L-BFGS, randn", "residual", {"solver": "lbfgs", "start": "randn"}, seeded=True),
     Way("residual, Schedule-Free 0.8", "residual", {"solver": ScheduleFree(0.8)}, seeded=True),
     Way("residual, Schedule-Free, randn", "residual", {"solver": "schedule-free", "start": "randn"}, seeded=True),
@@ -132,7 +136,8 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a model name or directory")
     parser.add_argument("--data", action="append", required=True, help="a data set; may be repeated")
     parser.add_argument(
-        "--reference", help="data whose training split gives the components (default: each data set's own)"
+        "--reference",
+        help="data whose training split gives the components (default: the model's own file, else each data set's own)",
     )
     parser.add_argument("--scratch", type=Path, required=True, help="where stores and results are kept")
     parser.add_argument("--sizes", default="2000,500,2000", help="at most so many train, val and test images")

@@ -11,6 +11,7 @@ import torch
 import residualign as ra
 from residualign.data import Split
 from residualign.extraction import reference_spectra
+from residualign.workflow.spectra import shipped_spectra
 
 __all__ = ["Subject", "open_subjects"]
 
@@ -35,9 +36,10 @@ def open_subjects(
     """A store for every data source under scratch, extracted where it is missing, and the spectra to go with it.
 
     sizes: at most so many train, val and test images, drawn with seed 0. Spectra come from the reference's training
-    split; without a reference each source's own training images serve.
+    split; without a reference from the model's own file, and without that from each source's own training images.
     """
-    model, spectra, subjects = None, None, []
+    shipped = None if reference is not None else shipped_spectra(model_name)
+    model, spectra, subjects = None, None if shipped is None else ra.Spectra.load(shipped), []
     label = Path(model_name).name
     for source in sources:
         path = scratch / f"{label}-{Path(source).name}-{'-'.join(map(str, sizes))}"

@@ -176,6 +176,64 @@ def test_lbfgs_stops_when_validation_does_not_improve():
     assert solution.score.accuracy == 0.3
 
 
+TWO = [Candidate(), Candidate(whitening=0.5)]
+
+
+def race(val, first, second, race, start_score=0.0):
+    """Both candidates' outer iterations, where validation tells these (accuracy, loss) of the first and the second."""
+    told = iter([(start_score, 9.0), *first, (start_score, 9.0), *second])
+
+    class Scripted(Objective):
+        def score(self, parameters):
+            accuracy, loss = next(told)
+            return Score(accuracy, -loss)
+
+    train, _, start = objectives()
+    scripted = Scripted(val.features, val.labels, val.class_vectors, 1.0)
+    solution = LBFGS(TWO, max_iterations=6, race=race).solve(train, scripted, start)
+    iterations = [sum(one["whitening"] == two.whitening for one in solution.history) for two in TWO]
+    return iterations, solution
+
+
+RISING = [(0.1 * i, 2.0 - 0.1 * i) for i in range(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("second", "every", "iterations"),
+    [
+        ([(accuracy - 0.05, loss + 0.05) for accuracy, loss in RISING], 2, 2),
+        ([(accuracy - 0.05, loss + 0.05) for accuracy, loss in RISING], 3, 3),
+        ([(accuracy - 0.05, loss + 0.05) for accuracy, loss in RISING], None, 6),
+        ([(accuracy - 0.05, loss - 0.05) for accuracy, loss in RISING], 2, 6),
+        ([(accuracy + 0.05, loss + 0.05) for accuracy, loss in RISING], 2, 6),
+        (RISING, 2, 6),
+        ([*RISING[:3], (0.0, 9.0), (0.0, 9.0), (0.0, 9.0)], 2, 4),
+        ([RISING[0], (0.15, 1.85), *RISING[2:]], 2, 2),
+    ],
+    ids=["behind", "behind at three", "no race", "lower loss", "more accurate", "level", "falls behind", "leader dips"],
+)
+def test_a_run_that_is_behind_in_both_is_given_up(second, every, iterations):
+    _, val, _ = objectives()
+    leader = [RISING[1], (0.0, 9.0), *RISING[2:]] if second[1] == (0.15, 1.85) else RISING
+    counts, solution = race(val, leader, second, every)
+    assert counts == [6, iterations]
+    assert solution.epochs >= sum(counts)
+
+
+def test_a_run_is_compared_with_the_last_of_a_leader_that_ended_before():
+    train, val, start = objectives()
+    told = iter([0.0, 0.5, *[0.1] * 3, 0.0, 0.1, 0.5, 0.5, 0.5, 0.6, *[0.1] * 3])
+
+    class Scripted(Objective):
+        def score(self, parameters):
+            return Score(next(told), -1.0)
+
+    scripted = Scripted(val.features, val.labels, val.class_vectors, 1.0)
+    solution = LBFGS(TWO, patience=3, race=2).solve(train, scripted, start)
+    assert solution.score.accuracy == 0.6
+    assert [one["whitening"] for one in solution.history] == [0.0] * 4 + [0.5] * 8
+
+
 def test_lbfgs_finds_the_stationary_point_of_a_pulled_objective():
     train, val, start = objectives()
     pull = {"lambdas": 2.0}

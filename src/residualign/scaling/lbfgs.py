@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
 from residualign.errors import BadInputError
-from residualign.scaling.objective import Objective, Parameters
+from residualign.scaling.objective import Objective, Parameters, Score
 from residualign.scaling.solution import Best, Record, Solution
 
 __all__ = ["LBFGS", "Candidate"]
@@ -48,12 +49,15 @@ class LBFGS:
     Runs once for every candidate, each from the start, and keeps the best by validation: of the baseline candidates
     the most accurate (ties: lower cross-entropy); another one only if it is at least as accurate and has a lower
     cross-entropy, because on few validation images accuracy alone picks richer models by luck. A run ends after
-    `patience` outer iterations without a better validation score, or at convergence.
+    `patience` outer iterations without a better validation score, at convergence, or when it has lost the race: every
+    `race` outer iterations a run is compared with what the best run before it had found by then, and given up where it
+    is worse in accuracy and in cross-entropy. `race=None` runs every candidate to its end.
     """
 
     candidates: Sequence[Candidate] = (Candidate(),)
     max_iterations: int = 150
     patience: int = 15
+    race: int | None = 10
 
     name = "lbfgs"
 
@@ -63,13 +67,23 @@ class LBFGS:
             raise BadInputError("L-BFGS needs at least one candidate to try, got none")
         began = time.perf_counter()
         moment = train.features.second_moment() if "lambdas" in start else torch.zeros(0)
-        solutions = [self._one(train, val, start, candidate, moment, began) for candidate in self.candidates]
+        solutions: list[Solution] = []
+        for candidate in self.candidates:
+            pace = _pace(max(solutions, key=lambda one: one.score)) if solutions else []
+            solutions.append(self._one(train, val, start, candidate, moment, began, pace))
         best = _choose(solutions, [candidate.baseline for candidate in self.candidates])
         history = tuple(record for solution in solutions for record in solution.history)
         return replace(best, history=history, epochs=sum(solution.epochs for solution in solutions))
 
     def _one(
-        self, train: Objective, val: Objective, start: Parameters, candidate: Candidate, moment: Tensor, began: float
+        self,
+        train: Objective,
+        val: Objective,
+        start: Parameters,
+        candidate: Candidate,
+        moment: Tensor,
+        began: float,
+        pace: Sequence[Score],
     ) -> Solution:
         scales = _scales(start, candidate.whitening, moment)
         whole = start
@@ -107,7 +121,7 @@ class LBFGS:
                     "seconds": time.perf_counter() - began,
                 }
             )
-            if best.waited >= self.patience:
+            if best.waited >= self.patience or self._lost(best.score, len(history), pace):
                 raise StopIteration
 
         options = {"maxiter": self.max_iterations, "maxcor": 10, "ftol": 1e-9, "gtol": 1e-6}
@@ -116,6 +130,19 @@ class LBFGS:
         return Solution(
             {**whole, **best.parameters}, best.score, evaluations, None, candidate.describe(), tuple(history)
         )
+
+    def _lost(self, score: Score, iteration: int, pace: Sequence[Score]) -> bool:
+        """Whether a run is far enough behind the best one before it to be given up."""
+        if self.race is None or iteration % self.race or not pace:
+            return False
+        leader = pace[min(iteration, len(pace)) - 1]
+        return score.accuracy < leader.accuracy and score.loss > leader.loss
+
+
+def _pace(solution: Solution) -> list[Score]:
+    """The best validated score of a run by each of its outer iterations."""
+    scores = (Score(record["val_accuracy"], -record["val_loss"]) for record in solution.history)
+    return list(accumulate(scores, max))
 
 
 def _frozen_at_zero(group: str, start: Parameters, candidate: Candidate) -> bool:
