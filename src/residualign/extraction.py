@@ -52,9 +52,9 @@ def extract(
     """
     strays = () if skip_bad else data.strays
     if strays:
+        others = f" (and {len(strays) - 1} more)" if len(strays) > 1 else ""
         raise BadInputError(
-            f"{strays[0]!r} lies among the images of {data.name!r} and is none ({len(strays)} such files); "
-            "remove it or skip bad images"
+            f"{strays[0]!r}{others} lies among the images of {data.name!r} and is none; remove it or skip bad images"
         )
     plan = _plan(model, data, batch_size=batch_size, dtype=dtype, shard_size=shard_size)
     text_vectors = zero_shot_vectors(model.encode_text, data.class_names, data.templates) if model.has_text else None

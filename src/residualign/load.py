@@ -35,10 +35,10 @@ _N_PROBE = 4
 def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "float32") -> VisionModel:
     """Load a frozen encoder that can be taken apart, and check that its units sum to its output.
 
-    name: `"mini"` (ships with the package); a local directory in transformers format, which wins over a hub id of the
-    same name; `"hf:org/name"` or a bare hub id. dtype: float64, float32, float16 or bfloat16. Supported: CLIP (full, or
-    the vision tower alone) and ViT. `BadInputError` for anything else, for NaN in the weights, and for a tower whose
-    units do not add up (above 1e-10 in float64, 1e-4 in float32).
+    name: `"mini"` (ships with the package; a folder of that name is `"./mini"`); a local directory in transformers
+    format, which wins over a hub id of the same name; `"hf:org/name"` or a bare hub id. dtype: float64, float32,
+    float16 or bfloat16. Supported: CLIP (full, or the vision tower alone) and ViT. `BadInputError` for anything else,
+    for NaN in the weights, and for a tower whose units do not add up (above 1e-10 in float64, 1e-4 in float32).
     """
     if dtype not in _DTYPES:
         raise BadInputError(f"dtype is one of {', '.join(_DTYPES)}; got {dtype!r}")
@@ -67,12 +67,13 @@ def check_sum(tower: Tower, name: str) -> float:
 
 def _resolve(name: str) -> str:
     """The local directory or hub id behind a model name."""
+    if name == "mini":
+        # whatever lies in the current directory: the demo and a saved adapter must find the same model everywhere
+        return str(files("residualign") / "models" / "mini")
     if Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
             raise BadInputError(f"model directory {name!r} has no config.json; expected a model in transformers format")
         return name
-    if name == "mini":
-        return str(files("residualign") / "models" / "mini")
     for prefix in ("open_clip:", "timm:"):
         if name.startswith(prefix):
             raise BadInputError(

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests import random_models
 
 import residualign as ra
+from residualign.workflow.spectra import shipped_spectra
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +175,17 @@ def _copy(source: Path, target: Path, leave_out: str = "") -> Path:
         if not (leave_out and file.name.endswith(leave_out)):
             (target / file.name).write_bytes(file.read_bytes())
     return target
+
+
+def test_mini_is_the_embedded_model_whatever_the_current_folder_holds(
+    clip_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = ra.load_model("mini").fingerprint
+    (tmp_path / "mini").symlink_to(clip_dir, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    assert ra.load_model("mini").fingerprint == expected
+    assert ra.load_model("./mini").fingerprint == ra.load_model(clip_dir).fingerprint
+    shipped = shipped_spectra("mini")
+    assert shipped is not None
+    assert ra.Spectra.load(shipped).model_fingerprint == expected
+    assert shipped_spectra("./mini") is None

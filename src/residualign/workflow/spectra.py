@@ -88,9 +88,7 @@ def choose_spectra(
 def shipped_spectra(model_name: str) -> Path | None:
     """The spectra file that lies with a model, if it has one."""
     folder = Path(model_name)
-    if not folder.is_dir():
-        if model_name != "mini":
-            return None
+    if model_name == "mini":
         from importlib.resources import files
 
         folder = Path(str(files("residualign") / "models" / "mini"))
