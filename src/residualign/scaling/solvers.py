@@ -43,14 +43,15 @@ def _candidates(method: Method) -> tuple[Candidate, ...]:
         return tuple(scalings)
     alone = [replace(one, pull={**one.pull, "class_residual": math.inf}) for one in scalings]
     both = [
-        Candidate({"lambdas": pull, "class_residual": CLASS_PULL}, whitening, baseline=False)
-        for whitening, pull in JOINT_CANDIDATES
+        Candidate({"lambdas": pull, "class_residual": class_pull}, whitening, baseline=False)
+        for whitening, pull, class_pull in JOINT_CANDIDATES
     ]
     return (*alone, *both)
 
 
 SCALING_CANDIDATES = ((0.5, 0.0), (0.25, 0.0), (0.25, 0.1), (0.0, 1.0))
 """(whitening, pull of the lambdas); the one that most often wins, and is fastest, sets the pace of the others."""
-JOINT_CANDIDATES = ((0.5, 0.0), (0.25, 0.1))
-CLASS_PULL = 0.01
+JOINT_CANDIDATES = ((0.5, 0.0, 0.0), (0.5, 0.0, 0.01), (0.25, 0.1, 0.01))
+"""(whitening, pull of the lambdas, pull of the class residuals). Without a pull class vectors go far: that is what class
+means need that are far from good, and what few shots must not do."""
 MAP_PULLS = (0.0, 1e-3, 1e-2, 1e-1)
