@@ -52,6 +52,6 @@ def _candidates(method: Method) -> tuple[Candidate, ...]:
 SCALING_CANDIDATES = ((0.5, 0.0), (0.25, 0.0), (0.25, 0.1), (0.0, 1.0))
 """(whitening, pull of the lambdas); the one that most often wins, and is fastest, sets the pace of the others."""
 JOINT_CANDIDATES = ((0.5, 0.0, 0.0), (0.5, 0.0, 0.01), (0.25, 0.1, 0.01))
-"""(whitening, pull of the lambdas, pull of the class residuals). Without a pull class vectors go far: that is what class
-means need that are far from good, and what few shots must not do."""
+"""(whitening, pull of the lambdas, pull of the class residuals). Without a pull class vectors go far: what class means
+need that are far from good, and what few shots must not do."""
 MAP_PULLS = (0.0, 1e-3, 1e-2, 1e-1)
