@@ -50,8 +50,16 @@ NO_RACE = replace(default_solver(get_method("residual")), race=None)
 WAYS = (
     Way("probe", "probe"),
     Way("residual, L-BFGS", "residual", {"solver": "lbfgs"}),
+    Way("residual, L-BFGS, no race", "residual", {"solver": NO_RACE}),
+    Way("residual, L-BFGS, no pull, no whitening", "residual", {"solver": PLAIN}),
+    Way("residual, L-BFGS, pulls, no whitening", "residual", {"solver": PULLED}),
+    Way("residual, L-BFGS, no pull, whitening 0.5", "residual", {"solver": WHITENED}),
+    Way("residual, L-BFGS, randn", "residual", {"solver": "lbfgs", "start": "randn"}, seeded=True),
     Way("residual, L-BFGS, mean dropped", "residual", {"solver": "lbfgs", "mean": "drop"}),
     Way("residual, Schedule-Free", "residual", {"solver": "schedule-free"}, seeded=True),
+    Way("residual, Schedule-Free 0.8", "residual", {"solver": ScheduleFree(0.8)}, seeded=True),
+    Way("residual, Schedule-Free, pull 0.1", "residual", {"solver": ScheduleFree(pull={"lambdas": 0.1})}, seeded=True),
+    Way("residual, Schedule-Free, randn", "residual", {"solver": "schedule-free", "start": "randn"}, seeded=True),
     Way("residual, Schedule-Free, mean dropped", "residual", {"solver": "schedule-free", "mean": "drop"}, seeded=True),
     Way(
         "residual, Schedule-Free 0.8, randn, mean dropped (the paper)",
@@ -60,32 +68,24 @@ WAYS = (
         seeded=True,
     ),
     Way("joint, L-BFGS", "joint", {"solver": "lbfgs"}),
+    Way("joint, L-BFGS, mean dropped", "joint", {"solver": "lbfgs", "mean": "drop"}),
+    Way("joint, Schedule-Free", "joint", {"solver": "schedule-free"}, seeded=True),
     Way("residual-heads, L-BFGS", "residual-heads", {"solver": "lbfgs"}),
     Way("residual-heads, L-BFGS, mean dropped", "residual-heads", {"solver": "lbfgs", "mean": "drop"}),
     Way("residual-heads, Schedule-Free", "residual-heads", {"solver": "schedule-free"}, seeded=True),
-    Way("coarse, L-BFGS", "coarse", {"solver": "lbfgs"}),
-    Way("spectral-output, L-BFGS", "spectral-output", {"solver": "lbfgs"}),
-    Way("spectral-output, Schedule-Free", "spectral-output", {"solver": "schedule-free"}, seeded=True),
-    Way("linear, L-BFGS", "linear", {"solver": "lbfgs"}),
-    Way("linear, Schedule-Free", "linear", {"solver": "schedule-free"}, seeded=True),
-    Way("residual, L-BFGS, no pull, no whitening", "residual", {"solver": PLAIN}),
-    Way("residual, L-BFGS, pulls, no whitening", "residual", {"solver": PULLED}),
-    Way("residual, L-BFGS, no pull, whitening 0.5", "residual", {"solver": WHITENED}),
-    Way("residual, L-BFGS, no race", "residual", {"solver": NO_RACE}),
-    Way("residual, L-BFGS, randn", "residual", {"solver": "lbfgs", "start": "randn"}, seeded=True),
-    Way("residual, Schedule-Free 0.8", "residual", {"solver": ScheduleFree(0.8)}, seeded=True),
-    Way("residual, Schedule-Free, randn", "residual", {"solver": "schedule-free", "start": "randn"}, seeded=True),
-    Way("residual, Schedule-Free, pull 0.1", "residual", {"solver": ScheduleFree(pull={"lambdas": 0.1})}, seeded=True),
-    Way("joint, L-BFGS, mean dropped", "joint", {"solver": "lbfgs", "mean": "drop"}),
-    Way("joint, Schedule-Free", "joint", {"solver": "schedule-free"}, seeded=True),
     Way(
         "residual-heads, Schedule-Free 0.8, randn, mean dropped (the paper)",
         "residual-heads",
         {"solver": ScheduleFree(0.8), "mean": "drop", "start": "randn"},
         seeded=True,
     ),
+    Way("coarse, L-BFGS", "coarse", {"solver": "lbfgs"}),
     Way("coarse, Schedule-Free", "coarse", {"solver": "schedule-free"}, seeded=True),
+    Way("spectral-output, L-BFGS", "spectral-output", {"solver": "lbfgs"}),
     Way("spectral-output, L-BFGS, mean dropped", "spectral-output", {"solver": "lbfgs", "mean": "drop"}),
+    Way("spectral-output, Schedule-Free", "spectral-output", {"solver": "schedule-free"}, seeded=True),
+    Way("linear, L-BFGS", "linear", {"solver": "lbfgs"}),
+    Way("linear, Schedule-Free", "linear", {"solver": "schedule-free"}, seeded=True),
 )
 
 
@@ -169,7 +169,7 @@ def main() -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         _say(f"{_key(record)}: {record.get('refused', record.get('adapted'))}")
-    text = tables(list(done.values()))
+    text = tables(list(done.values()), [way.name for way in WAYS])
     (arguments.scratch / "tables.md").write_text(text, encoding="utf-8")
     print(text)
 

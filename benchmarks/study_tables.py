@@ -8,19 +8,22 @@ from typing import Any
 __all__ = ["tables"]
 
 
-def tables(records: list[dict[str, Any]]) -> str:
-    """One Markdown table a number of shots: test accuracy by subject, then means of validation, test and seconds."""
+def tables(records: list[dict[str, Any]], ways: list[str]) -> str:
+    """One Markdown table a number of shots, its rows in the order of `ways`.
+
+    Test accuracy by subject, then means over subjects of test and validation accuracy and seconds.
+    """
     blocks = []
     for shots in sorted(
         {record["shots"] for record in records}, key=lambda number: (number is not None, -(number or 0))
     ):
         chosen = [record for record in records if record["shots"] == shots]
         title = "All training images" if shots is None else f"{shots} shots"
-        blocks.append(f"### {title}\n\n{_table(chosen)}")
+        blocks.append(f"### {title}\n\n{_table(chosen, ways)}")
     return "\n\n".join(blocks) + "\n"
 
 
-def _table(records: list[dict[str, Any]]) -> str:
+def _table(records: list[dict[str, Any]], ways: list[str]) -> str:
     subjects = list(dict.fromkeys(record["subject"] for record in records))
     rows: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     refused = {}
@@ -34,7 +37,10 @@ def _table(records: list[dict[str, Any]]) -> str:
     zero_shot = {s: _mean(rows.get("residual, L-BFGS", {}).get(s, []), "zero_shot") for s in subjects}
     if all(value is not None for value in zero_shot.values()) and subjects:
         lines.append(_row("(before adapting)", list(zero_shot.values()), None, None, ""))
-    for way, cells in rows.items():
+    for way in ways:
+        cells = rows.get(way)
+        if not cells:
+            continue
         test = [_mean(cells.get(subject, []), "adapted") for subject in subjects]
         val = _over([_mean(cells.get(subject, []), "val") for subject in subjects])
         seconds = _over([_mean(cells.get(subject, []), "cpu_seconds") for subject in subjects])
