@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,19 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
+    BitImageProcessorPil,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
     CLIPVisionConfig,
     CLIPVisionModel,
     CLIPVisionModelWithProjection,
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
     PreTrainedTokenizerFast,
     ViTConfig,
     ViTImageProcessorPil,
@@ -75,6 +83,36 @@ def save_vit(path: Path, seed: int = 0, **changes: Any) -> Path:
     perturb(ViTModel(ViTConfig(**{**_VISION, **changes}), add_pooling_layer=False), seed).save_pretrained(path)
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     ViTImageProcessorPil(size=size, do_convert_rgb=True).save_pretrained(path)
+    return path
+
+
+def save_dinov2(path: Path, seed: int = 0, *, registers: int = 0, **changes: Any) -> Path:
+    """A Dinov2Model, with registers where asked; its positions are those of 39 x 39 pixels and are interpolated."""
+    settings = {**_VISION, "image_size": IMAGE_SIZE + _VISION["patch_size"], **changes}
+    if registers:
+        config = Dinov2WithRegistersConfig(**settings, num_register_tokens=registers)
+        perturb(Dinov2WithRegistersModel(config), seed).save_pretrained(path)
+    else:
+        perturb(Dinov2Model(Dinov2Config(**settings)), seed).save_pretrained(path)
+    BitImageProcessorPil(
+        size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    ).save_pretrained(path)
+    return path
+
+
+def save_dinov3(path: Path, seed: int = 0, **changes: Any) -> Path:
+    """A DINOv3ViTModel; rotary positions want heads of a multiple of four."""
+    settings = {**_VISION, "hidden_size": N_HEADS * 8, "num_register_tokens": 3, "use_gated_mlp": True, **changes}
+    perturb(DINOv3ViTModel(DINOv3ViTConfig(**settings)), seed).save_pretrained(path)
+    preprocessing = {
+        "image_processor_type": "DINOv3ViTImageProcessorFast",
+        "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "resample": 2,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "do_center_crop": None,
+    }
+    (path / "preprocessor_config.json").write_text(json.dumps(preprocessing))
     return path
 
 

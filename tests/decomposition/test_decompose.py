@@ -22,6 +22,11 @@ SAVERS: dict[str, Callable[[Path], Path]] = {
     "clip-vision-unprojected": lambda path: random_models.save_clip_vision(path, projection=False),
     "vit": random_models.save_vit,
     "vit-no-qkv-bias": lambda path: random_models.save_vit(path, qkv_bias=False),
+    "dinov2": random_models.save_dinov2,
+    "dinov2-registers": lambda path: random_models.save_dinov2(path, registers=3),
+    "dinov2-swiglu": lambda path: random_models.save_dinov2(path, use_swiglu_ffn=True),
+    "dinov3": random_models.save_dinov3,
+    "dinov3-plain-mlp": lambda path: random_models.save_dinov3(path, use_gated_mlp=False, num_register_tokens=1),
 }
 
 
@@ -57,6 +62,17 @@ def test_every_unit_equals_the_plain_twin(directory: Path, rule: str) -> None:
         torch.testing.assert_close(c[unit], expected[unit.label], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [(39, 39), (52, 13)])
+def test_one_image_of_another_size_adds_up(directory: Path, size: tuple[int, int]) -> None:
+    if "dino" not in directory.name:
+        pytest.skip("the family does not interpolate its positions")
+    model = ra.load_model(directory, dtype="float64")
+    pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    c = ra.decompose(model, pixels)
+    assert c.values.shape == (1, len(model.units), model.dim)
+    assert (c.values.sum(dim=1) - model.encode_pixels(pixels)).abs().max() / c.output.abs().max() < 1e-10
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-2), ("bfloat16", 1e-1)])
 def test_half_towers_are_summed_in_float32(directory: Path, dtype: str, tolerance: float) -> None:
     model = ra.load_model(directory, dtype=dtype)
@@ -66,10 +82,12 @@ def test_half_towers_are_summed_in_float32(directory: Path, dtype: str, toleranc
 
 
 def test_layer_scale_is_followed(directory: Path) -> None:
-    """No transformers family here has layer scale, so one is put into a tower by hand, in the forward and the seam."""
+    """Whatever the family, one is put into a tower by hand, in the forward and the seam."""
     from dataclasses import replace
 
     tower = ra.load_model(directory, dtype="float64").tower
+    if tower.blocks[0].mlp_scale is not None:
+        pytest.skip("has its own, which the plain twin follows")
     generator = torch.Generator().manual_seed(7)
     scales = [torch.rand(2, tower.width, generator=generator, dtype=torch.float64) + 0.5 for _ in tower.blocks]
     blocks, handles = [], []

@@ -13,7 +13,9 @@ from torch import Tensor
 
 
 def contributions(hf_model: Any, pixels: Tensor, rule: str = "shared") -> dict[str, Tensor]:
-    """Contribution (image, dim) by label of a transformers CLIP or ViT, in the model's dtype."""
+    """Contribution (image, dim) by label of a transformers CLIP, ViT or DINO, in the model's dtype."""
+    if "dino" in hf_model.config.model_type:
+        return _dino(hf_model, pixels, rule)
     is_clip = hasattr(hf_model, "vision_model")
     tower = hf_model.vision_model if is_clip else hf_model
     projection = hf_model.visual_projection.weight.T if is_clip else None
@@ -42,13 +44,66 @@ def contributions(hf_model: Any, pixels: Tensor, rule: str = "shared") -> dict[s
     return {label: torch.stack([row[label] for row in rows]) for label in rows[0]}
 
 
-def _attention(attention: Any, out: Any, x: Tensor, n_heads: int) -> tuple[Tensor, list[Tensor]]:
+def _dino(hf_model: Any, pixels: Tensor, rule: str) -> dict[str, Tensor]:
+    """DINOv2 and DINOv3: each sum into the stream is multiplied by a layer scale; DINOv3 turns queries and keys."""
+    is_v3 = hf_model.config.model_type == "dinov3_vit"
+    layers = hf_model.model.layer if is_v3 else hf_model.encoder.layer
+    norm = hf_model.norm if is_v3 else hf_model.layernorm
+    n_heads = hf_model.config.num_attention_heads
+    rows = []
+    for image in pixels:
+        stream = hf_model.embeddings(image[None])[0]
+        turn = None
+        if is_v3:
+            side = image.shape[-1] // hf_model.config.patch_size
+            turn = _rotary(side, stream.shape[-1] // n_heads, hf_model.config.rope_theta)
+        terms: dict[str, Tensor] = {"embedding": stream[0]}
+        for i, layer in enumerate(layers):
+            scale = layer.layer_scale1.lambda1
+            total, heads = _attention(layer.attention, layer.attention.o_proj, layer.norm1(stream), n_heads, turn)
+            for h, head in enumerate(heads):
+                terms[f"L{i}.H{h}"] = head[0] * scale
+            stream = stream + total * scale
+            mlp = layer.mlp(layer.norm2(stream)) * layer.layer_scale2.lambda1
+            terms[f"L{i}.mlp"] = mlp[0]
+            stream = stream + mlp
+        rows.append(_after_norm(terms, stream[0], norm, None, len(layers), n_heads, rule))
+    return {label: torch.stack([row[label] for row in rows]) for label in rows[0]}
+
+
+def _rotary(side: int, d: int, theta: float) -> Tensor:
+    """(patch, d / 2) angles: a patch centre's row, then its column, in [-1, 1], at d / 4 frequencies.
+
+    Centres and frequencies are rounded to float32 as the library rounds them, also in a tower of float64.
+    """
+    frequencies = (1 / theta ** torch.arange(0, 1, 4 / d)).double()
+    angles = []
+    for row in range(side):
+        for column in range(side):
+            centre = [2 * (i + 0.5) / side - 1 for i in (row, column)]
+            angles.append(torch.cat([torch.tensor(2 * torch.pi * c).double() * frequencies for c in centre]))
+    return torch.stack(angles)
+
+
+def _turned(x: Tensor, angles: Tensor | None) -> Tensor:
+    """Coordinates i and i + d/2 of each patch rotated by its angle; the tokens before the patches are left alone."""
+    if angles is None:
+        return x
+    before, patches = x[: len(x) - len(angles)], x[len(x) - len(angles) :]
+    a, b = patches.chunk(2, dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([before, torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)])
+
+
+def _attention(
+    attention: Any, out: Any, x: Tensor, n_heads: int, turn: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
     d = x.shape[-1] // n_heads
     q, k, v = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
     heads = []
     for h in range(n_heads):
         part = slice(h * d, (h + 1) * d)
-        weights = torch.softmax(q[:, part] @ k[:, part].T / d**0.5, dim=-1)
+        weights = torch.softmax(_turned(q[:, part], turn) @ _turned(k[:, part], turn).T / d**0.5, dim=-1)
         heads.append(weights @ v[:, part] @ out.weight[:, part].T + out.bias / n_heads)
     return sum(heads), heads  # type: ignore[return-value]
 

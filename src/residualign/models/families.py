@@ -55,6 +55,15 @@ def _vit(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
     return VisionModel(name, source, model, vit.tower(model), load_preprocess(source, name))
 
 
+def _dino(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
+    from transformers import AutoModel
+
+    from residualign.models import dino
+
+    model, preprocess = _pretrained(AutoModel, name, source), load_preprocess(source, name)
+    return VisionModel(name, source, model, dino.tower(model, preprocess.image_size()), preprocess)
+
+
 def _pretrained(kind: Any, name: str, source: str, **options: Any) -> Any:
     """Weights from safetensors only, as float32, in evaluation mode, frozen. One that the file lacks is an error."""
     with _quiet():
@@ -92,4 +101,7 @@ LOADERS: dict[str, Callable[[str, str, tuple[str, ...]], VisionModel]] = {
     "clip": _clip,
     "clip_vision_model": _clip_vision,
     "vit": _vit,
+    "dinov2": _dino,
+    "dinov2_with_registers": _dino,
+    "dinov3_vit": _dino,
 }

@@ -1,4 +1,7 @@
-"""How an image becomes the pixels a checkpoint was trained on: the processor that ships with it, PIL backend always."""
+"""How an image becomes the pixels a checkpoint was trained on: the processor that ships with it, PIL backend always.
+
+The one without a PIL backend, DINOv3's, is in `rescale_first`.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,17 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, ImageProcessingMixin
 
 from residualign.errors import BadInputError
+from residualign.models.rescale_first import RescaleFirst, is_rescale_first
 
 __all__ = ["Preprocess", "load_preprocess"]
 
 # What decides the pixels; the rest of a processor's file is bookkeeping that differs between library versions.
 _DECISIVE = (
     "do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor",
-    "do_normalize", "image_mean", "image_std", "do_pad", "pad_size",
+    "do_normalize", "image_mean", "image_std", "do_pad", "pad_size", "order",
 )  # fmt: skip
 
 
@@ -36,11 +40,15 @@ class Preprocess:
         pixels: Tensor = self._processor(images=image, return_tensors="pt")["pixel_values"][0]
         return pixels.to(torch.float32)
 
+    def image_size(self) -> int:
+        """Height (and width) of the pixels it yields, of a square image."""
+        return int(self(Image.new("RGB", (64, 64))).shape[-1])
+
     def describe(self) -> dict[str, Any]:
         """The settings that decide the pixels, JSON-able, with the backend."""
         settings = self._processor.to_dict()
         described = {key: _plain(settings[key]) for key in _DECISIVE if settings.get(key) is not None}
-        return {"backend": "pil", **described}
+        return {"backend": getattr(self._processor, "backend", "pil"), **described}
 
 
 def _plain(value: Any) -> Any:
@@ -59,6 +67,9 @@ def _plain(value: Any) -> Any:
 def load_preprocess(path: str, name: str) -> Preprocess:
     """The image processor of a checkpoint (local directory or hub id); `BadInputError` where it ships none."""
     try:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(path)
+        if is_rescale_first(settings):
+            return Preprocess(RescaleFirst(settings, name))
         processor = AutoImageProcessor.from_pretrained(path, backend="pil")
     except (OSError, ValueError, KeyError) as error:
         raise BadInputError(
