@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
@@ -113,6 +114,32 @@ def save_dinov3(path: Path, seed: int = 0, **changes: Any) -> Path:
         "do_center_crop": None,
     }
     (path / "preprocessor_config.json").write_text(json.dumps(preprocessing))
+    return path
+
+
+def save_open_clip(path: Path, seed: int = 0, *, quick_gelu: bool = False, **vision: Any) -> Path:
+    """An open_clip CLIP in a local folder; `vision` goes to its vision_cfg."""
+    import open_clip
+
+    config = {
+        "embed_dim": DIM,
+        "quick_gelu": quick_gelu,
+        "vision_cfg": {
+            "image_size": IMAGE_SIZE,
+            "patch_size": 13,
+            "width": WIDTH,
+            "head_width": HEAD_DIM,
+            "layers": N_LAYERS,
+            "mlp_ratio": 2.0,
+            **vision,
+        },
+        "text_cfg": {"context_length": 13, "vocab_size": 49408, "width": 6, "heads": 2, "layers": 2},
+    }
+    model = perturb(open_clip.CLIP(**config), seed)
+    path.mkdir()
+    save_model(model, str(path / "open_clip_model.safetensors"))
+    preprocessing = {"size": IMAGE_SIZE, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "interpolation": "bicubic"}
+    (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocessing}))
     return path
 
 

@@ -36,16 +36,18 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
     """Load a frozen encoder that can be taken apart, and check that its units sum to its output.
 
     name: `"mini"` (ships with the package; a folder of that name is `"./mini"`); a local directory in transformers
-    format, which wins over a hub id of the same name; `"hf:org/name"` or a bare hub id. dtype: float64, float32,
-    float16 or bfloat16. Supported: CLIP (full, or the vision tower alone) and ViT. `BadInputError` for anything else,
-    for NaN in the weights, and for a tower whose units do not add up (above 1e-10 in float64, 1e-4 in float32).
+    format, which wins over a hub id of the same name; `"hf:org/name"` or a bare hub id; `"open_clip:NAME/tag"`,
+    `"open_clip:local-dir:PATH"` or `"open_clip:hf-hub:org/name"`. dtype: float64, float32, float16 or bfloat16.
+    Supported: transformers CLIP (full, or the vision tower alone), ViT, DINOv2 with and without registers, DINOv3 ViT;
+    open_clip's own class-token towers. `BadInputError` for anything else, for NaN in the weights, and for a tower whose
+    units do not add up (above 1e-10 in float64, 1e-4 in float32).
     """
     if dtype not in _DTYPES:
         raise BadInputError(f"dtype is one of {', '.join(_DTYPES)}; got {dtype!r}")
     name = os.fspath(name)
     source = _resolve(name)
     wanted_device = _device(device)
-    model = _load(name, source)
+    model = _open_clip(name) if name.startswith("open_clip:") else _load(name, source)
     refuse_non_finite(model.tower, name)
     model.to(wanted_device, _DTYPES[dtype])
     model.residual_error = check_sum(model.tower, name)
@@ -74,11 +76,10 @@ def _resolve(name: str) -> str:
         if not (Path(name) / "config.json").is_file():
             raise BadInputError(f"model directory {name!r} has no config.json; expected a model in transformers format")
         return name
-    for prefix in ("open_clip:", "timm:"):
-        if name.startswith(prefix):
-            raise BadInputError(
-                f"model {name!r}: {prefix[:-1]} models are not supported yet; use a transformers CLIP or ViT"
-            )
+    if name.startswith("open_clip:"):
+        return name.removeprefix("open_clip:")
+    if name.startswith("timm:"):
+        raise BadInputError(f"model {name!r}: timm models are not supported yet; use transformers or open_clip")
     if Path(name).exists():
         raise BadInputError(f"model {name!r} is a file; expected a directory in transformers format")
     hub_id = name.removeprefix("hf:")
@@ -94,6 +95,12 @@ def _device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise BadInputError(f"device {device!r} is not to be had here; expected e.g. cpu or cuda") from error
     return wanted
+
+
+def _open_clip(name: str) -> VisionModel:
+    from residualign.models import openclip_load
+
+    return openclip_load.load(name)
 
 
 def _load(name: str, source: str) -> VisionModel:

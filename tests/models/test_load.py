@@ -82,7 +82,6 @@ def test_preprocessing_is_the_checkpoints_own_and_says_its_backend(clip_dir: Pat
     [
         ("no/such/dir/here", "no such directory"),
         ("./nowhere", "no such directory"),
-        ("open_clip:ViT-B-32/openai", "not supported yet"),
         ("timm:vit_tiny_patch16_224", "not supported yet"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -35,8 +36,10 @@ class Trace:
         self._mlps: dict[int, Tensor] = {}
         self._stream: Tensor | None = None
         self._handles: list[RemovableHandle] = []
+        self._exchanged = ExitStack()
 
     def __enter__(self) -> Trace:
+        self._exchanged.enter_context(self._tower.exchange())
         for layer, block in enumerate(self._tower.blocks):
             self._handles.append(block.out_proj.register_forward_pre_hook(self._value_hook(layer)))
             self._handles.append(block.mlp.register_forward_hook(self._mlp_hook(layer)))
@@ -49,6 +52,7 @@ class Trace:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._exchanged.close()
 
     def coordinates(self, output: Float[Tensor, "image dim"]) -> Coordinates:
         """The coordinates of the last forward pass, given what it returned.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from residualign.errors import BadInputError
+from residualign.models.parts import Projection
 
 __all__ = ["Block", "Tower", "fingerprint", "refuse_non_finite"]
 
@@ -38,7 +40,8 @@ class Tower:
     entry: the module whose first argument is the residual stream before the first block.
     token: index of the pooled token. tensors: every weight of the tower under a family-neutral name, so that the same
     checkpoint has one fingerprint whichever library loads it. constants: what else decides the output (activation,
-    epsilon, image size).
+    epsilon, image size). exchange: opens the context in which hooks on the output projections fire, for towers whose
+    attention calls them as functions.
     """
 
     module: nn.Module
@@ -47,11 +50,12 @@ class Tower:
     entry: nn.Module
     n_heads: int
     final_norm: nn.LayerNorm
-    projection: nn.Linear | None
+    projection: Projection | None
     image_size: int
     tensors: Mapping[str, Tensor]
     constants: Mapping[str, str]
     token: int = 0
+    exchange: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @property
     def width(self) -> int:

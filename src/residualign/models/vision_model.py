@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from residualign.data.images import read_image, to_rgb
 from residualign.errors import BadInputError
-from residualign.models.preprocess import Preprocess
-from residualign.models.text import TextTower
+from residualign.models.parts import ImagePreprocess, TextEncoder
 from residualign.models.tower import Tower, fingerprint
 from residualign.units import Units
 
@@ -37,8 +36,8 @@ class VisionModel:
         source: str,
         module: nn.Module,
         tower: Tower,
-        preprocess: Preprocess,
-        text: TextTower | None = None,
+        preprocess: ImagePreprocess,
+        text: TextEncoder | None = None,
     ) -> None:
         self.name = name
         self.source = source

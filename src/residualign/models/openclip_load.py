@@ -1,0 +1,121 @@
+"""`open_clip:NAME/tag`, `open_clip:local-dir:PATH` and `open_clip:hf-hub:ORG/NAME`: weights, words and pixels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from residualign.errors import BadInputError
+from residualign.models import openclip
+from residualign.models.vision_model import VisionModel
+
+__all__ = ["load"]
+
+_SCHEMAS = ("local-dir:", "hf-hub:")
+
+
+def load(name: str) -> VisionModel:
+    """The model behind a name with prefix `open_clip:`; float32, in evaluation mode, frozen.
+
+    A tag's own QuickGELU setting is taken, and a warning says so where the plain name would have given another;
+    `BadInputError` where the two cannot be made to agree, and for a tag that open_clip does not know.
+    """
+    try:
+        import open_clip
+    except ImportError as error:
+        raise BadInputError(f"model {name!r} needs open_clip: pip install 'residualign[open_clip]'") from error
+    spec = name.removeprefix("open_clip:")
+    identifier, tag = (spec, None) if spec.startswith(_SCHEMAS) else _parts(open_clip, name, spec)
+    quick = tag is not None and _wants_quick_gelu(open_clip, name, identifier, tag)
+    try:
+        model = open_clip.create_model(identifier, tag, force_quick_gelu=quick, require_pretrained=True)
+        tokenizer = open_clip.get_tokenizer(identifier)
+    except Exception as error:
+        # the library raises whatever its config, its downloads and torch raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BadInputError(f"model {name!r} could not be loaded by open_clip: {reason}") from error
+    if getattr(model, "logit_bias", None) is not None:
+        raise BadInputError(f"model {name!r} was trained with a sigmoid loss (logit bias), which is not supported yet")
+    model = model.float().eval().requires_grad_(False)
+    preprocess, text = OpenClipPreprocess(model.visual.preprocess_cfg), OpenClipText(model, tokenizer)
+    return VisionModel(name, spec, model, openclip.tower(model, name), preprocess, text)
+
+
+def _parts(open_clip: Any, name: str, spec: str) -> tuple[str, str]:
+    identifier, _, tag = spec.partition("/")
+    if identifier not in open_clip.list_models():
+        raise BadInputError(
+            f"model {name!r}: open_clip has no architecture {identifier!r}; see open_clip.list_models()"
+        )
+    known = open_clip.list_pretrained_tags_by_model(identifier)
+    if tag not in known:
+        # a file of weights says nothing of its activation: wrong embeddings without an error
+        raise BadInputError(f"model {name!r}: {identifier} has the tags {', '.join(known)}; got {tag!r}")
+    return identifier, tag
+
+
+def _wants_quick_gelu(open_clip: Any, name: str, identifier: str, tag: str) -> bool:
+    trained = bool(open_clip.get_pretrained_cfg(identifier, tag).get("quick_gelu", False))
+    named = bool(open_clip.get_model_config(identifier).get("quick_gelu", False))
+    if named and not trained:
+        raise BadInputError(
+            f"model {name!r}: {tag} was trained without QuickGELU, which {identifier} has; "
+            f"use open_clip:{identifier.removesuffix('-quickgelu')}/{tag}"
+        )
+    if trained and not named:
+        warnings.warn(f"model {name!r}: {tag} was trained with QuickGELU, which is used", UserWarning, stacklevel=4)
+    return trained
+
+
+class OpenClipPreprocess:
+    """open_clip's evaluation transform of the checkpoint; torchvision's, which resizes by Pillow."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        config = PreprocessCfg(**settings)
+        self._transform = image_transform_v2(config, is_train=False)
+        self._settings = asdict(config)
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
+        """The pixels of one image, float32, on the CPU."""
+        pixels: Tensor = self._transform(image)
+        return pixels.to(torch.float32)
+
+    def describe(self) -> dict[str, Any]:
+        """The settings that decide the pixels, JSON-able, with the backend."""
+        settings = {key: list(value) if isinstance(value, tuple) else value for key, value in self._settings.items()}
+        return {"backend": "torchvision on pil", **settings}
+
+
+class OpenClipText:
+    """open_clip's tokenizer and text half. Texts longer than its context are cut."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor, already exponentiated, that turns cosines into logits."""
+        return float(self._model.logit_scale.detach().double().exp())
+
+    def encode(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "text dim"]:
+        """Text embeddings, not normalised."""
+        batches = []
+        for start in range(0, len(texts), batch_size):
+            tokens = self._tokenizer(list(texts[start : start + batch_size])).to(self._model.logit_scale.device)
+            with torch.no_grad():
+                batches.append(self._model.encode_text(tokens))
+        return torch.cat(batches)
+
+    def unknown(self, texts: Sequence[str]) -> list[str]:
+        """None: byte pairs spell every text."""
+        return []

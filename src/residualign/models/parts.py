@@ -1,0 +1,62 @@
+"""What a model's parts must offer, whichever library they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["ImagePreprocess", "Projection", "TextEncoder"]
+
+
+@runtime_checkable
+class ImagePreprocess(Protocol):
+    """One PIL image in, (3, height, width) float32 pixels out."""
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """The pixels of one image, on the CPU."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """The settings that decide the pixels, JSON-able, with the backend."""
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Strings in, (text, dim) embeddings out, not normalised."""
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor, already exponentiated, that turns cosines into logits."""
+        ...
+
+    def encode(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
+        """Text embeddings."""
+        ...
+
+    def unknown(self, texts: Sequence[str]) -> list[str]:
+        """The texts that the tokenizer does not know."""
+        ...
+
+
+@runtime_checkable
+class Projection(Protocol):
+    """The map from the residual stream to the output space, as `nn.Linear` has it."""
+
+    @property
+    def weight(self) -> Tensor:
+        """(dim, width)."""
+        ...
+
+    @property
+    def bias(self) -> Tensor | None:
+        """(dim,), or None."""
+        ...
+
+    @property
+    def out_features(self) -> int:
+        """dim."""
+        ...
