@@ -37,11 +37,25 @@ def clip_vision_model(
     return model.eval().requires_grad_(False)
 
 
-def vit_b32(layers: int = 12, image_size: int = 224) -> Tower:
-    """A random ViT-B/32 as the package sees it."""
+def vit_b32(layers: int = 12, image_size: int = 224, library: str = "transformers") -> Tower:
+    """A random ViT-B/32 as the package sees it; library: transformers or open_clip."""
+    if library == "open_clip":
+        return _open_clip_b32(layers, image_size)
     from residualign.models import clip
 
     return clip.tower(clip_vision_model(layers=layers, image_size=image_size))
+
+
+def _open_clip_b32(layers: int, image_size: int) -> Tower:
+    import open_clip
+
+    from residualign.models import openclip
+
+    torch.manual_seed(0)
+    vision = {"layers": layers, "width": 768, "head_width": 64, "patch_size": 32, "image_size": image_size}
+    text = {"context_length": 8, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}
+    model = open_clip.CLIP(512, vision, text)
+    return openclip.tower(model.eval().requires_grad_(False), "random ViT-B/32")
 
 
 def forward_flops(tower: Tower, image_size: int, patch: int) -> float:

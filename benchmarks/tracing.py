@@ -18,18 +18,22 @@ __all__ = ["Sizes", "run"]
 
 @dataclass(frozen=True)
 class Sizes:
-    """calls: batches a round; 8 of 32 fill the buffer of the moments once, so that its emptying is in every round."""
+    """calls: batches a round; 8 of 32 fill the buffer of the moments once, so that its emptying is in every round.
+
+    library: transformers, or open_clip, whose attention is exchanged for the time of the trace.
+    """
 
     batch: int = 32
     layers: int = 12
     image_size: int = 224
     rounds: int = 15
     calls: int = 8
+    library: str = "transformers"
 
 
 def run(sizes: Sizes) -> Result:
     """Time the three ways on the same pixels."""
-    tower = vit_b32(sizes.layers, sizes.image_size)
+    tower = vit_b32(sizes.layers, sizes.image_size, sizes.library)
     pixels = torch.randn(sizes.batch, 3, sizes.image_size, sizes.image_size, generator=torch.Generator().manual_seed(0))
     moments = Moments.empty(unit_maps(tower))
 
@@ -61,7 +65,8 @@ def run(sizes: Sizes) -> Result:
     ]
     return Result(
         "tracing",
-        f"one forward pass of a random ViT-B/32, batch {sizes.batch}, {sizes.rounds} rounds of {sizes.calls} batches",
+        f"one forward pass of a random ViT-B/32 of {sizes.library}, batch {sizes.batch}, {sizes.rounds} rounds of "
+        f"{sizes.calls} batches",
         asdict(sizes),
         rows,
         (

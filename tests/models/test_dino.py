@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests import random_models
@@ -31,6 +32,16 @@ def test_dinov3_pixels_are_pillows_resized_as_floats(size: tuple[int, int], resa
         channel = Image.fromarray(np.asarray(image)[:, :, i].astype(np.float32) / 255)
         expected = (np.asarray(channel.resize((31, 23), resample)) - mean) / std
         assert abs(found[i].numpy() - expected).max() < 2e-6
+
+
+@pytest.mark.parametrize("size", [(97, 61), (17, 19), (31, 23), (500, 375)])
+def test_dinov3_pixels_are_those_of_the_librarys_torchvision_processor_bit_for_bit(size: tuple[int, int]) -> None:
+    from transformers import DINOv3ViTImageProcessor
+
+    library = DINOv3ViTImageProcessor(size={"height": 23, "width": 31})
+    image = _image(*size)
+    expected = library(images=image, return_tensors="pt")["pixel_values"]
+    assert torch.equal(RescaleFirst(library.to_dict(), "x")(image)["pixel_values"], expected)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,7 +164,7 @@ def test_text_and_pixels_are_the_librarys_own(plain_name: str) -> None:
     assert model.logit_scale == pytest.approx(float(library.logit_scale.detach().exp()), rel=1e-6)
     described = model.preprocess.describe()
     assert json.loads(json.dumps(described)) == described
-    assert described["size"] == 26
+    assert described["size"] == [26, 26]
     assert "pil" in described["backend"]
 
 
@@ -196,13 +197,21 @@ def test_a_resnet_is_refused(tmp_path: Path) -> None:
         ("open_clip:ViT-B-32/nonsense", "has the tags openai, "),
         ("open_clip:ViT-B-32", "has the tags openai, .*got ''"),
         ("open_clip:local-dir:/no/such/folder", "could not be loaded by open_clip"),
+        ("open_clip:local-dir:", "could not be loaded by open_clip"),
         ("open_clip:ViT-B-32-quickgelu/laion2b_s34b_b79k", r"use open_clip:ViT-B-32/laion2b_s34b_b79k|has the tags"),
     ],
 )
-def test_names_that_lead_nowhere(name: str, says: str) -> None:
+def test_names_that_lead_nowhere(name: str, says: str, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ra.BadInputError, match=says) as caught:
         ra.load_model(name)
     assert "\n" not in str(caught.value)
+    assert not caplog.records
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(ra.BadInputError, match=r"residualign\[open_clip\]"):
+        ra.load_model("open_clip:ViT-B-32/openai")
 
 
 def test_a_folder_without_weights_is_refused(plain_name: str, tmp_path: Path) -> None:

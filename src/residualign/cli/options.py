@@ -73,7 +73,11 @@ class DType(StrEnum):
 
 ModelName = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="mini, a directory in transformers format, or a hub id.", show_default=False),
+    typer.Argument(
+        metavar="MODEL",
+        help="mini, a directory in transformers format, a hub id, or open_clip:NAME/tag.",
+        show_default=False,
+    ),
 ]
 Data = Annotated[
     str,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -35,8 +37,9 @@ def load(name: str) -> VisionModel:
     identifier, tag = (spec, None) if spec.startswith(_SCHEMAS) else _parts(open_clip, name, spec)
     quick = tag is not None and _wants_quick_gelu(open_clip, name, identifier, tag)
     try:
-        model = open_clip.create_model(identifier, tag, force_quick_gelu=quick, require_pretrained=True)
-        tokenizer = open_clip.get_tokenizer(identifier)
+        with _quiet():
+            model = open_clip.create_model(identifier, tag, force_quick_gelu=quick, require_pretrained=True)
+            tokenizer = open_clip.get_tokenizer(identifier)
     except Exception as error:
         # the library raises whatever its config, its downloads and torch raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -46,6 +49,17 @@ def load(name: str) -> VisionModel:
     model = model.float().eval().requires_grad_(False)
     preprocess, text = OpenClipPreprocess(model.visual.preprocess_cfg), OpenClipText(model, tokenizer)
     return VisionModel(name, spec, model, openclip.tower(model, name), preprocess, text)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's log lines on the root logger: what they say is raised as an error here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _parts(open_clip: Any, name: str, spec: str) -> tuple[str, str]:
