@@ -228,6 +228,24 @@ def test_a_tags_own_quick_gelu_is_taken_and_said() -> None:
     assert not _wants_quick_gelu(open_clip, "m", "ViT-B-32", "laion2b_s34b_b79k")
 
 
+@pytest.mark.filterwarnings("ignore:.*trained with QuickGELU")
+@pytest.mark.parametrize(("tag", "quick"), [("openai", True), ("laion2b_s34b_b79k", False)])
+def test_the_library_builds_what_the_tag_was_trained_with(
+    monkeypatch: pytest.MonkeyPatch, tag: str, quick: bool
+) -> None:
+    asked = {}
+
+    def create_model(*args: object, **options: object) -> None:
+        asked.update(options, args=args)
+        raise RuntimeError("no weights here")
+
+    monkeypatch.setattr(open_clip, "create_model", create_model)
+    with pytest.raises(ra.BadInputError, match="no weights here"):
+        ra.load_model(f"open_clip:ViT-B-32/{tag}")
+    assert asked["args"] == ("ViT-B-32", tag)
+    assert asked["force_quick_gelu"] is quick
+
+
 def test_an_adapter_of_an_open_clip_model_is_saved_and_loaded(plain_name: str, tmp_path: Path) -> None:
     model = ra.load_model(plain_name)
     for label, colour in (("red", (200, 30, 20)), ("blue", (10, 40, 210))):
