@@ -30,6 +30,10 @@ SAVERS: dict[str, Callable[[Path], Path]] = {
 }
 
 
+DINOS = [name for name in SAVERS if "dino" in name]
+OTHERS = [name for name in SAVERS if "dino" not in name]
+
+
 @pytest.fixture(scope="module", params=SAVERS)
 def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return SAVERS[request.param](tmp_path_factory.mktemp("models") / request.param)
@@ -47,14 +51,14 @@ def test_units_sum_to_the_output(directory: Path, dtype: str, tolerance: float, 
     torch.testing.assert_close(output, model.encode_pixels(model.tower.probe(N, seed=3)), rtol=0, atol=0)
 
 
+# the twin reads CLIP through its projection
+@pytest.mark.parametrize("directory", [name for name in SAVERS if "unprojected" not in name], indirect=True)
 @pytest.mark.parametrize("rule", ["shared", "own"])
 def test_every_unit_equals_the_plain_twin(directory: Path, rule: str) -> None:
     model = ra.load_model(directory, dtype="float64")
     pixels = model.tower.probe(N, seed=5)
     with torch.no_grad():
         hf_model = model.module if model.tower.projection is not None else model.tower.module
-        if "unprojected" in directory.name:
-            pytest.skip("the twin reads CLIP through its projection")
         expected = residual_twin.contributions(hf_model, pixels, rule)
     c = ra.decompose(model, pixels, rule=rule)
     assert {unit.label for unit in c.units} == set(expected)
@@ -62,10 +66,10 @@ def test_every_unit_equals_the_plain_twin(directory: Path, rule: str) -> None:
         torch.testing.assert_close(c[unit], expected[unit.label], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("directory", DINOS, indirect=True)
 @pytest.mark.parametrize("size", [(39, 39), (52, 13)])
 def test_one_image_of_another_size_adds_up(directory: Path, size: tuple[int, int]) -> None:
-    if "dino" not in directory.name:
-        pytest.skip("the family does not interpolate its positions")
+    """The families that interpolate their positions."""
     model = ra.load_model(directory, dtype="float64")
     pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     c = ra.decompose(model, pixels)
@@ -81,13 +85,12 @@ def test_half_towers_are_summed_in_float32(directory: Path, dtype: str, toleranc
     assert c.residual_error < tolerance
 
 
+@pytest.mark.parametrize("directory", OTHERS, indirect=True)
 def test_layer_scale_is_followed(directory: Path) -> None:
-    """Whatever the family, one is put into a tower by hand, in the forward and the seam."""
+    """Put by hand into towers that have none, in the forward and the seam; the plain twin follows DINO's own."""
     from dataclasses import replace
 
     tower = ra.load_model(directory, dtype="float64").tower
-    if tower.blocks[0].mlp_scale is not None:
-        pytest.skip("has its own, which the plain twin follows")
     generator = torch.Generator().manual_seed(7)
     scales = [torch.rand(2, tower.width, generator=generator, dtype=torch.float64) + 0.5 for _ in tower.blocks]
     blocks, handles = [], []
