@@ -143,6 +143,23 @@ def save_open_clip(path: Path, seed: int = 0, *, quick_gelu: bool = False, **vis
     return path
 
 
+def save_timm(path: Path, seed: int = 0, architecture: str = "vit_tiny_patch16_224", **changes: Any) -> Path:
+    """A timm model with a class head in a local folder; `changes` go to its arguments."""
+    import timm
+
+    sizes = {"img_size": IMAGE_SIZE, "patch_size": 13, "embed_dim": WIDTH, "depth": N_LAYERS, "num_heads": N_HEADS}
+    sizes |= {"mlp_ratio": 2.0, **changes}
+    model = perturb(timm.create_model(architecture, num_classes=5, **sizes), seed)
+    path.mkdir()
+    save_model(model, str(path / "model.safetensors"))
+    pretrained = {"input_size": [3, IMAGE_SIZE, IMAGE_SIZE], "crop_pct": 0.9, "interpolation": "bicubic"}
+    pretrained |= {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "num_classes": 5}
+    pretrained |= {"first_conv": "patch_embed.proj", "classifier": "head"}
+    config = {"architecture": architecture, "num_classes": 5, "pretrained_cfg": pretrained, "model_args": sizes}
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
 def _clip_processor() -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=IMAGE_SIZE)
 

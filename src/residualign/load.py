@@ -37,17 +37,18 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
 
     name: `"mini"` (ships with the package; a folder of that name is `"./mini"`); a local directory in transformers
     format, which wins over a hub id of the same name; `"hf:org/name"` or a bare hub id; `"open_clip:NAME/tag"`,
-    `"open_clip:local-dir:PATH"` or `"open_clip:hf-hub:org/name"`. dtype: float64, float32, float16 or bfloat16.
+    `"open_clip:local-dir:PATH"` or `"open_clip:hf-hub:org/name"`; `"timm:NAME"`, `"timm:local-dir:PATH"`.
+    dtype: float64, float32, float16 or bfloat16.
     Supported: transformers CLIP (full, or the vision tower alone), ViT, DINOv2 with and without registers, DINOv3 ViT;
-    open_clip's own class-token towers. `BadInputError` for anything else, for NaN in the weights, and for a tower whose
-    units do not add up (above 1e-10 in float64, 1e-4 in float32).
+    open_clip's own and timm's class-token ViTs. `BadInputError` for anything else, for NaN in the weights, and for a
+    tower whose units do not add up (above 1e-10 in float64, 1e-4 in float32).
     """
     if dtype not in _DTYPES:
         raise BadInputError(f"dtype is one of {', '.join(_DTYPES)}; got {dtype!r}")
     name = os.fspath(name)
     source = _resolve(name)
     wanted_device = _device(device)
-    model = _open_clip(name) if name.startswith("open_clip:") else _load(name, source)
+    model = _load(name, source)
     refuse_non_finite(model.tower, name)
     model.to(wanted_device, _DTYPES[dtype])
     model.residual_error = check_sum(model.tower, name)
@@ -76,10 +77,9 @@ def _resolve(name: str) -> str:
         if not (Path(name) / "config.json").is_file():
             raise BadInputError(f"model directory {name!r} has no config.json; expected a model in transformers format")
         return name
-    if name.startswith("open_clip:"):
-        return name.removeprefix("open_clip:")
-    if name.startswith("timm:"):
-        raise BadInputError(f"model {name!r}: timm models are not supported yet; use transformers or open_clip")
+    for prefix in ("open_clip:", "timm:"):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
     if Path(name).exists():
         raise BadInputError(f"model {name!r} is a file; expected a directory in transformers format")
     hub_id = name.removeprefix("hf:")
@@ -97,16 +97,18 @@ def _device(device: str) -> torch.device:
     return wanted
 
 
-def _open_clip(name: str) -> VisionModel:
-    from residualign.models import openclip_load
-
-    return openclip_load.load(name)
-
-
 def _load(name: str, source: str) -> VisionModel:
+    # families import their library only when one is used
+    if name.startswith("open_clip:"):
+        from residualign.models import openclip_load
+
+        return openclip_load.load(name)
+    if name.startswith("timm:"):
+        from residualign.models import timm_load
+
+        return timm_load.load(name)
     config = _config(name, source)
     kind, architectures = config.get("model_type"), tuple(config.get("architectures") or ())
-    # families import their library only when one is used
     from residualign.models import families
 
     try:

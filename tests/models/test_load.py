@@ -82,7 +82,6 @@ def test_preprocessing_is_the_checkpoints_own_and_says_its_backend(clip_dir: Pat
     [
         ("no/such/dir/here", "no such directory"),
         ("./nowhere", "no such directory"),
-        ("timm:vit_tiny_patch16_224", "not supported yet"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_refused(name: str, says: str) -> None:

@@ -75,7 +75,7 @@ ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="mini, a directory in transformers format, a hub id, or open_clip:NAME/tag.",
+        help="mini, a directory in transformers format, a hub id, open_clip:NAME/tag or timm:NAME.",
         show_default=False,
     ),
 ]

@@ -1,0 +1,54 @@
+"""`timm:NAME`, `timm:local-dir:PATH` and `timm:hf-hub:ORG/NAME`: weights and pixels; timm has no words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from residualign.errors import BadInputError
+from residualign.models import timm_vit
+from residualign.models.vision_model import VisionModel
+
+__all__ = ["load"]
+
+
+def load(name: str) -> VisionModel:
+    """The model behind a name with prefix `timm:`, without its class head; float32, in evaluation mode, frozen."""
+    try:
+        import timm
+    except ImportError as error:
+        raise BadInputError(f"model {name!r} needs timm: pip install 'residualign[timm]'") from error
+    spec = name.removeprefix("timm:")
+    try:
+        model = timm.create_model(spec, pretrained=True, num_classes=0)
+    except Exception as error:
+        # the library raises whatever its config, its downloads and torch raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BadInputError(f"model {name!r} could not be loaded by timm: {reason}") from error
+    model = model.float().eval().requires_grad_(False)
+    settings = timm.data.resolve_model_data_config(model)
+    return VisionModel(name, spec, model, timm_vit.tower(model, name), TimmPreprocess(settings))
+
+
+class TimmPreprocess:
+    """timm's evaluation transform of the checkpoint; torchvision's, which resizes by Pillow."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        from timm.data import create_transform
+
+        self._transform = create_transform(**settings, is_training=False)
+        self._settings = settings
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
+        """The pixels of one image, float32, on the CPU."""
+        pixels: Tensor = self._transform(image)
+        return pixels.to(torch.float32)
+
+    def describe(self) -> dict[str, Any]:
+        """The settings that decide the pixels, JSON-able, with the backend."""
+        settings = {key: list(value) if isinstance(value, tuple) else value for key, value in self._settings.items()}
+        return {"backend": "torchvision on pil", **settings}

@@ -1,0 +1,107 @@
+"""timm's `VisionTransformer` with a pooled class token: ViT, DeiT, DINO, DINOv2, CLIP towers without projection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from residualign.errors import BadInputError
+from residualign.models.tower import Block, Tower
+
+__all__ = ["tower"]
+
+
+def tower(model: Any, name: str) -> Tower:
+    """Where the parts of a timm model without class head are; `BadInputError` names the part of one built otherwise."""
+    _refuse_other_towers(model, name)
+    blocks = list(model.blocks)
+    norm = _final_norm(model)
+
+    def forward(pixels: Tensor) -> Tensor:
+        output: Tensor = model(pixels)
+        return output
+
+    activation = type(blocks[0].mlp.act).__name__
+    return Tower(
+        module=model,
+        forward=forward,
+        blocks=tuple(
+            Block(block.attn.proj, block.mlp, _layer_scale(block.ls1), _layer_scale(block.ls2)) for block in blocks
+        ),
+        entry=blocks[0],
+        n_heads=blocks[0].attn.num_heads,
+        final_norm=norm,
+        projection=None,
+        image_size=int(model.patch_embed.img_size[0]),
+        tensors=_tensors(model, blocks, norm),
+        # transformers' names, so that a checkpoint has one fingerprint in both libraries
+        constants={"activation": {"GELU": "gelu"}.get(activation, activation), "eps": repr(norm.eps)},
+    )
+
+
+def _final_norm(model: Any) -> nn.LayerNorm:
+    """Before the pooling or after it: of a single token, both are one."""
+    norm: nn.LayerNorm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
+    return norm
+
+
+def _refuse_other_towers(model: Any, name: str) -> None:
+    from timm.layers import Attention
+    from timm.models.vision_transformer import Block as TimmBlock
+
+    kind = type(model).__name__
+    if kind != "VisionTransformer":
+        raise BadInputError(f"model {name!r} is a timm {kind}; supported is VisionTransformer")
+    norms = (model.norm, model.fc_norm)
+    parts = {
+        f"pooling {model.global_pool!r}": model.global_pool != "token" or model.attn_pool is not None,
+        "blocks of another kind": any(type(block) is not TimmBlock for block in model.blocks),
+        "attention of another kind": any(type(getattr(b, "attn", None)) is not Attention for b in model.blocks),
+        "no final LayerNorm, or two": sum(isinstance(norm, nn.LayerNorm) for norm in norms) != 1,
+    }
+    for part, there in parts.items():
+        if there:
+            raise BadInputError(f"model {name!r} has {part}; supported is a pre-norm ViT with a pooled class token")
+
+
+def _layer_scale(module: nn.Module) -> Tensor | None:
+    return None if isinstance(module, nn.Identity) else module.gamma  # type: ignore[return-value]
+
+
+def _tensors(model: Any, blocks: list[Any], norm: nn.LayerNorm) -> dict[str, Tensor]:
+    tensors = {"embedding.class": model.cls_token.flatten()}
+    if model.pos_embed is not None:
+        tensors["embedding.position"] = model.pos_embed.flatten(0, 1)
+    if model.reg_token is not None:
+        tensors["embedding.registers"] = model.reg_token.flatten(0, 1)
+    modules: dict[str, nn.Module] = {
+        "embedding.patch": model.patch_embed.proj,
+        "embedding.patch_norm": model.patch_embed.norm,
+        "norm_pre": model.norm_pre,
+        "norm_final": norm,
+    }
+    for i, block in enumerate(blocks):
+        for part, packed in block.attn.qkv.named_parameters():
+            for kind, tensor in zip(("query", "key", "value"), packed.chunk(3), strict=True):
+                tensors[f"block.{i}.{kind}.{part}"] = tensor
+        for kind, scale in (("attention", _layer_scale(block.ls1)), ("mlp", _layer_scale(block.ls2))):
+            if scale is not None:
+                tensors[f"block.{i}.scale_{kind}"] = scale
+        modules |= {
+            f"block.{i}.norm_attention": block.norm1,
+            f"block.{i}.out": block.attn.proj,
+            f"block.{i}.norm_mlp": block.norm2,
+        }
+        modules |= {
+            f"block.{i}.attention.{part}": module
+            for part, module in block.attn.named_children()
+            if part not in ("qkv", "proj")
+        }
+        modules |= {f"block.{i}.mlp.{_MLP.get(part, part)}": module for part, module in block.mlp.named_children()}
+    for name, module in modules.items():
+        tensors |= {f"{name}.{part}": value for part, value in module.named_parameters()}
+    return tensors
+
+
+_MLP = {"fc1": "in", "fc2": "out"}
