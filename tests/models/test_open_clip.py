@@ -12,6 +12,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tests import random_models
 from tests.reference import residual_twin
 from tests.reference.open_clip_twin import as_transformers
@@ -82,6 +83,15 @@ def test_one_checkpoint_has_one_fingerprint_in_both_libraries(tmp_path: Path, qu
     model = ra.load_model(f"open_clip:local-dir:{saved}")
     activation = "quick_gelu" if quick_gelu else "gelu"
     assert fingerprint(clip.tower(as_transformers(model.module.visual, activation))) == model.fingerprint
+
+
+def test_the_weights_are_those_of_the_file(name: str) -> None:
+    model = ra.load_model(name)
+    held = load_file(Path(name.removeprefix("open_clip:local-dir:")) / "open_clip_model.safetensors")
+    loaded = dict(model.module.named_parameters())
+    assert held.keys() == loaded.keys()
+    for key, parameter in loaded.items():
+        assert torch.equal(parameter, held[key])
 
 
 def test_every_weight_of_the_tower_is_in_the_fingerprint(name: str) -> None:

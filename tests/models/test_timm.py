@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tests import random_models
 from tests.reference import residual_twin
 from transformers import ViTConfig, ViTModel
@@ -29,7 +30,13 @@ SAVERS: dict[str, Callable[[Path], Path]] = {
         path, init_values=0.1, reg_tokens=3, no_embed_class=True
     ),
     "norms-and-gates": lambda path: random_models.save_timm(
-        path, pre_norm=True, qk_norm=True, scale_attn_norm=True, scale_mlp_norm=True, proj_bias=False
+        path,
+        pre_norm=True,
+        qk_norm=True,
+        scale_attn_norm=True,
+        scale_mlp_norm=True,
+        proj_bias=False,
+        embed_norm_layer="layernorm",
     ),
     "norm-after-pool": lambda path: random_models.save_timm(path, fc_norm=True),
 }
@@ -74,6 +81,15 @@ def test_every_unit_is_that_of_the_same_weights_in_transformers(plain_name: str,
 def test_one_checkpoint_has_one_fingerprint_in_both_libraries(plain_name: str) -> None:
     model = ra.load_model(plain_name)
     assert fingerprint(vit.tower(_as_transformers(model.module))) == model.fingerprint
+
+
+def test_the_weights_are_those_of_the_file(name: str) -> None:
+    model = ra.load_model(name)
+    held = load_file(Path(name.removeprefix("timm:local-dir:")) / "model.safetensors")
+    loaded = dict(model.module.named_parameters())
+    assert held.keys() - loaded.keys() == {"head.weight", "head.bias"}
+    for key, parameter in loaded.items():
+        assert torch.equal(parameter, held[key])
 
 
 def test_every_weight_of_the_tower_is_in_the_fingerprint(name: str) -> None:
