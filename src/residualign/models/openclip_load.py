@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from residualign.errors import BadInputError
 from residualign.models import openclip
+from residualign.models.transform import TransformPreprocess
 from residualign.models.vision_model import VisionModel
 
 __all__ = ["load"]
@@ -47,7 +47,7 @@ def load(name: str) -> VisionModel:
     if getattr(model, "logit_bias", None) is not None:
         raise BadInputError(f"model {name!r} was trained with a sigmoid loss (logit bias), which is not supported yet")
     model = model.float().eval().requires_grad_(False)
-    preprocess, text = OpenClipPreprocess(model.visual.preprocess_cfg), OpenClipText(model, tokenizer)
+    preprocess, text = _preprocess(model.visual.preprocess_cfg), OpenClipText(model, tokenizer)
     return VisionModel(name, spec, model, openclip.tower(model, name), preprocess, text)
 
 
@@ -88,25 +88,12 @@ def _wants_quick_gelu(open_clip: Any, name: str, identifier: str, tag: str) -> b
     return trained
 
 
-class OpenClipPreprocess:
-    """open_clip's evaluation transform of the checkpoint; torchvision's, which resizes by Pillow."""
+def _preprocess(settings: dict[str, Any]) -> TransformPreprocess:
+    """open_clip's evaluation transform of the checkpoint."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        from open_clip.transform import PreprocessCfg, image_transform_v2
-
-        config = PreprocessCfg(**settings)
-        self._transform = image_transform_v2(config, is_train=False)
-        self._settings = asdict(config)
-
-    def __call__(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
-        """The pixels of one image, float32, on the CPU."""
-        pixels: Tensor = self._transform(image)
-        return pixels.to(torch.float32)
-
-    def describe(self) -> dict[str, Any]:
-        """The settings that decide the pixels, JSON-able, with the backend."""
-        settings = {key: list(value) if isinstance(value, tuple) else value for key, value in self._settings.items()}
-        return {"backend": "torchvision on pil", **settings}
+    config = PreprocessCfg(**settings)
+    return TransformPreprocess(image_transform_v2(config, is_train=False), asdict(config))
 
 
 class OpenClipText:

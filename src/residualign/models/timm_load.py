@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor
-
 from residualign.errors import BadInputError
 from residualign.models import timm_vit
+from residualign.models.transform import TransformPreprocess
 from residualign.models.vision_model import VisionModel
 
 __all__ = ["load"]
@@ -31,24 +25,5 @@ def load(name: str) -> VisionModel:
         raise BadInputError(f"model {name!r} could not be loaded by timm: {reason}") from error
     model = model.float().eval().requires_grad_(False)
     settings = timm.data.resolve_model_data_config(model)
-    return VisionModel(name, spec, model, timm_vit.tower(model, name), TimmPreprocess(settings))
-
-
-class TimmPreprocess:
-    """timm's evaluation transform of the checkpoint; torchvision's, which resizes by Pillow."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        from timm.data import create_transform
-
-        self._transform = create_transform(**settings, is_training=False)
-        self._settings = settings
-
-    def __call__(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
-        """The pixels of one image, float32, on the CPU."""
-        pixels: Tensor = self._transform(image)
-        return pixels.to(torch.float32)
-
-    def describe(self) -> dict[str, Any]:
-        """The settings that decide the pixels, JSON-able, with the backend."""
-        settings = {key: list(value) if isinstance(value, tuple) else value for key, value in self._settings.items()}
-        return {"backend": "torchvision on pil", **settings}
+    preprocess = TransformPreprocess(timm.data.create_transform(**settings, is_training=False), settings)
+    return VisionModel(name, spec, model, timm_vit.tower(model, name), preprocess)
