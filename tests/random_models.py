@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
@@ -157,6 +159,16 @@ def save_timm(path: Path, seed: int = 0, architecture: str = "vit_tiny_patch16_2
     pretrained |= {"first_conv": "patch_embed.proj", "classifier": "head"}
     config = {"architecture": architecture, "num_classes": 5, "pretrained_cfg": pretrained, "model_args": sizes}
     (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def save_two_colours(path: Path, n: int = 10) -> Path:
+    """Class folders "red" and "blue" of n noisy images each."""
+    for label, colour in (("red", (200, 30, 20)), ("blue", (10, 40, 210))):
+        (path / label).mkdir(parents=True)
+        for i in range(n):
+            noise = np.random.default_rng(i).normal(0, 25, (33, 37, 3)) + colour
+            Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(path / label / f"{i}.png")
     return path
 
 

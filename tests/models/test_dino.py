@@ -102,12 +102,7 @@ def test_the_mask_token_is_not_part_of_the_tower(tmp_path: Path) -> None:
 def test_a_dino_is_adapted_with_class_means(tmp_path: Path) -> None:
     model = ra.load_model(random_models.save_dinov3(tmp_path / "model"))
     assert not model.has_text
-    for label, colour in (("red", (200, 30, 20)), ("blue", (10, 40, 210))):
-        (tmp_path / "images" / label).mkdir(parents=True)
-        for i in range(10):
-            noise = np.random.default_rng(i).normal(0, 25, (33, 37, 3)) + colour
-            Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(tmp_path / "images" / label / f"{i}.png")
-    data = ra.load_data(tmp_path / "images")
+    data = ra.load_data(random_models.save_two_colours(tmp_path / "images"))
     adapter = ra.fit(model, data, method="residual-heads", workers=0)
     adapter.save(tmp_path / "adapter")
     images = [data.test.image(i) for i in range(len(data.test))]

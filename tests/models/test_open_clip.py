@@ -258,12 +258,7 @@ def test_the_library_builds_what_the_tag_was_trained_with(
 
 def test_an_adapter_of_an_open_clip_model_is_saved_and_loaded(plain_name: str, tmp_path: Path) -> None:
     model = ra.load_model(plain_name)
-    for label, colour in (("red", (200, 30, 20)), ("blue", (10, 40, 210))):
-        (tmp_path / "images" / label).mkdir(parents=True)
-        for i in range(10):
-            noise = np.random.default_rng(i).normal(0, 25, (33, 37, 3)) + colour
-            Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(tmp_path / "images" / label / f"{i}.png")
-    data = ra.load_data(tmp_path / "images")
+    data = ra.load_data(random_models.save_two_colours(tmp_path / "images"))
     adapter = ra.fit(model, data, method="residual-heads", classifier="means", workers=2)
     adapter.save(tmp_path / "adapter")
     images = [data.test.image(i) for i in range(len(data.test))]

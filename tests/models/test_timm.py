@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -191,3 +192,15 @@ def _as_transformers(model: Any) -> ViTModel:
 
 def _n_hooks(model: ra.VisionModel) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.module.modules())
+
+
+@pytest.mark.parametrize("error", [MemoryError("no more"), OSError(errno.ENOSPC, "No space left on device")])
+def test_what_the_machine_lacks_is_not_blamed_on_the_model(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def create_model(*args: object, **options: object) -> None:
+        # libraries wrap what went wrong below them
+        raise RuntimeError("download failed") from error
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    with pytest.raises(type(error)) as caught:
+        ra.load_model("timm:vit_tiny_patch16_224")
+    assert caught.value is error

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from residualign.errors import BadInputError
+from residualign.models.not_loaded import not_loaded
 from residualign.models.preprocess import load_preprocess
 from residualign.models.text import TextTower
 from residualign.models.vision_model import VisionModel
@@ -72,8 +73,7 @@ def _pretrained(kind: Any, name: str, source: str, **options: Any) -> Any:
                 source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise BadInputError(f"model {name!r} could not be loaded from its safetensors weights: {reason}") from error
+            raise not_loaded(name, "from its safetensors weights", error) from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise BadInputError(f"model {name!r}: the weights file lacks {missing[0]!r} ({len(missing)} tensors in all)")

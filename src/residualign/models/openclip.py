@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from residualign.errors import BadInputError
 from residualign.models.functional_attention import explicit_attention
+from residualign.models.parts import layer_scale
 from residualign.models.tower import Block, Tower
 
 __all__ = ["tower"]
@@ -55,8 +56,7 @@ def tower(model: Any, name: str) -> Tower:
         module=visual,
         forward=forward,
         blocks=tuple(
-            Block(block.attn.out_proj, block.mlp, _layer_scale(block.ls_1), _layer_scale(block.ls_2))
-            for block in blocks
+            Block(block.attn.out_proj, block.mlp, layer_scale(block.ls_1), layer_scale(block.ls_2)) for block in blocks
         ),
         entry=blocks[0],
         n_heads=attentions[0].num_heads,
@@ -84,10 +84,6 @@ def _refuse_other_towers(visual: Any, name: str) -> None:
     for part, there in parts.items():
         if there:
             raise BadInputError(f"model {name!r} has {part}, which is not supported; expected a pooled class token")
-
-
-def _layer_scale(module: nn.Module) -> Tensor | None:
-    return None if isinstance(module, nn.Identity) else module.gamma  # type: ignore[return-value]
 
 
 def _activation(module: nn.Module) -> str:
@@ -125,7 +121,7 @@ def _tensors(visual: Any, blocks: list[Any]) -> dict[str, Tensor]:
             f"block.{i}.mlp.norm": getattr(block.mlp, "ln", nn.Identity()),
             f"block.{i}.mlp.out": block.mlp.c_proj,
         }
-        for kind, scale in (("attention", _layer_scale(block.ls_1)), ("mlp", _layer_scale(block.ls_2))):
+        for kind, scale in (("attention", layer_scale(block.ls_1)), ("mlp", layer_scale(block.ls_2))):
             if scale is not None:
                 tensors[f"block.{i}.scale_{kind}"] = scale
     for name, module in modules.items():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from residualign.errors import BadInputError
 from residualign.models import openclip
+from residualign.models.not_loaded import not_loaded
 from residualign.models.transform import TransformPreprocess
 from residualign.models.vision_model import VisionModel
 
@@ -42,8 +43,7 @@ def load(name: str) -> VisionModel:
             tokenizer = open_clip.get_tokenizer(identifier)
     except Exception as error:
         # the library raises whatever its config, its downloads and torch raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInputError(f"model {name!r} could not be loaded by open_clip: {reason}") from error
+        raise not_loaded(name, "by open_clip", error) from error
     if getattr(model, "logit_bias", None) is not None:
         raise BadInputError(f"model {name!r} was trained with a sigmoid loss (logit bias), which is not supported yet")
     model = model.float().eval().requires_grad_(False)

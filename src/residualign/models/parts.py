@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["ImagePreprocess", "Projection", "TextEncoder"]
+__all__ = ["ImagePreprocess", "Projection", "TextEncoder", "layer_scale"]
 
 
 @runtime_checkable
@@ -60,3 +60,8 @@ class Projection(Protocol):
     def out_features(self) -> int:
         """dim."""
         ...
+
+
+def layer_scale(module: nn.Module) -> Tensor | None:
+    """What open_clip's and timm's layer scales multiply by, (width,); None for the identity in its place."""
+    return None if isinstance(module, nn.Identity) else module.get_parameter("gamma")

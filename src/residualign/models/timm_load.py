@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from residualign.errors import BadInputError
 from residualign.models import timm_vit
+from residualign.models.not_loaded import not_loaded
 from residualign.models.transform import TransformPreprocess
 from residualign.models.vision_model import VisionModel
 
@@ -21,8 +22,7 @@ def load(name: str) -> VisionModel:
         model = timm.create_model(spec, pretrained=True, num_classes=0)
     except Exception as error:
         # the library raises whatever its config, its downloads and torch raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInputError(f"model {name!r} could not be loaded by timm: {reason}") from error
+        raise not_loaded(name, "by timm", error) from error
     model = model.float().eval().requires_grad_(False)
     settings = timm.data.resolve_model_data_config(model)
     preprocess = TransformPreprocess(timm.data.create_transform(**settings, is_training=False), settings)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from residualign.errors import BadInputError
+from residualign.models.parts import layer_scale
 from residualign.models.tower import Block, Tower
 
 __all__ = ["tower"]
@@ -27,7 +28,7 @@ def tower(model: Any, name: str) -> Tower:
         module=model,
         forward=forward,
         blocks=tuple(
-            Block(block.attn.proj, block.mlp, _layer_scale(block.ls1), _layer_scale(block.ls2)) for block in blocks
+            Block(block.attn.proj, block.mlp, layer_scale(block.ls1), layer_scale(block.ls2)) for block in blocks
         ),
         entry=blocks[0],
         n_heads=blocks[0].attn.num_heads,
@@ -65,10 +66,6 @@ def _refuse_other_towers(model: Any, name: str) -> None:
             raise BadInputError(f"model {name!r} has {part}; supported is a pre-norm ViT with a pooled class token")
 
 
-def _layer_scale(module: nn.Module) -> Tensor | None:
-    return None if isinstance(module, nn.Identity) else module.gamma  # type: ignore[return-value]
-
-
 def _tensors(model: Any, blocks: list[Any], norm: nn.LayerNorm) -> dict[str, Tensor]:
     tensors = {"embedding.class": model.cls_token.flatten()}
     if model.pos_embed is not None:
@@ -85,7 +82,7 @@ def _tensors(model: Any, blocks: list[Any], norm: nn.LayerNorm) -> dict[str, Ten
         for part, packed in block.attn.qkv.named_parameters():
             for kind, tensor in zip(("query", "key", "value"), packed.chunk(3), strict=True):
                 tensors[f"block.{i}.{kind}.{part}"] = tensor
-        for kind, scale in (("attention", _layer_scale(block.ls1)), ("mlp", _layer_scale(block.ls2))):
+        for kind, scale in (("attention", layer_scale(block.ls1)), ("mlp", layer_scale(block.ls2))):
             if scale is not None:
                 tensors[f"block.{i}.scale_{kind}"] = scale
         modules |= {
