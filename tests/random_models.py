@@ -31,6 +31,13 @@ from transformers import (
     ViTImageProcessorPil,
     ViTModel,
 )
+from transformers.models.siglip import (
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 N_LAYERS, N_HEADS, HEAD_DIM, DIM = 3, 5, 7, 11
 WIDTH = N_HEADS * HEAD_DIM
@@ -119,12 +126,31 @@ def save_dinov3(path: Path, seed: int = 0, **changes: Any) -> Path:
     return path
 
 
-def save_open_clip(path: Path, seed: int = 0, *, quick_gelu: bool = False, **vision: Any) -> Path:
-    """An open_clip CLIP in a local folder; `vision` goes to its vision_cfg."""
+def save_siglip(path: Path, seed: int = 0, *, text: bool = True, **changes: Any) -> Path:
+    """A SiglipModel with processor and a word-level tokenizer, or its vision tower alone."""
+    vision = {**_VISION, "hidden_act": "gelu_pytorch_tanh", **changes}
+    if text:
+        words = {"hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 19}
+        words |= {"vocab_size": len(WORDS) + 4, "max_position_embeddings": 13, "projection_size": WIDTH}
+        model = perturb(SiglipModel(SiglipConfig(vision_config=vision, text_config=words)), seed)
+        with torch.no_grad():
+            model.logit_bias.fill_(-3.0)
+        model.save_pretrained(path)
+        _tokenizer().save_pretrained(path)
+    else:
+        perturb(SiglipVisionModel(SiglipVisionConfig(**vision)), seed).save_pretrained(path)
+    SiglipImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}).save_pretrained(path)
+    return path
+
+
+def save_open_clip(
+    path: Path, seed: int = 0, *, quick_gelu: bool = False, dim: int = DIM, coca: bool = False, **vision: Any
+) -> Path:
+    """An open_clip CLIP in a local folder, or a CoCa; `vision` goes to its vision_cfg."""
     import open_clip
 
-    config = {
-        "embed_dim": DIM,
+    config: dict[str, Any] = {
+        "embed_dim": dim,
         "quick_gelu": quick_gelu,
         "vision_cfg": {
             "image_size": IMAGE_SIZE,
@@ -137,7 +163,14 @@ def save_open_clip(path: Path, seed: int = 0, *, quick_gelu: bool = False, **vis
         },
         "text_cfg": {"context_length": 13, "vocab_size": 49408, "width": 6, "heads": 2, "layers": 2},
     }
-    model = perturb(open_clip.CLIP(**config), seed)
+    if coca:
+        config["multimodal_cfg"] = {"context_length": 13, "vocab_size": 49408, "width": 6, "heads": 2, "layers": 1}
+        config["text_cfg"]["embed_cls"] = True
+        config["text_cfg"]["output_tokens"] = True
+        config["vision_cfg"]["output_tokens"] = True
+    model = perturb((open_clip.CoCa if coca else open_clip.CLIP)(**config), seed)
+    if coca:
+        config["custom_text"] = True
     path.mkdir()
     save_model(model, str(path / "open_clip_model.safetensors"))
     preprocessing = {"size": IMAGE_SIZE, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "interpolation": "bicubic"}

@@ -10,7 +10,7 @@ import torch
 from residualign.classify import zero_shot_vectors
 from residualign.data.batches import pixel_batches
 from residualign.data.split import ImageData, Split
-from residualign.decomposition.coordinates import Coordinates
+from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
 from residualign.errors import BadInputError
@@ -18,6 +18,7 @@ from residualign.models.vision_model import VisionModel
 from residualign.spectrum import Moments, Spectra
 from residualign.store import CoordinateShape, SplitPlan, Store, StorePlan, StoreWriter
 from residualign.store.plan import StoreDtype
+from residualign.store.shards import tensor_shapes
 
 __all__ = ["Progress", "extract", "fit_spectrum", "reference_spectra"]
 
@@ -56,10 +57,11 @@ def extract(
         raise BadInputError(
             f"{strays[0]!r}{others} lies among the images of {data.name!r} and is none; remove it or skip bad images"
         )
-    plan = _plan(model, data, batch_size=batch_size, dtype=dtype, shard_size=shard_size)
+    maps = unit_maps(model.tower)
+    plan = _plan(model, data, maps, batch_size=batch_size, dtype=dtype, shard_size=shard_size)
     text_vectors = zero_shot_vectors(model.encode_text, data.class_names, data.templates) if model.has_text else None
     splits = {split.name: split for split in data.splits}
-    with StoreWriter(path, plan, unit_maps(model.tower), text_vectors) as writer:
+    with StoreWriter(path, plan, maps, text_vectors) as writer:
         done = writer.n_done
         for shard in writer.pending_shards():
             batches = [_no_images(plan.shape)]
@@ -156,16 +158,12 @@ def reference_spectra(
 
 def _no_images(shape: CoordinateShape) -> Coordinates:
     """Coordinates of no image: what a shard of unreadable images holds."""
-    return Coordinates(
-        heads=torch.empty(0, shape.n_layers, shape.n_heads, shape.head_dim),
-        mlps=torch.empty(0, shape.n_layers, shape.width),
-        inverse_std=torch.empty(0),
-        mean_over_std=torch.empty(0),
-        output=torch.empty(0, shape.dim),
-    )
+    return Coordinates.of_tensors({name: torch.empty(0, *size) for name, size in tensor_shapes(shape).items()})
 
 
-def _plan(model: VisionModel, data: ImageData, *, batch_size: int, dtype: StoreDtype, shard_size: int) -> StorePlan:
+def _plan(
+    model: VisionModel, data: ImageData, maps: UnitMaps, *, batch_size: int, dtype: StoreDtype, shard_size: int
+) -> StorePlan:
     described = data.describe()
     return StorePlan(
         model=model.describe(),
@@ -179,6 +177,8 @@ def _plan(model: VisionModel, data: ImageData, *, batch_size: int, dtype: StoreD
             head_dim=model.tower.head_dim,
             width=model.width,
             dim=model.dim,
+            layout=maps.layout,
+            pool_mlp=model.units.pool_mlp,
         ),
         logit_scale=model.logit_scale,
         dtype=dtype,

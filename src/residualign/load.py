@@ -14,6 +14,7 @@ from residualign.decomposition.contributions import Contributions
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
 from residualign.errors import BadInputError
+from residualign.models.mean_of_patches import mean_of_patches
 from residualign.models.tower import Tower, refuse_non_finite
 from residualign.models.vision_model import VisionModel
 
@@ -38,17 +39,20 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
     name: `"mini"` (ships with the package; a folder of that name is `"./mini"`); a local directory in transformers
     format, which wins over a hub id of the same name; `"hf:org/name"` or a bare hub id; `"open_clip:NAME/tag"`,
     `"open_clip:local-dir:PATH"` or `"open_clip:hf-hub:org/name"`; `"timm:NAME"`, `"timm:local-dir:PATH"`.
+    `#mean` after the name of a ViT or DINO takes the mean of its patches in place of the class token.
     dtype: float64, float32, float16 or bfloat16.
-    Supported: transformers CLIP (full, or the vision tower alone), ViT, DINOv2 with and without registers, DINOv3 ViT;
-    open_clip's own and timm's class-token ViTs. `BadInputError` for anything else, for NaN in the weights, and for a
-    tower whose units do not add up (above 1e-10 in float64, 1e-4 in float32).
+    Which towers can be taken apart is in docs/models.md. `BadInputError` for anything else, for NaN in the weights, and
+    for a tower whose units do not add up (above 1e-10 in float64, 1e-4 in float32).
     """
     if dtype not in _DTYPES:
         raise BadInputError(f"dtype is one of {', '.join(_DTYPES)}; got {dtype!r}")
     name = os.fspath(name)
-    source = _resolve(name)
+    plain, takes_mean = _without_pooling(name)
+    source = _resolve(plain)
     wanted_device = _device(device)
-    model = _load(name, source)
+    model = _load(plain, source)
+    if takes_mean:
+        model.name, model.tower = name, mean_of_patches(model.tower, plain)
     refuse_non_finite(model.tower, name)
     model.to(wanted_device, _DTYPES[dtype])
     model.residual_error = check_sum(model.tower, name)
@@ -66,6 +70,16 @@ def check_sum(tower: Tower, name: str) -> float:
             f"expected at most {tolerance:.0e} in {str(tower.dtype).removeprefix('torch.')}"
         )
     return error
+
+
+def _without_pooling(name: str) -> tuple[str, bool]:
+    """The name without `#mean`, and whether it had that; an existing path keeps its own name."""
+    plain, mark, pooling = name.rpartition("#")
+    if not mark or Path(name).exists():
+        return name, False
+    if pooling != "mean":
+        raise BadInputError(f"model {name!r}: after '#' comes the pooling, which is 'mean'; got {pooling!r}")
+    return plain, True
 
 
 def _resolve(name: str) -> str:

@@ -17,10 +17,11 @@ UnitKind = Literal["embedding", "head", "mlp"]
 class Unit:
     """One term of the sum that a vision transformer's output is.
 
-    `layer` and `head` count from 0; the embedding has neither, an MLP has no head.
+    `layer` and `head` count from 0; the embedding has neither, an MLP has no head. The MLP of an attention pooling,
+    which comes after all layers, has no layer.
 
-    >>> Unit("head", layer=3, head=7).label, Unit("mlp", layer=3).label, Unit("embedding").label
-    ('L3.H7', 'L3.mlp', 'embedding')
+    >>> Unit("head", layer=3, head=7).label, Unit("mlp", layer=3).label, Unit("embedding").label, Unit("mlp").label
+    ('L3.H7', 'L3.mlp', 'embedding', 'pool.mlp')
     """
 
     kind: UnitKind
@@ -29,14 +30,16 @@ class Unit:
 
     @property
     def label(self) -> str:
-        """`"embedding"`, `"L3.mlp"` or `"L3.H7"`."""
+        """`"embedding"`, `"L3.mlp"`, `"pool.mlp"` or `"L3.H7"`."""
         if self.kind == "embedding":
             return "embedding"
-        return f"L{self.layer}.mlp" if self.kind == "mlp" else f"L{self.layer}.H{self.head}"
+        if self.kind == "mlp":
+            return "pool.mlp" if self.layer is None else f"L{self.layer}.mlp"
+        return f"L{self.layer}.H{self.head}"
 
 
 class Units(Sequence[Unit]):
-    """The units of one tower in their fixed order: embedding, MLPs by layer, heads layer by layer.
+    """The units of one tower in their fixed order: embedding, MLPs by layer, the pooling's MLP, heads layer by layer.
 
     Behaves like a tuple of `Unit`; `index` takes a unit or its label.
 
@@ -44,12 +47,14 @@ class Units(Sequence[Unit]):
     ['embedding', 'L0.mlp', 'L1.mlp', 'L0.H0', 'L0.H1', 'L1.H0', 'L1.H1']
     """
 
-    def __init__(self, n_layers: int, n_heads: int) -> None:
+    def __init__(self, n_layers: int, n_heads: int, pool_mlp: bool = False) -> None:
         self.n_layers = n_layers
         self.n_heads = n_heads
+        self.pool_mlp = pool_mlp
         self._units = (
             Unit("embedding"),
             *(Unit("mlp", layer) for layer in range(n_layers)),
+            *((Unit("mlp"),) if pool_mlp else ()),
             *(Unit("head", layer, head) for layer in range(n_layers) for head in range(n_heads)),
         )
         self._index = {unit.label: i for i, unit in enumerate(self._units)}
@@ -61,7 +66,7 @@ class Units(Sequence[Unit]):
 
     @property
     def n_groups(self) -> int:
-        """The 2L+1 groups over which the final norm's constants are shared out."""
+        """The 2L+1 groups over which constants are shared out: the pooling's MLP is none of them."""
         return 2 * self.n_layers + 1
 
     def of_kind(self, *kinds: UnitKind) -> tuple[Unit, ...]:
@@ -70,7 +75,8 @@ class Units(Sequence[Unit]):
 
     def get(self, unit: Unit | str) -> Unit:
         """The unit with this label; `BadInputError` where the tower has none."""
-        return self._units[self.index(unit)]
+        found: Unit = self._units[self.index(unit)]
+        return found
 
     def index(self, value: Unit | str, start: int = 0, stop: int | None = None) -> int:
         """Position of a unit or label; `BadInputError` naming the label where the tower has none."""
@@ -101,10 +107,11 @@ class Units(Sequence[Unit]):
         return iter(self._units)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Units) and (self.n_layers, self.n_heads) == (other.n_layers, other.n_heads)
+        return isinstance(other, Units) and self.labels == other.labels
 
     def __hash__(self) -> int:
-        return hash((self.n_layers, self.n_heads))
+        return hash(self.labels)
 
     def __repr__(self) -> str:
-        return f"Units(n_layers={self.n_layers}, n_heads={self.n_heads})"
+        pool = ", pool_mlp=True" if self.pool_mlp else ""
+        return f"Units(n_layers={self.n_layers}, n_heads={self.n_heads}{pool})"

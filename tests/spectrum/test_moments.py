@@ -127,11 +127,11 @@ def test_works_across_inference_mode_and_autograd():
     coordinates = make_coordinates(N)
     with torch.inference_mode():
         moments = Moments.empty(make_maps())
-        inside = Coordinates(**{k: v.clone() for k, v in vars(coordinates).items()})
+        inside = Coordinates(**{k: v.clone() for k, v in coordinates.tensors().items()})
     moments.update(inside)
     with torch.inference_mode():
         moments.update(coordinates)
-    moments.update(Coordinates(**{k: v.clone().requires_grad_() for k, v in vars(coordinates).items()}))
+    moments.update(Coordinates(**{k: v.clone().requires_grad_() for k, v in coordinates.tensors().items()}))
     assert moments.count == 3 * N
     assert not any(tensor.requires_grad for tensor in numbers(moments).values())
 

@@ -171,7 +171,7 @@ def test_directions_below_the_cutoff_are_dropped_and_those_above_stay():
 
 def test_large_offsets_change_nothing_but_the_mean():
     maps, near = make_maps(), make_coordinates(1009)
-    far = Coordinates(**{name: tensor + 1e4 for name, tensor in vars(near).items()})
+    far = Coordinates(**{name: tensor + 1e4 for name, tensor in near.tensors().items()})
     for label, spectrum in spectra_of(far, maps).items():
         expected = spectra_of(near, maps)[label]
         np.testing.assert_allclose(spectrum.explained_variance, expected.explained_variance, rtol=1e-8)

@@ -17,7 +17,7 @@ from tests.store.make_store import BROKEN, coordinates_of, fill, make_plan, text
 
 
 def assert_equal(got, expected, **tolerance):
-    for name, tensor in vars(expected).items():
+    for name, tensor in expected.tensors().items():
         torch.testing.assert_close(getattr(got, name), tensor, **(tolerance or {"rtol": 0, "atol": 0}))
 
 
@@ -134,7 +134,7 @@ def test_splits_and_units_that_are_not_there(filled):
 def test_float16_halves_heads_and_mlps_and_keeps_the_rest(tmp_path):
     store = fill(tmp_path / "store", make_plan(dtype="float16"))
     got, expected = store.split("train").coordinates(), coordinates_of(make_plan().splits["train"].keys)
-    assert {tensor.dtype for tensor in vars(got).values()} == {torch.float32}
+    assert {tensor.dtype for tensor in got.tensors().values()} == {torch.float32}
     assert_equal(got, expected, rtol=2**-11, atol=1e-7)
     for name in ("inverse_std", "mean_over_std", "output"):
         torch.testing.assert_close(getattr(got, name), getattr(expected, name), rtol=0, atol=0)

@@ -1,13 +1,15 @@
-"""Compact coordinates of residual units, and the fixed maps that turn them into contributions.
+"""Coordinates of residual units, and the fixed maps that turn them into contributions.
 
 A unit's contribution to the embedding of image n is `y_n @ weight + bias`: `y_n` are a few numbers of the image,
-`weight` and `bias` belong to the tower alone. Everything linear (PCA, scaling, folding) is done on `y`.
+`weight` and `bias` belong to the tower alone. Everything linear (PCA, scaling, folding) is done on `y`. Where a tower
+pools by attention no such few numbers exist, and y is the contribution itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -15,89 +17,140 @@ from torch import Tensor
 
 from residualign.units import Unit, Units
 
-__all__ = ["Coordinates", "UnitMaps"]
+__all__ = ["Coordinates", "Layout", "UnitMaps"]
+
+Layout = Literal["token", "mean", "contributions"]
+"""What the coordinates of a tower are: of one pooled token, of a mean over tokens, or contributions as they are."""
 
 
 @dataclass(frozen=True)
 class Coordinates:
     """What one pass over a batch leaves behind: enough to rebuild every unit's contribution exactly.
 
-    heads: (image, layer, head, head_dim), a head's value at the pooled token before the output projection, over sigma.
-    mlps: (image, layer, width), an MLP's output (after layer scale) at the pooled token, over sigma.
+    Of a tower that pools a token ("token") or the mean of tokens ("mean"):
+
+    heads: (image, layer, head, head_dim), a head's value before the output projection, over sigma.
+    mlps: (image, layer, width), an MLP's output (after layer scale), over sigma.
     inverse_std: (image,), 1 / sigma of the final LayerNorm. mean_over_std: (image,), mu / sigma of the same.
+    embedding: (image, width), the stream before the first block, over sigma; None for a class token, where it is one
+    constant vector.
+    All are those of the pooled token, or means over the pooled tokens (of the quotients, where the norm comes first).
+
+    Of a tower that pools by attention ("contributions"): heads (image, layer, head, dim), mlps (image, layer, dim),
+    embedding and pool_mlp (image, dim) are the contributions, constants included; the two statistics are None.
+
     output: (image, dim), the model's own embedding, not normalised.
 
-    Source: DESIGN of arXiv 2411.00246 section 3 (units), Gandelsman et al. 2310.05916 appendix A (LayerNorm).
+    Source: arXiv 2411.00246 section 3 (units), Gandelsman et al. 2310.05916 appendix A (LayerNorm).
     """
 
-    heads: Float[Tensor, "image layer head head_dim"]
-    mlps: Float[Tensor, "image layer width"]
-    inverse_std: Float[Tensor, " image"]
-    mean_over_std: Float[Tensor, " image"]
+    heads: Float[Tensor, "image layer head value"]
+    mlps: Float[Tensor, "image layer mlp_value"]
+    inverse_std: Float[Tensor, " image"] | None
+    mean_over_std: Float[Tensor, " image"] | None
     output: Float[Tensor, "image dim"]
+    embedding: Float[Tensor, "image mlp_value"] | None = None
+    pool_mlp: Float[Tensor, "image dim"] | None = None
 
     def __len__(self) -> int:
         return self.output.shape[0]
 
     @property
+    def layout(self) -> Layout:
+        """What these are the coordinates of."""
+        if self.inverse_std is None:
+            return "contributions"
+        return "token" if self.embedding is None else "mean"
+
+    @property
     def units(self) -> Units:
         """The units of the tower these come from."""
-        return Units(n_layers=self.heads.shape[1], n_heads=self.heads.shape[2])
+        return Units(self.heads.shape[1], self.heads.shape[2], self.pool_mlp is not None)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are there, by name."""
+        named = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: tensor for name, tensor in named if tensor is not None}
+
+    @classmethod
+    def of_tensors(cls, tensors: dict[str, Tensor]) -> Coordinates:
+        """The inverse of `tensors`."""
+        statistics = {name: tensors.get(name) for name in ("inverse_std", "mean_over_std")}
+        return cls(**{**tensors, **statistics})  # type: ignore[arg-type]
 
     def __getitem__(self, index: slice | Tensor) -> Coordinates:
         """The same coordinates of some of the images (a slice, or an index or mask tensor)."""
-        return Coordinates(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        return self.of_tensors({name: tensor[index] for name, tensor in self.tensors().items()})
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Coordinates:
         """The same coordinates on another device or in another dtype."""
-        return Coordinates(**{f.name: getattr(self, f.name).to(device=device, dtype=dtype) for f in fields(self)})
+        return self.of_tensors({name: tensor.to(device=device, dtype=dtype) for name, tensor in self.tensors().items()})
 
     @staticmethod
     def cat(batches: Iterable[Coordinates]) -> Coordinates:
-        """Batches one after another as one; needs at least one batch."""
-        batches = list(batches)
-        return Coordinates(**{f.name: torch.cat([getattr(b, f.name) for b in batches]) for f in fields(Coordinates)})
+        """Batches one after another as one; needs at least one batch, all of one tower."""
+        parts = [batch.tensors() for batch in batches]
+        return Coordinates.of_tensors({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
     def head_coordinates(self) -> Float[Tensor, "image layer head coordinate"]:
-        """`[z / sigma ; 1 / sigma ; mu / sigma]` of every head, head_dim + 2 numbers each."""
+        """`[z / sigma ; 1 / sigma ; mu / sigma]` of every head, head_dim + 2 numbers each; or contributions."""
+        if self.layout == "contributions":
+            return self.heads
         n, n_layers, n_heads, _ = self.heads.shape
-        scalars = torch.stack([self.inverse_std, self.mean_over_std], dim=-1)
-        return torch.cat([self.heads, scalars[:, None, None].expand(n, n_layers, n_heads, 2)], dim=-1)
+        return torch.cat([self.heads, self.scalars()[:, None, None].expand(n, n_layers, n_heads, 2)], dim=-1)
 
     def mlp_coordinates(self) -> Float[Tensor, "image layer coordinate"]:
-        """`[z / sigma ; mu / sigma]` of every MLP, width + 1 numbers each."""
+        """`[z / sigma ; mu / sigma]` of every MLP, width + 1 numbers each; or contributions."""
+        if self.mean_over_std is None:
+            return self.mlps
         n, n_layers, _ = self.mlps.shape
         return torch.cat([self.mlps, self.mean_over_std[:, None, None].expand(n, n_layers, 1)], dim=-1)
 
-    def embedding_coordinates(self) -> Float[Tensor, "image 2"]:
-        """`[1 / sigma ; mu / sigma]`: at a class token the embedding itself is one constant vector."""
+    def embedding_coordinates(self) -> Float[Tensor, "image coordinate"]:
+        """`[1 / sigma ; mu / sigma]` where the embedding is one constant vector, else those of an MLP."""
+        if self.embedding is None:
+            return self.scalars()
+        if self.mean_over_std is None:
+            return self.embedding
+        return torch.cat([self.embedding, self.mean_over_std[:, None]], dim=-1)
+
+    def scalars(self) -> Float[Tensor, "image 2"]:
+        """`[1 / sigma ; mu / sigma]`, the same for every unit of an image."""
+        assert self.inverse_std is not None
+        assert self.mean_over_std is not None
         return torch.stack([self.inverse_std, self.mean_over_std], dim=-1)
 
     def of(self, unit: Unit) -> Float[Tensor, "image coordinate"]:
         """The coordinates y of one unit."""
         if unit.kind == "embedding":
             return self.embedding_coordinates()
-        assert unit.layer is not None
         if unit.kind == "mlp":
-            return torch.cat([self.mlps[:, unit.layer], self.mean_over_std[:, None]], dim=-1)
-        assert unit.head is not None
-        return torch.cat([self.heads[:, unit.layer, unit.head], self.embedding_coordinates()], dim=-1)
+            own = self.pool_mlp if unit.layer is None else self.mlps[:, unit.layer]
+            assert own is not None
+            return own if self.mean_over_std is None else torch.cat([own, self.mean_over_std[:, None]], dim=-1)
+        head = self.heads[:, unit.layer, unit.head]
+        return head if self.layout == "contributions" else torch.cat([head, self.scalars()], dim=-1)
 
 
 @dataclass(frozen=True)
 class UnitMaps:
     """The fixed rows B_u and constants c_u with which `contribution = y @ B_u + c_u`.
 
-    heads: (layer, head, head_dim + 2, dim). mlps: (layer, width + 1, dim). embedding: (2, dim).
-    head_bias: (dim,), the constant of every single head; group_bias: (dim,), of every MLP and of the embedding
-    (H heads of a layer share one group's part: `head_bias == group_bias / H`).
+    heads: (layer, head, head_dim + 2, dim). mlps: (layer, width + 1, dim). embedding: (2, dim) at a class token, else
+    (width + 1, dim). head_bias: (dim,), the constant of every single head; group_bias: (dim,), of every MLP and of the
+    embedding (H heads of a layer share one group's part: `head_bias == group_bias / H`).
     """
 
     heads: Float[Tensor, "layer head coordinate dim"]
     mlps: Float[Tensor, "layer mlp_coordinate dim"]
-    embedding: Float[Tensor, "2 dim"]
+    embedding: Float[Tensor, "embedding_coordinate dim"]
     head_bias: Float[Tensor, " dim"]
     group_bias: Float[Tensor, " dim"]
+
+    @property
+    def layout(self) -> Layout:
+        """What the coordinates of this tower are."""
+        return "token" if self.embedding.shape[0] == 2 else "mean"
 
     @property
     def units(self) -> Units:
@@ -108,6 +161,34 @@ class UnitMaps:
     def dim(self) -> int:
         """Size of the output space."""
         return self.embedding.shape[-1]
+
+    @property
+    def max_head_components(self) -> int | None:
+        """How many components of a head a spectrum keeps by default; None: all there are."""
+        return None
+
+    @property
+    def value_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one image's part of each tensor of the coordinates."""
+        n_layers, n_heads, size, dim = self.heads.shape
+        width = self.mlps.shape[1] - 1
+        shapes: dict[str, tuple[int, ...]] = {
+            "heads": (n_layers, n_heads, size - 2),
+            "mlps": (n_layers, width),
+            "inverse_std": (),
+            "mean_over_std": (),
+            "output": (dim,),
+        }
+        return shapes if self.layout == "token" else {**shapes, "embedding": (width,)}
+
+    @property
+    def coordinate_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one image's y, by kind of unit."""
+        return {
+            "heads": tuple(self.heads.shape[:3]),
+            "mlps": tuple(self.mlps.shape[:2]),
+            "embedding": (self.embedding.shape[0],),
+        }
 
     def weight(self, unit: Unit) -> Float[Tensor, "coordinate dim"]:
         """B_u of one unit."""
@@ -148,3 +229,7 @@ class UnitMaps:
         total = total + mlps.flatten(1) @ self.mlps.flatten(0, 1)
         total = total + coordinates.embedding_coordinates() @ self.embedding
         return total + n_layers * n_heads * self.head_bias + (n_layers + 1) * self.group_bias
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a store keeps of the maps."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -27,5 +27,5 @@ def decompose(model: VisionModel, images: Images, *, batch_size: int = 32, rule:
     """
     batches = []
     for start in range(0, max(len(images), 1), batch_size):
-        batches.append(trace_coordinates(model.tower, model.pixels(images[start : start + batch_size])))
+        batches.append(trace_coordinates(model.tower, model.pixels(images[start : start + batch_size]), rule))
     return Contributions.of(Coordinates.cat(batches), unit_maps(model.tower, rule))

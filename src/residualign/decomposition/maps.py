@@ -11,6 +11,9 @@ Two rules say where the terms that belong to no unit go; both are exact.
   attention layers, L MLPs), a layer's share equally over its heads. An attention output bias is split equally over its
   heads and passes through layer scale and 1 / sigma like them.
 - `"own"`: every unit loses its own mean over the width (they add up to mu); beta P and b are shared as above.
+
+Where tokens are averaged the same holds of the averages: of z over one sigma if the norm comes after the mean, of
+z / sigma, 1 / sigma and mu / sigma of every token if it comes first. Attention pooling is in `attention_readout`.
 """
 
 from __future__ import annotations
@@ -22,10 +25,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residualign.decomposition.coordinates import UnitMaps
+from residualign.decomposition.identity_maps import IdentityMaps
 from residualign.errors import BadInputError
+from residualign.models.pooling import AttentionPooling, TokenPooling
 from residualign.models.tower import Block, Tower
 
-__all__ = ["MeanRule", "embedding_vector", "unit_maps"]
+__all__ = ["MeanRule", "embedding_vector", "output_projection", "unit_maps", "working_dtype"]
 
 MeanRule = Literal["shared", "own"]
 
@@ -39,6 +44,11 @@ def unit_maps(tower: Tower, rule: MeanRule = "shared", dtype: torch.dtype | None
     """
     if rule not in ("shared", "own"):
         raise BadInputError(f"rule is 'shared' or 'own'; got {rule!r}")
+    if isinstance(tower.pooling, AttentionPooling):
+        # the contributions themselves are what a trace leaves behind, and the rule is applied there
+        return IdentityMaps.of(
+            tower.units, tower.dim, tower.head_dim, dtype or working_dtype(tower.dtype), tower.device
+        )
     n_layers, n_heads, width = len(tower.blocks), tower.n_heads, tower.width
     n_groups = 2 * n_layers + 1
     readout = _readout(tower)
@@ -50,14 +60,17 @@ def unit_maps(tower: Tower, rule: MeanRule = "shared", dtype: torch.dtype | None
     heads = torch.empty(n_layers, n_heads, tower.head_dim + 2, tower.dim, dtype=torch.float64, device=tower.device)
     mlps = torch.empty(n_layers, width + 1, tower.dim, dtype=torch.float64, device=tower.device)
     for layer, block in enumerate(tower.blocks):
-        weight, bias = _output_projection(block, width)
+        weight, bias = output_projection(block, width)
         heads[layer, :, :-2] = (weight @ to_output).view(n_heads, tower.head_dim, tower.dim)
         heads[layer, :, -2] = bias @ to_output / n_heads
         heads[layer, :, -1] = mean_row / n_heads
         # an MLP's layer scale is already in its coordinates, which are read off the stream
         mlps[layer, :-1] = to_output
         mlps[layer, -1] = mean_row
-    embedding = torch.stack([embedding_vector(tower).double() @ to_output, mean_row])
+    if isinstance(tower.pooling, TokenPooling):
+        embedding = torch.stack([embedding_vector(tower, tower.pooling).double() @ to_output, mean_row])
+    else:
+        embedding = torch.cat([to_output, mean_row[None]])
     maps = UnitMaps(heads, mlps, embedding, head_bias=constant / n_heads, group_bias=constant)
     return maps.to(dtype=dtype or working_dtype(tower.dtype))
 
@@ -67,13 +80,13 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def embedding_vector(tower: Tower) -> Float[Tensor, " width"]:
+def embedding_vector(tower: Tower, pooling: TokenPooling) -> Float[Tensor, " width"]:
     """The residual stream at the pooled token before the first block: at a class token the same for every image.
 
     `BadInputError` where two images disagree: the tower's embedding is then no constant.
     """
     seen: list[Tensor] = []
-    handle = tower.entry.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, tower.token].clone()))
+    handle = tower.entry.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, pooling.index].clone()))
     try:
         with torch.no_grad():
             tower.forward(tower.probe(2))
@@ -109,7 +122,7 @@ def _constant(tower: Tower) -> Float[Tensor, " dim"]:
     return constant.detach()
 
 
-def _output_projection(block: Block, width: int) -> tuple[Float[Tensor, "value width"], Float[Tensor, " width"]]:
+def output_projection(block: Block, width: int) -> tuple[Float[Tensor, "value width"], Float[Tensor, " width"]]:
     """W_O and its bias after layer scale, in float64."""
     weight = block.out_proj.weight.detach().double().T
     own: Tensor | None = block.out_proj.bias

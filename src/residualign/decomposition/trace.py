@@ -1,4 +1,4 @@
-"""The context that reads compact coordinates off a plain forward pass."""
+"""The context that reads coordinates off a plain forward pass."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from residualign.decomposition.attention_readout import AttentionReadout, TracedTokens
 from residualign.decomposition.coordinates import Coordinates
-from residualign.decomposition.maps import working_dtype
+from residualign.decomposition.maps import MeanRule, working_dtype
+from residualign.models.pooling import AttentionPooling, MeanPooling, TokenPooling
 from residualign.models.tower import Tower
 
 __all__ = ["Trace", "trace_coordinates"]
 
 
 class Trace:
-    """While it is open, every forward pass of the tower leaves the pooled token's unit values behind.
+    """While it is open, every forward pass of the tower leaves the unit values of the pooled token or tokens behind.
 
     The heads' values are the *input* of the output projection, so any attention kernel serves and no attention matrix
-    is held; only the pooled token's row of each is kept: (2 x layer + 1) x width numbers an image. Hooks only read, are
-    gone when the body ends or raises, and contexts nest. Gradients are not recorded.
+    of the tower is held. Hooks only read, are gone when the body ends or raises, and contexts nest. Gradients are not
+    recorded.
+
+    Of a pooled token, and of a mean that comes before the norm, one row a layer is kept: (2 x layer + 1) x width
+    numbers an image. Where every token is normed before it is pooled (mean or attention), the weights are known at the
+    end only: all tokens of all layers are held until then, (2 x layer + 1) x token x width numbers an image.
 
         with Trace(tower) as trace:
             output = tower.forward(pixels)
@@ -34,16 +40,24 @@ class Trace:
         self._tower = tower
         self._values: dict[int, Tensor] = {}
         self._mlps: dict[int, Tensor] = {}
+        self._embedding: Tensor | None = None
         self._stream: Tensor | None = None
+        self._normed: Tensor | None = None
+        self._pool_mlp: Tensor | None = None
         self._handles: list[RemovableHandle] = []
         self._exchanged = ExitStack()
 
     def __enter__(self) -> Trace:
-        self._exchanged.enter_context(self._tower.exchange())
-        for layer, block in enumerate(self._tower.blocks):
-            self._handles.append(block.out_proj.register_forward_pre_hook(self._value_hook(layer)))
-            self._handles.append(block.mlp.register_forward_hook(self._mlp_hook(layer)))
-        self._handles.append(self._tower.final_norm.register_forward_pre_hook(self._stream_hook))
+        tower, handles = self._tower, self._handles
+        self._exchanged.enter_context(tower.exchange())
+        for layer, block in enumerate(tower.blocks):
+            handles.append(block.out_proj.register_forward_pre_hook(self._value_hook(layer)))
+            handles.append(block.mlp.register_forward_hook(self._mlp_hook(layer)))
+        handles.append(tower.final_norm.register_forward_hook(self._norm_hook))
+        if not isinstance(tower.pooling, TokenPooling):
+            handles.append(tower.entry.register_forward_pre_hook(self._entry_hook))
+        if isinstance(tower.pooling, AttentionPooling) and tower.pooling.mlp is not None:
+            handles.append(tower.pooling.mlp.register_forward_hook(self._pool_mlp_hook))
         return self
 
     def __exit__(
@@ -54,52 +68,94 @@ class Trace:
         self._handles.clear()
         self._exchanged.close()
 
-    def coordinates(self, output: Float[Tensor, "image dim"]) -> Coordinates:
+    def coordinates(self, output: Float[Tensor, "image dim"], rule: MeanRule = "shared") -> Coordinates:
         """The coordinates of the last forward pass, given what it returned.
 
-        In the tower's dtype, float32 for half types. Costs O(image x layer x width).
+        In the tower's dtype, float32 for half types. rule: as in `unit_maps`; only contributions depend on it. Costs
+        O(image x layer x width), over all tokens where they are held.
         """
         if self._stream is None:
             raise RuntimeError("no forward pass was traced")
-        tower, dtype = self._tower, working_dtype(self._tower.dtype)
+        tower, pooling = self._tower, self._tower.pooling
+        layers = range(len(tower.blocks))
+        if isinstance(pooling, AttentionPooling):
+            assert self._embedding is not None
+            assert self._normed is not None
+            tokens = TracedTokens(
+                embedding=self._embedding,
+                values=[self._values[layer] for layer in layers],
+                mlps=[self._mlps[layer] for layer in layers],
+                stream=self._stream,
+                normed=self._normed,
+                pool_mlp=self._pool_mlp,
+            )
+            return AttentionReadout.of(tower, rule).coordinates(tokens, output)
+        dtype = working_dtype(tower.dtype)
         stream = self._stream.to(dtype)
-        mean = stream.mean(dim=-1)
         inverse_std = torch.rsqrt(stream.var(dim=-1, correction=0) + tower.final_norm.eps)
-        n_layers = len(tower.blocks)
-        heads = torch.stack([self._values[layer] for layer in range(n_layers)], dim=1).to(dtype)
-        mlps = torch.stack([self._mlps[layer] for layer in range(n_layers)], dim=1).to(dtype)
+        mean_over_std = stream.mean(dim=-1) * inverse_std
+
+        def over_sigma(x: Tensor) -> Tensor:
+            if inverse_std.ndim == 1:
+                return x.to(dtype) * inverse_std[:, None]
+            weights = inverse_std[:, None] / inverse_std.shape[1]
+            return (weights @ x.to(dtype)).squeeze(1)
+
+        heads = torch.stack([over_sigma(self._values[layer]) for layer in layers], dim=1)
+        mlps = torch.stack([self._scaled(layer, over_sigma(self._mlps[layer])) for layer in layers], dim=1)
+        one_norm = inverse_std.ndim == 1
         return Coordinates(
-            heads=(heads * inverse_std[:, None, None]).view(len(stream), n_layers, tower.n_heads, tower.head_dim),
-            mlps=mlps * inverse_std[:, None, None],
-            inverse_std=inverse_std,
-            mean_over_std=mean * inverse_std,
+            heads=heads.view(len(stream), len(layers), tower.n_heads, tower.head_dim),
+            mlps=mlps,
+            inverse_std=inverse_std if one_norm else inverse_std.mean(dim=-1),
+            mean_over_std=mean_over_std if one_norm else mean_over_std.mean(dim=-1),
             output=output.to(dtype),
+            embedding=None if self._embedding is None else over_sigma(self._embedding),
         )
+
+    def _scaled(self, layer: int, mlp: Tensor) -> Tensor:
+        scale = self._tower.blocks[layer].mlp_scale
+        return mlp if scale is None else mlp * scale.to(mlp)
+
+    def _kept(self, x: Tensor) -> Tensor:
+        """What is needed of one layer's (image, token, size) activations."""
+        pooling = self._tower.pooling
+        if isinstance(pooling, TokenPooling):
+            # a copy of one token's row, so that the layer's activations are not kept alive by a view
+            return x[:, pooling.index].detach().clone()
+        tokens = x[:, pooling.first :].detach()
+        return tokens.mean(dim=1) if isinstance(pooling, MeanPooling) and not pooling.norm_first else tokens
 
     def _value_hook(self, layer: int) -> Any:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            self._values[layer] = args[0][:, self._tower.token].detach().clone()
+            self._values[layer] = self._kept(args[0])
 
         return hook
 
     def _mlp_hook(self, layer: int) -> Any:
-        scale = self._tower.blocks[layer].mlp_scale
-
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            # a copy of one token's row, so that the layer's activations are not kept alive by a view
-            row = output[:, self._tower.token].detach()
-            self._mlps[layer] = row.clone() if scale is None else row * scale
+            self._mlps[layer] = self._kept(output)
 
         return hook
 
-    def _stream_hook(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        stream = args[0]
+    def _entry_hook(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._embedding = self._kept(args[0])
+
+    def _norm_hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        pooling, stream = self._tower.pooling, args[0]
         # some families pool before the norm, some after it
-        self._stream = (stream if stream.ndim == 2 else stream[:, self._tower.token]).detach().clone()
+        pooled = stream.ndim == 2 or (isinstance(pooling, MeanPooling) and not pooling.norm_first)
+        self._stream = stream.detach().clone() if pooled else self._kept(stream)
+        self._normed = self._kept(output) if isinstance(pooling, AttentionPooling) else None
+
+    def _pool_mlp_hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        self._pool_mlp = (output if output.ndim == 2 else output[:, 0]).detach().clone()
 
 
-def trace_coordinates(tower: Tower, pixels: Float[Tensor, "image 3 height width"]) -> Coordinates:
+def trace_coordinates(
+    tower: Tower, pixels: Float[Tensor, "image 3 height width"], rule: MeanRule = "shared"
+) -> Coordinates:
     """One plain forward pass of one batch, and the coordinates it leaves behind."""
     with torch.no_grad(), Trace(tower) as trace:
         output = tower.forward(pixels)
-        return trace.coordinates(output)
+        return trace.coordinates(output, rule)

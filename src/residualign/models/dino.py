@@ -29,6 +29,10 @@ def tower(model: Any, image_size: int) -> Tower:
         pooled: Tensor = model(pixel_values=pixels).pooler_output
         return pooled
 
+    def tokens(pixels: Tensor) -> Tensor:
+        hidden: Tensor = model(pixel_values=pixels).last_hidden_state
+        return hidden
+
     constants = {"activation": _activation(config), "eps": repr(config.layer_norm_eps)}
     if is_v3:
         constants["rope_theta"] = repr(float(config.rope_theta))
@@ -46,6 +50,8 @@ def tower(model: Any, image_size: int) -> Tower:
         image_size=image_size,
         tensors=_tensors(model, layers, norm),
         constants=constants,
+        tokens=tokens,
+        n_prefix=1 + getattr(config, "num_register_tokens", 0),
     )
 
 

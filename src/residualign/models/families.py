@@ -14,6 +14,7 @@ from torch import nn
 from residualign.errors import BadInputError
 from residualign.models.not_loaded import not_loaded
 from residualign.models.preprocess import load_preprocess
+from residualign.models.siglip_text import SigLipText
 from residualign.models.text import TextTower
 from residualign.models.vision_model import VisionModel
 
@@ -35,6 +36,35 @@ def _clip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel
     return VisionModel(
         name, source, model, clip.tower(model), load_preprocess(source, name), TextTower(model, tokenizer)
     )
+
+
+def _siglip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
+    from transformers import AutoTokenizer, SiglipModel
+
+    from residualign.models import siglip
+
+    model = _pretrained(SiglipModel, name, source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except ImportError as error:
+        raise BadInputError(
+            f"model {name!r} has a SentencePiece tokenizer, which needs: pip install 'residualign[siglip]'"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"model {name!r} has no readable tokenizer; expected the files that ship with a SigLIP"
+        ) from error
+    tower = siglip.tower(model.vision_model, name)
+    return VisionModel(name, source, model, tower, load_preprocess(source, name), SigLipText(model, tokenizer))
+
+
+def _siglip_vision(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
+    from transformers import SiglipVisionModel
+
+    from residualign.models import siglip
+
+    model = _pretrained(SiglipVisionModel, name, source)
+    return VisionModel(name, source, model, siglip.tower(model, name), load_preprocess(source, name))
 
 
 def _clip_vision(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
@@ -100,6 +130,8 @@ def _quiet() -> Iterator[None]:
 LOADERS: dict[str, Callable[[str, str, tuple[str, ...]], VisionModel]] = {
     "clip": _clip,
     "clip_vision_model": _clip_vision,
+    "siglip": _siglip,
+    "siglip_vision_model": _siglip_vision,
     "vit": _vit,
     "dinov2": _dino,
     "dinov2_with_registers": _dino,

@@ -10,13 +10,39 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign.errors import BadInputError
 from residualign.models.functional_attention import explicit_attention
-from residualign.models.parts import layer_scale
+from residualign.models.parts import Projection, layer_scale
+from residualign.models.pooling import (
+    CLASS_TOKEN,
+    AttentionPooling,
+    MeanPooling,
+    PackedProjection,
+    Pooling,
+    pooling_constants,
+)
 from residualign.models.tower import Block, Tower
 
 __all__ = ["tower"]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A weight of its own with its rows of a packed bias, as `nn.MultiheadAttention` has them for other key sizes."""
+
+    weight: Tensor
+    packed_bias: Tensor | None
+    start: int
+
+    @property
+    def bias(self) -> Tensor | None:
+        return None if self.packed_bias is None else self.packed_bias[self.start : self.start + self.out_features]
+
+    @property
+    def out_features(self) -> int:
+        return int(self.weight.shape[0])
 
 
 @dataclass(frozen=True)
@@ -45,6 +71,7 @@ def tower(model: Any, name: str) -> Tower:
     blocks = list(visual.transformer.resblocks)
     attentions = [block.attn for block in blocks]
     projection = None if visual.proj is None else _Transposed(visual.proj)
+    pooling = _pooling(visual)
 
     def forward(pixels: Tensor) -> Tensor:
         output = visual(pixels)
@@ -60,11 +87,16 @@ def tower(model: Any, name: str) -> Tower:
         ),
         entry=blocks[0],
         n_heads=attentions[0].num_heads,
-        final_norm=visual.ln_post,
+        final_norm=visual.ln_post if visual.attn_pool is None else visual.attn_pool.ln_k,
         projection=projection,
         image_size=int(visual.image_size[0]),
         tensors=_tensors(visual, blocks),
-        constants={"activation": _activation(blocks[0].mlp.gelu), "eps": repr(visual.ln_post.eps)},
+        constants={
+            "activation": _activation(blocks[0].mlp.gelu),
+            "eps": repr(visual.ln_post.eps),
+            **pooling_constants(pooling),
+        },
+        pooling=pooling,
         exchange=partial(explicit_attention, functional),
     )
 
@@ -73,9 +105,13 @@ def _refuse_other_towers(visual: Any, name: str) -> None:
     kind = type(visual).__name__
     if kind != "VisionTransformer":
         raise BadInputError(f"model {name!r} has a vision tower of type {kind}; supported is VisionTransformer")
+    averages_queries = visual.attn_pool is not None and visual.pool_type != "tok"
     parts = {
-        "attentional pooling": visual.attn_pool is not None,
-        f"pooling {visual.pool_type!r}": visual.pool_type != "tok",
+        f"attentional pooling of type {getattr(visual, 'attn_pool_type', '')!r}": bool(
+            getattr(visual, "attn_pool_type", "")
+        ),
+        # after an attentional pooling it chooses among the queries
+        f"pooling {visual.pool_type!r}": visual.pool_type not in ("tok", "avg") or averages_queries,
         "a norm after its attention (ln_attn)": any(
             not isinstance(getattr(block, "ln_attn", nn.Identity()), nn.Identity)
             for block in visual.transformer.resblocks
@@ -83,7 +119,44 @@ def _refuse_other_towers(visual: Any, name: str) -> None:
     }
     for part, there in parts.items():
         if there:
-            raise BadInputError(f"model {name!r} has {part}, which is not supported; expected a pooled class token")
+            raise BadInputError(
+                f"model {name!r} has {part}, which is not supported; expected a pooled class token, mean "
+                "or attention query"
+            )
+
+
+def _pooling(visual: Any) -> Pooling:
+    if visual.attn_pool is not None:
+        return _attention_pooling(visual)
+    if visual.pool_type == "avg":
+        # the class token comes before the patches
+        return MeanPooling(first=1, norm_first=not visual.final_ln_after_pool)
+    return CLASS_TOKEN
+
+
+def _attention_pooling(visual: Any) -> AttentionPooling:
+    """CoCa's pooling: the first query's answer, normed and projected. The other queries are for its captions."""
+    pool, attention = visual.attn_pool, visual.attn_pool.attn
+    width = attention.embed_dim
+    query: Projection
+    key: Projection
+    value: Projection
+    if attention.in_proj_weight is None:
+        weights = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
+        query, key, value = (_Rows(weight, attention.in_proj_bias, part * width) for part, weight in enumerate(weights))
+    else:
+        query, key, value = (
+            PackedProjection(attention.in_proj_weight, attention.in_proj_bias, part * width, (part + 1) * width)
+            for part in range(3)
+        )
+
+    def asked() -> Tensor:
+        vector: Tensor = F.linear(pool.ln_q(pool.query[0]), query.weight, query.bias) / attention.head_dim**0.5
+        return vector
+
+    return AttentionPooling(
+        n_heads=attention.num_heads, query=asked, key=key, value=value, out=attention.out_proj, norm=visual.ln_post
+    )
 
 
 def _activation(module: nn.Module) -> str:
@@ -101,6 +174,8 @@ def _tensors(visual: Any, blocks: list[Any]) -> dict[str, Tensor]:
     if visual.proj is not None:
         tensors["projection.weight"] = visual.proj.T
     modules: dict[str, nn.Module] = {"norm_pre": visual.ln_pre, "norm_final": visual.ln_post}
+    if visual.attn_pool is not None:
+        tensors |= {f"pool.{part}": value for part, value in visual.attn_pool.named_parameters()}
     for i, block in enumerate(blocks):
         attention = block.attn
         for part in ("weight", "bias"):

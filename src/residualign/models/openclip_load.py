@@ -44,8 +44,6 @@ def load(name: str) -> VisionModel:
     except Exception as error:
         # the library raises whatever its config, its downloads and torch raise
         raise not_loaded(name, "by open_clip", error) from error
-    if getattr(model, "logit_bias", None) is not None:
-        raise BadInputError(f"model {name!r} was trained with a sigmoid loss (logit bias), which is not supported yet")
     model = model.float().eval().requires_grad_(False)
     preprocess, text = _preprocess(model.visual.preprocess_cfg), OpenClipText(model, tokenizer)
     return VisionModel(name, spec, model, openclip.tower(model, name), preprocess, text)
@@ -107,6 +105,12 @@ class OpenClipText:
     def logit_scale(self) -> float:
         """The factor, already exponentiated, that turns cosines into logits."""
         return float(self._model.logit_scale.detach().double().exp())
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What a model trained with a sigmoid loss adds to its logits; None for the others."""
+        bias = getattr(self._model, "logit_bias", None)
+        return None if bias is None else float(bias.detach().double())
 
     def encode(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "text dim"]:
         """Text embeddings, not normalised."""

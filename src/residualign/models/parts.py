@@ -33,6 +33,11 @@ class TextEncoder(Protocol):
         """The factor, already exponentiated, that turns cosines into logits."""
         ...
 
+    @property
+    def logit_bias(self) -> float | None:
+        """What a model trained with a sigmoid loss adds to its logits; None for the others."""
+        ...
+
     def encode(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
         """Text embeddings."""
         ...

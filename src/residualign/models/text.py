@@ -25,6 +25,11 @@ class TextTower:
         """The factor, already exponentiated, that turns cosines into logits."""
         return float(self._model.logit_scale.detach().double().exp())
 
+    @property
+    def logit_bias(self) -> None:
+        """None: trained with a softmax."""
+        return None
+
     def encode(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "text dim"]:
         """Text embeddings, not normalised. A text's embedding does not depend on its neighbours in the batch."""
         device = self._model.logit_scale.device

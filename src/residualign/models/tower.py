@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from residualign.errors import BadInputError
 from residualign.models.parts import Projection
+from residualign.models.pooling import CLASS_TOKEN, AttentionPooling, Pooling
+from residualign.units import Units
 
 __all__ = ["Block", "Tower", "fingerprint", "refuse_non_finite"]
 
@@ -38,10 +41,13 @@ class Tower:
 
     forward: (image, 3, height, width) pixels -> (image, dim) embedding, not normalised.
     entry: the module whose first argument is the residual stream before the first block.
-    token: index of the pooled token. tensors: every weight of the tower under a family-neutral name, so that the same
-    checkpoint has one fingerprint whichever library loads it. constants: what else decides the output (activation,
-    epsilon, image size). exchange: opens the context in which hooks on the output projections fire, for towers whose
-    attention calls them as functions.
+    pooling: how tokens become one vector; final_norm is the norm that the residual stream goes through, before the
+    pooling or after it. tensors: every weight of the tower under a family-neutral name, so that the same checkpoint has
+    one fingerprint whichever library loads it. constants: what else decides the output (activation, epsilon, image
+    size). exchange: opens the context in which hooks on the output projections fire, for towers whose attention calls
+    them as functions. tokens: (image, 3, height, width) pixels -> (image, token, width), all tokens after the final
+    norm, of which the first `n_prefix` are no patches; None where a family has no such thing to offer. kept: what was
+    computed from the weights once; never part of the tower.
     """
 
     module: nn.Module
@@ -54,8 +60,11 @@ class Tower:
     image_size: int
     tensors: Mapping[str, Tensor]
     constants: Mapping[str, str]
-    token: int = 0
+    pooling: Pooling = CLASS_TOKEN
     exchange: Callable[[], AbstractContextManager[None]] = nullcontext
+    tokens: Callable[[Tensor], Tensor] | None = None
+    n_prefix: int = 1
+    kept: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def width(self) -> int:
@@ -65,7 +74,15 @@ class Tower:
     @property
     def dim(self) -> int:
         """Size of the output space."""
-        return self.width if self.projection is None else self.projection.out_features
+        if self.projection is not None:
+            return self.projection.out_features
+        return self.pooling.out.out_features if isinstance(self.pooling, AttentionPooling) else self.width
+
+    @property
+    def units(self) -> Units:
+        """The residual units in their fixed order."""
+        pool_mlp = isinstance(self.pooling, AttentionPooling) and self.pooling.mlp is not None
+        return Units(len(self.blocks), self.n_heads, pool_mlp)
 
     @property
     def head_dim(self) -> int:

@@ -50,7 +50,7 @@ class VisionModel:
     @property
     def units(self) -> Units:
         """The tower's residual units in their fixed order."""
-        return Units(n_layers=len(self.tower.blocks), n_heads=self.tower.n_heads)
+        return self.tower.units
 
     @property
     def dim(self) -> int:
@@ -86,6 +86,11 @@ class VisionModel:
     def logit_scale(self) -> float | None:
         """The trained logit scale, already exponentiated; None without a text tower."""
         return None if self.text is None else self.text.logit_scale
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What a model trained with a sigmoid loss adds to its logits; None for the others."""
+        return None if self.text is None else self.text.logit_bias
 
     @cached_property
     def fingerprint(self) -> str:

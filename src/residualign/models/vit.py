@@ -15,9 +15,12 @@ def tower(model: Any) -> Tower:
     """Where the parts of a transformers `ViTModel` are. Neither the tanh pooler nor a class head belongs to it."""
     config = model.config
 
-    def forward(pixels: Tensor) -> Tensor:
+    def tokens(pixels: Tensor) -> Tensor:
         hidden: Tensor = model(pixel_values=pixels).last_hidden_state
-        return hidden[:, 0]
+        return hidden
+
+    def forward(pixels: Tensor) -> Tensor:
+        return tokens(pixels)[:, 0]
 
     return Tower(
         module=model,
@@ -30,6 +33,7 @@ def tower(model: Any) -> Tower:
         image_size=config.image_size if isinstance(config.image_size, int) else config.image_size[0],
         tensors=_tensors(model),
         constants={"activation": config.hidden_act, "eps": repr(config.layer_norm_eps)},
+        tokens=tokens,
     )
 
 

@@ -21,6 +21,7 @@ from residualign.scaling.adapter_file import AdapterFiles, read_adapter, write_a
 from residualign.scaling.adapter_state import from_files, to_config, to_tensors
 from residualign.scaling.coefficients import Scaling
 from residualign.scaling.compact import CompactScaling
+from residualign.scaling.factored import FactoredMap
 from residualign.scaling.folding import FoldedMap, fold
 
 if TYPE_CHECKING:
@@ -122,14 +123,14 @@ class Adapter:
         return self.scaling.expand(self.maps)
 
     @cached_property
-    def exact_map(self) -> FoldedMap:
+    def exact_map(self) -> FoldedMap | FactoredMap:
         """The whole adapter as one linear map of coordinates, float64."""
         lambdas = self.learned.get("lambdas", torch.zeros(0)).to(self.maps.embedding.device)
         return fold(self.maps, self.full_scaling, lambdas, self.learned.get("map"), self.learned.get("bias"))
 
-    def folded(self, like: Tensor) -> FoldedMap:
+    def folded(self, like: Tensor) -> FoldedMap | FactoredMap:
         """The map in the dtype and on the device of a tensor, kept until another is asked for."""
-        kept: FoldedMap | None = self.__dict__.get("_folded")
+        kept: FoldedMap | FactoredMap | None = self.__dict__.get("_folded")
         if kept is None or kept.bias.dtype != like.dtype or kept.bias.device != like.device:
             kept = self.__dict__["_folded"] = self.exact_map.to(like.device, like.dtype)
         return kept
@@ -194,15 +195,12 @@ class Adapter:
         return self.embed_coordinates(trace_coordinates(model.tower, pixels))
 
     def _check_coordinates(self, coordinates: Coordinates) -> None:
-        expected = (self.maps.units, self.maps.heads.shape[2] - 2, self.maps.mlps.shape[1] - 1, self.maps.dim)
-        got = (
-            coordinates.units, coordinates.heads.shape[3], coordinates.mlps.shape[2], coordinates.output.shape[1]
-        )  # fmt: skip
-        if got != expected:
-            raise BadInputError(
-                "coordinates of another tower: expected {}, head size {}, width {}, dim {}; ".format(*expected)
-                + "got {}, head size {}, width {}, dim {}".format(*got)
-            )
+        expected = self.maps.value_shapes
+        got = {name: tuple(tensor.shape[1:]) for name, tensor in coordinates.tensors().items()}
+        other = [name for name in {**expected, **got} if got.get(name) != expected.get(name)]
+        if other:
+            listed = ", ".join(f"{name} {expected.get(name)} (got {got.get(name)})" for name in other)
+            raise BadInputError(f"coordinates of another tower: expected {listed} an image")
 
 
 def adapter_from_fit(

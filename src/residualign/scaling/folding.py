@@ -16,6 +16,7 @@ from torch import Tensor
 
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.scaling.coefficients import OUTPUT, ScaledUnit, Scaling
+from residualign.scaling.factored import FactoredMap
 
 __all__ = ["FoldedMap", "fold"]
 
@@ -24,9 +25,10 @@ __all__ = ["FoldedMap", "fold"]
 class FoldedMap:
     """`adapted = heads @ W + mlps @ W + [1/sigma, mu/sigma] @ W + output @ W (+ output) + bias`, absent terms left out.
 
-    heads: (layer, head, head_dim, dim), mlps: (layer, width, dim), output: (dim, dim), each None where nothing of that
-    kind is scaled. scalars: (2, dim): the two scalars of an image are the same for all its units, so their rows are
-    summed. adds_output: whether the model's own embedding is added as it is. bias: (dim,).
+    heads: (layer, head, head_dim, dim), mlps: (layer, width, dim), embedding: (width, dim) where it varies, output:
+    (dim, dim), each None where nothing of that kind is scaled. scalars: (2, dim): the two scalars of an image are the
+    same for all its units, so their rows are summed. adds_output: whether the model's own embedding is added as it is.
+    bias: (dim,).
     """
 
     bias: Float[Tensor, " dim"]
@@ -35,6 +37,7 @@ class FoldedMap:
     mlps: Float[Tensor, "layer width dim"] | None = None
     scalars: Float[Tensor, "2 dim"] | None = None
     output: Float[Tensor, "dim dim"] | None = None
+    embedding: Float[Tensor, "width dim"] | None = None
 
     @property
     def needs_units(self) -> bool:
@@ -59,7 +62,9 @@ class FoldedMap:
         if self.mlps is not None:
             total = torch.addmm(total, y.mlps.flatten(1), self.mlps.flatten(0, 1))
         if self.scalars is not None:
-            total = torch.addmm(total, y.embedding_coordinates(), self.scalars)
+            total = torch.addmm(total, y.scalars(), self.scalars)
+        if self.embedding is not None and y.embedding is not None:
+            total = torch.addmm(total, y.embedding, self.embedding)
         return total
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> FoldedMap:
@@ -75,12 +80,14 @@ def fold(
     lambdas: Float[Tensor, " lambda"],
     weight: Float[Tensor, "dim dim"] | None = None,
     bias: Float[Tensor, " dim"] | None = None,
-) -> FoldedMap:
+) -> FoldedMap | FactoredMap:
     """The map of a scaling with its lambdas, as `Scaling.join` orders them, in float64.
 
     weight and bias: a linear map that comes after the scaling (`linear`). With `rest="keep"` only what differs from
     the model's own embedding is folded, `output + sum (lambda - 1) a phi`. Costs O(coordinate x component x dim) a
-    unit; memory that of the maps. Source: arXiv 2411.00246, equation 3, summed over units.
+    unit; memory that of the maps. Where coordinates are contributions (attention pooling) a folded map would be
+    unit x dim^2 numbers, and the components stay as they are instead. Source: arXiv 2411.00246, equation 3, summed over
+    units.
     """
     folding = _Folding(maps, scaling)
     for unit, part in scaling.split(lambdas.double()).items():
@@ -100,6 +107,8 @@ class _Folding:
         self._heads: Tensor | None = None
         self._mlps: Tensor | None = None
         self._output: Tensor | None = None
+        self._embedding: Tensor | None = None
+        self._factors: list[tuple[str, Tensor | None, Tensor]] = []
 
     def add(self, scaled: ScaledUnit, lambdas: Tensor) -> None:
         scale = lambdas - 1.0 if self._keeps else lambdas
@@ -111,6 +120,11 @@ class _Folding:
         if scaled.label == OUTPUT:
             identity = torch.eye(self._maps.dim, dtype=torch.float64, device=mean.device)
             self._output = _scaled(identity, scaled, scale)
+            self._bias = self._bias + _scaled(-mean, scaled, scale)
+            return
+        if self._maps.layout == "contributions":
+            components = None if scaled.components is None else scaled.components.to(mean)
+            self._factors.append((scaled.label, components, scale.to(mean)))
             self._bias = self._bias + _scaled(-mean, scaled, scale)
             return
         unit = self._maps.units.get(scaled.label)
@@ -126,18 +140,26 @@ class _Folding:
                 self._mlps = torch.zeros_like(self._maps.mlps[:, :-1], dtype=torch.float64)
             self._mlps[unit.layer] = rows[:-1]
             self._scalars[1] += rows[-1]
+        elif self._maps.layout == "mean":
+            self._embedding = rows[:-1]
+            self._scalars[1] += rows[-1]
         else:
             self._scalars += rows
 
-    def result(self, weight: Tensor | None, bias: Tensor | None) -> FoldedMap:
+    def result(self, weight: Tensor | None, bias: Tensor | None) -> FoldedMap | FactoredMap:
         output, adds_output, total = self._output, self._keeps, self._bias
         if adds_output and (output is not None or weight is not None):
             identity = torch.eye(self._maps.dim, dtype=torch.float64, device=total.device)
             output, adds_output = identity if output is None else output + identity, False
+        after = None if weight is None else weight.to(total)
+        if self._maps.layout == "contributions":
+            if after is not None:
+                output, total = None if output is None else output @ after, total @ after
+            total = total if bias is None else total + bias.to(total)
+            return FactoredMap(total, adds_output, tuple(self._factors), output, after)
         scales_units = any(scaled.label != OUTPUT for scaled in self._scaling.units)
-        blocks = [self._heads, self._mlps, self._scalars if scales_units else None, output]
-        if weight is not None:
-            after = weight.to(total)
+        blocks = [self._heads, self._mlps, self._scalars if scales_units else None, output, self._embedding]
+        if after is not None:
             blocks = [None if block is None else block @ after for block in blocks]
             total = total @ after
         if bias is not None:

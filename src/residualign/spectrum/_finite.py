@@ -16,9 +16,13 @@ def first_not_finite(coordinates: Coordinates) -> str | None:
 
     Cost: one reading of the batch.
     """
+    tensors = coordinates.tensors()
     for name in ("inverse_std", "mean_over_std"):
-        if not _finite(getattr(coordinates, name)):
+        if name in tensors and not _finite(tensors[name]):
             return f"the final LayerNorm ({name})"
+    for name, label in (("embedding", "embedding"), ("pool_mlp", Unit("mlp").label)):
+        if name in tensors and not _finite(tensors[name]):
+            return label
     if not _finite(coordinates.mlps):
         layer = int((~torch.isfinite(coordinates.mlps).all(dim=2).all(dim=0)).nonzero()[0, 0])
         return Unit("mlp", layer).label

@@ -18,7 +18,7 @@ from residualign.errors import BadInputError
 from residualign.spectrum._finite import first_not_finite
 from residualign.spectrum._pca import pca
 from residualign.spectrum._tensorfile import read_tensors
-from residualign.spectrum.spectrum import Spectra, Spectrum
+from residualign.spectrum.spectrum import Spectra, Spectrum, leading
 from residualign.units import Units
 
 __all__ = ["Moments"]
@@ -30,6 +30,7 @@ _FORMAT, _VERSION = "residualign moments", 1
 _FOLD_ROWS = 256
 
 _KINDS = ("heads", "mlps", "embedding", "output")
+_OF_POOLING = "pool_mlp"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,9 @@ class Moments:
 
     Additive: any split of the images into batches, any order and any merge of parts (files, machines) gives the same
     moments up to rounding. Memory does not grow with the images: `n_heads (head_dim + 2)^2 + (width + 1)^2` doubles a
-    layer (64 MB for ViT-B/32), and 256 rows that wait to be taken in together (39 MB).
+    layer (64 MB for ViT-B/32), and 256 rows that wait to be taken in together (39 MB). Where a tower pools by
+    attention, coordinates are contributions and it is `(n_heads + 1) dim^2` a layer: 0.74 GB for SigLIP-B, 3.4 GB for
+    SigLIP-L.
 
     >>> moments = Moments.empty(maps)                                                       # doctest: +SKIP
     >>> for coordinates in store.split("train").batches(256):                               # doctest: +SKIP
@@ -100,15 +103,9 @@ class Moments:
     @classmethod
     def empty(cls, maps: UnitMaps, device: torch.device | str | None = None) -> Moments:
         """Moments of no image, for the units of these maps, on `device` (the maps' own where it has float64)."""
-        n_layers, n_heads, head_size, dim = maps.heads.shape
         if device is None:
             device = maps.heads.device if maps.heads.device.type != "mps" else "cpu"
-        shapes: dict[str, tuple[int, ...]] = {
-            "heads": (n_layers, n_heads, head_size),
-            "mlps": (n_layers, maps.mlps.shape[1]),
-            "embedding": (2,),
-            "output": (dim,),
-        }
+        shapes: dict[str, tuple[int, ...]] = {**maps.coordinate_shapes, "output": (maps.dim,)}
         # Tensors born in inference mode could not be updated outside it.
         with torch.inference_mode(False):
             return cls(
@@ -130,7 +127,8 @@ class Moments:
     @property
     def units(self) -> Units:
         """The units these are the moments of."""
-        return Units(*self._moments["heads"].mean.shape[:2])
+        n_layers, n_heads, _ = self._moments["heads"].mean.shape
+        return Units(n_layers, n_heads, _OF_POOLING in self._moments)
 
     @property
     def nbytes(self) -> int:
@@ -155,6 +153,8 @@ class Moments:
                 self._moments["mlps"].put(self._n_waiting, part.mlp_coordinates())
                 self._moments["embedding"].put(self._n_waiting, part.embedding_coordinates())
                 self._moments["output"].put(self._n_waiting, part.output)
+                if part.pool_mlp is not None:
+                    self._moments[_OF_POOLING].put(self._n_waiting, part.pool_mlp)
                 self._n_waiting += len(part)
                 start += len(part)
                 if self._n_waiting == _FOLD_ROWS:
@@ -178,27 +178,34 @@ class Moments:
         """
         self.flush()
         other.flush()
-        for kind in _KINDS:
-            own, theirs = tuple(self._moments[kind].mean.shape), tuple(other._moments[kind].mean.shape)
+        for kind in {**self._moments, **other._moments}:
+            own, theirs = (
+                tuple(moments[kind].mean.shape) if kind in moments else None
+                for moments in (self._moments, other._moments)
+            )
             if own != theirs:
                 raise BadInputError(f"cannot merge moments of {kind} of shape {theirs} into shape {own}: other models")
         with torch.inference_mode(False), torch.no_grad():
-            for kind in _KINDS:
+            for kind in self._moments:
                 self._moments[kind].combine(self._count, other._moments[kind], other._count)
         self._count += other._count
         return self
 
-    def spectra(self, maps: UnitMaps, source: str, model_fingerprint: str = "") -> Spectra:
+    def spectra(
+        self, maps: UnitMaps, source: str, model_fingerprint: str = "", max_head_components: int | None = None
+    ) -> Spectra:
         """Principal components of every unit's contribution and of the output, in float64.
 
         `source` says which images these are, for whoever reads the file later. Variances are divided by count - 1;
-        a head has up to head_dim + 2 components, and no unit more than count - 1. Raises `BadInputError` without a
+        a head has up to head_dim + 2 components, and no unit more than count - 1. Where a tower pools by attention a
+        head spans up to dim directions, of which the leading `max_head_components` are kept, head_dim by default; the
+        shares of variance stay those of the whole. Raises `BadInputError` without a
         single image or with maps of other units. Cost: see `pca`; seconds for a ViT-B.
         """
         self.flush()
         if self._count == 0:
             raise BadInputError(f"no image was taken in from {source!r}, and a spectrum needs at least one")
-        if maps.units != self.units or maps.mlps.shape[1] != self._moments["mlps"].mean.shape[-1]:
+        if maps.units != self.units or maps.coordinate_shapes["mlps"] != tuple(self._moments["mlps"].mean.shape):
             raise BadInputError(f"these maps belong to {maps.units}, the moments to {self.units}")
         with torch.inference_mode(False), torch.no_grad():
             maps = maps.to(self._moments["heads"].mean.device, torch.float64)
@@ -209,7 +216,15 @@ class Moments:
                 for layer in range(self.units.n_layers)
                 for spectrum in self._pca("mlps", maps.mlps[layer], maps.group_bias, layer)
             ]
-            heads = self._pca("heads", maps.heads, maps.head_bias)
+            if maps.units.pool_mlp:
+                mlps += self._pca(_OF_POOLING, maps.embedding, maps.group_bias)
+            keep = max_head_components or maps.max_head_components
+            heads = [
+                # layer by layer: as above
+                leading(spectrum, keep)
+                for layer in range(self.units.n_layers)
+                for spectrum in self._pca("heads", maps.heads[layer], maps.head_bias, layer)
+            ]
             identity = torch.eye(maps.dim, dtype=torch.float64, device=maps.embedding.device)
             (output,) = self._pca("output", identity, torch.zeros_like(maps.group_bias))
         return Spectra(self.units, (*embedding, *mlps, *heads), output, source, model_fingerprint)
@@ -227,7 +242,8 @@ class Moments:
         """Read what `save` wrote, bit for bit. Raises `BadInputError` for a truncated or foreign file."""
         header, tensors = read_tensors(path, _FORMAT, _VERSION)
         try:
-            moments = {kind: _Moment.of(tensors[f"{kind}.mean"], tensors[f"{kind}.scatter"]) for kind in _KINDS}
+            kinds = (*_KINDS, _OF_POOLING) if f"{_OF_POOLING}.mean" in tensors else _KINDS
+            moments = {kind: _Moment.of(tensors[f"{kind}.mean"], tensors[f"{kind}.scatter"]) for kind in kinds}
             return cls(int(header["count"]), moments)
         except KeyError as error:
             raise BadInputError(f"{os.fspath(path)} lacks {error} of a {_FORMAT} file") from None
@@ -242,13 +258,18 @@ class Moments:
             yield kind, "scatter", moment.scatter
 
     def _check_shapes(self, coordinates: Coordinates) -> None:
-        heads = self._moments["heads"].mean.shape
+        n_scalars = 0 if coordinates.layout == "contributions" else 2
+        (*of_heads, head_size), (*of_mlps, mlp_size) = (self._moments[k].mean.shape for k in ("heads", "mlps"))
         expected = {
-            "heads": (*heads[:2], heads[2] - 2),
-            "mlps": (heads[0], self._moments["mlps"].mean.shape[1] - 1),
+            "heads": (*of_heads, head_size - n_scalars),
+            "mlps": (*of_mlps, mlp_size - n_scalars // 2),
             "output": tuple(self._moments["output"].mean.shape),
         }
         for name, shape in expected.items():
             got = tuple(getattr(coordinates, name).shape[1:])
             if got != shape:
                 raise BadInputError(f"these moments take {name} of shape {shape} an image, got {got}")
+        units, size = self.units, self._moments["embedding"].mean.shape[0]
+        embedding = 2 if coordinates.embedding is None else coordinates.embedding.shape[1] + n_scalars // 2
+        if coordinates.units != units or embedding != size:
+            raise BadInputError(f"these moments take an embedding of {size} coordinates and {units}, got others")

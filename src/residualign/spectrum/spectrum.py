@@ -19,7 +19,7 @@ from residualign.errors import BadInputError
 from residualign.spectrum._tensorfile import read_tensors
 from residualign.units import Unit, Units
 
-__all__ = ["Spectra", "Spectrum", "truncate"]
+__all__ = ["Spectra", "Spectrum", "leading", "truncate"]
 
 _FORMAT, _VERSION = "residualign spectra", 1
 
@@ -92,11 +92,17 @@ def truncate(spectrum: Spectrum, variance_threshold: float) -> Spectrum:
     if variance_threshold == 1:
         return spectrum
     below = spectrum.cumulative_explained_variance_ratio < variance_threshold - _SHARE_ROUNDING
-    k = min(int(below.sum()) + 1, spectrum.n_components)
+    return leading(spectrum, int(below.sum()) + 1)
+
+
+def leading(spectrum: Spectrum, count: int | None) -> Spectrum:
+    """At most the first `count` components; None keeps all. The total variance stays that of the whole unit."""
+    if count is None or count >= spectrum.n_components:
+        return spectrum
     return Spectrum(
         spectrum.mean,
-        spectrum.components[:k],
-        spectrum.explained_variance[:k],
+        spectrum.components[:count],
+        spectrum.explained_variance[:count],
         spectrum.total_variance,
         spectrum.n_samples,
     )
@@ -207,6 +213,8 @@ class Spectra(Mapping[str, Spectrum]):
             "fingerprint": self.fingerprint,
             "checksum": copy._checksum(),
         }
+        if self.units.pool_mlp:
+            header["pool_mlp"] = True
         with saying_what_is_kept(path, "nothing was written there"):
             # one key: safetensors writes several in an order that changes from process to process
             publish(path, save(tensors, {"residualign": json.dumps(header, sort_keys=True)}))
@@ -219,7 +227,7 @@ class Spectra(Mapping[str, Spectrum]):
         """
         header, tensors = read_tensors(path, _FORMAT, _VERSION)
         try:
-            units = Units(header["n_layers"], header["n_heads"])
+            units = Units(header["n_layers"], header["n_heads"], header.get("pool_mlp", False))
             total = tensors["total_variance"].tolist()
             spectrums = tuple(
                 Spectrum(

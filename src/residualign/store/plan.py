@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
+from residualign.decomposition.coordinates import Layout
 from residualign.errors import BadInputError
 
 __all__ = ["CoordinateShape", "ShardRange", "SplitPlan", "StoreDtype", "StorePlan"]
@@ -18,13 +19,23 @@ StoreDtype = Literal["float16", "float32", "float64"]
 
 @dataclass(frozen=True)
 class CoordinateShape:
-    """Sizes of the tower's compact coordinates."""
+    """Sizes of the tower's coordinates.
+
+    layout: see `Layout`. pool_mlp: whether an attention pooling has an MLP of its own.
+    """
 
     n_layers: int
     n_heads: int
     head_dim: int
     width: int
     dim: int
+    layout: Layout = "token"
+    pool_mlp: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types; what a class token has anyway is not written, so that its stores keep their fingerprint."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,8 @@ class StorePlan:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
-        return json.loads(json.dumps(asdict(self), allow_nan=False))  # type: ignore[no-any-return]
+        content = {**asdict(self), "shape": self.shape.to_json()}
+        return json.loads(json.dumps(content, allow_nan=False))  # type: ignore[no-any-return]
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> StorePlan:

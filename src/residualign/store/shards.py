@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -52,12 +52,23 @@ class ShardEntry:
 
 def tensor_shapes(shape: CoordinateShape) -> dict[str, tuple[int, ...]]:
     """The shape of one image's part of each tensor, by field of `Coordinates`."""
+    if shape.layout == "contributions":
+        pool_mlp = {"pool_mlp": (shape.dim,)} if shape.pool_mlp else {}
+        return {
+            "heads": (shape.n_layers, shape.n_heads, shape.dim),
+            "mlps": (shape.n_layers, shape.dim),
+            "output": (shape.dim,),
+            "embedding": (shape.dim,),
+            **pool_mlp,
+        }
+    embedding = {"embedding": (shape.width,)} if shape.layout == "mean" else {}
     return {
         "heads": (shape.n_layers, shape.n_heads, shape.head_dim),
         "mlps": (shape.n_layers, shape.width),
         "inverse_std": (),
         "mean_over_std": (),
         "output": (shape.dim,),
+        **embedding,
     }
 
 
@@ -72,8 +83,11 @@ def encode_shard(plan: StorePlan, shard: ShardRange, coordinates: Coordinates, s
     if unknown:
         raise BadInputError(f"{unknown[0]!r} is skipped in {shard.name} but is none of its samples")
     rows = len(keys) - len(set(skipped))
-    for name, shape in tensor_shapes(plan.shape).items():
-        got = tuple(getattr(coordinates, name).shape)
+    given, expected = coordinates.tensors(), tensor_shapes(plan.shape)
+    if set(given) != set(expected):
+        raise BadInputError(f"{shard.name} takes {', '.join(expected)}, got {', '.join(given)}")
+    for name, shape in expected.items():
+        got = tuple(given[name].shape)
         if got != (rows, *shape):
             raise BadInputError(f"{shard.name} takes {name} of shape {(rows, *shape)}, got {got}")
     where = first_not_finite(coordinates)
@@ -83,7 +97,7 @@ def encode_shard(plan: StorePlan, shard: ShardRange, coordinates: Coordinates, s
     where = first_not_finite(stored)
     if where is not None:
         raise BadInputError(f"the coordinates of {where} overflow {plan.dtype} in {shard.name}; store them as float32")
-    tensors = {field.name: getattr(stored, field.name).contiguous() for field in fields(stored)}
+    tensors = {name: tensor.contiguous() for name, tensor in stored.tensors().items()}
     header = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -161,8 +175,13 @@ def _rounded(coordinates: Coordinates, dtype: StoreDtype) -> Coordinates:
     large = getattr(torch, dtype)
     # the statistics and the output are a few numbers an image, and everything leans on them
     small = torch.float32 if dtype == "float16" else large
-    kinds = {field.name: large if field.name in ("heads", "mlps") else small for field in fields(coordinates)}
-    return Coordinates(**{n: getattr(coordinates, n).detach().to(device="cpu", dtype=t) for n, t in kinds.items()})
+    few = ("inverse_std", "mean_over_std", "output")
+    return Coordinates.of_tensors(
+        {
+            name: tensor.detach().to(device="cpu", dtype=small if name in few else large)
+            for name, tensor in coordinates.tensors().items()
+        }
+    )
 
 
 def _payload(file: bytes) -> memoryview:

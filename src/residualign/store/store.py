@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
+from residualign.decomposition.identity_maps import IdentityMaps
 from residualign.errors import BadInputError
 from residualign.store.folder import open_folder
 from residualign.store.manifest import MANIFEST_NAME, UNFINISHED_NAME, Manifest, check_files, read_plan
@@ -30,7 +30,6 @@ __all__ = ["CLASSES_NAME", "MAPS_NAME", "Store", "StoreSplit"]
 MAPS_NAME = "maps.safetensors"
 CLASSES_NAME = "classes.safetensors"
 
-_FIELDS = tuple(field.name for field in fields(Coordinates))
 
 # A batch of float16 comes back as float32: products of half types are slow and coarse on a CPU.
 _TYPE_IN_MEMORY = {"float16": np.dtype(np.float32), "float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
@@ -75,7 +74,8 @@ class Store:
     @property
     def units(self) -> Units:
         """The units of the tower."""
-        return Units(self._manifest.plan.shape.n_layers, self._manifest.plan.shape.n_heads)
+        shape = self._manifest.plan.shape
+        return Units(shape.n_layers, shape.n_heads, shape.pool_mlp)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -125,7 +125,11 @@ class Store:
     @cached_property
     def maps(self) -> UnitMaps:
         """The fixed maps from coordinates to contributions, in the model's own dtype. Read once."""
-        return UnitMaps(**self._tensors(MAPS_NAME))
+        shape, tensors = self._manifest.plan.shape, self._tensors(MAPS_NAME)
+        if shape.layout == "contributions":
+            like = tensors["identity"]
+            return IdentityMaps.of(self.units, shape.dim, shape.head_dim, like.dtype, like.device)
+        return UnitMaps(**tensors)
 
     @cached_property
     def text_vectors(self) -> Float[Tensor, "class dim"] | None:
@@ -220,24 +224,24 @@ class StoreSplit:
 
     def coordinates(self) -> Coordinates:
         """All of them in memory: float32, or float64 in a float64 store."""
-        return Coordinates(**self._read(self._rows))
+        return Coordinates.of_tensors(self._read(self._rows))
 
     def batches(self, size: int) -> Iterator[Coordinates]:
         """`size` images at a time in order, the last batch smaller; only the batch is in memory."""
         if size < 1:
             raise BadInputError(f"a batch has at least one image, got {size}")
         for start in range(0, len(self), size):
-            yield Coordinates(**self._read(self._rows[start : start + size]))
+            yield Coordinates.of_tensors(self._read(self._rows[start : start + size]))
 
     def embeddings(self) -> Float[Tensor, "image dim"]:
         """The model's own embeddings, not normalised."""
         return self._read(self._rows, ("output",))["output"]
 
-    def _read(self, rows: NDArray[np.int64], names: Sequence[str] = _FIELDS) -> dict[str, Tensor]:
+    def _read(self, rows: NDArray[np.int64], names: Sequence[str] | None = None) -> dict[str, Tensor]:
         plan = self.store._manifest.plan
         large = _TYPE_IN_MEMORY[plan.dtype]
         shapes = tensor_shapes(plan.shape)
-        arrays = {name: np.empty((len(rows), *shapes[name]), dtype=large) for name in names}
+        arrays = {name: np.empty((len(rows), *shapes[name]), dtype=large) for name in names or shapes}
         where = np.searchsorted(self._starts, rows, side="right") - 1
         for i in np.unique(where):
             positions = np.flatnonzero(where == i)

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from types import TracebackType
 
 from jaxtyping import Float
@@ -151,7 +150,7 @@ class StoreWriter:
         self._files = tuple(self._file(name, content) for name, content in self._other_files())
 
     def _other_files(self) -> Iterator[tuple[str, bytes]]:
-        maps = {f.name: getattr(self._maps, f.name).detach().cpu().contiguous() for f in fields(self._maps)}
+        maps = {name: tensor.detach().cpu().contiguous() for name, tensor in self._maps.tensors().items()}
         yield MAPS_NAME, save(maps)
         if self._text_vectors is not None:
             yield CLASSES_NAME, save({"text_vectors": self._text_vectors.detach().cpu().contiguous()})

@@ -1,0 +1,195 @@
+"""Stores, spectra and adapters of towers that pool means or by attention: everything right of the trace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import residualign as ra
+from residualign.cli import main
+from residualign.decomposition.contributions import Contributions
+from residualign.decomposition.maps import unit_maps
+from residualign.decomposition.trace import trace_coordinates
+from residualign.scaling.coefficients import ScaledUnit, Scaling, adapted_output
+from residualign.scaling.factored import FactoredMap
+from residualign.scaling.folding import fold
+from residualign.scaling.methods import METHODS, build_scaling
+from residualign.spectrum import Moments
+from tests import random_models
+from tests.reference import adapted_twin, pca_twin
+
+OPTIONS = [(mean, rest) for mean in ("drop", "keep") for rest in ("keep", "mean", "zero")]
+SAVERS: dict[str, Callable[[Path], Path]] = {
+    "siglip": random_models.save_siglip,
+    "vit#mean": random_models.save_vit,
+    "timm": lambda path: random_models.save_timm(path, global_pool="avg"),
+    "coca": lambda path: random_models.save_open_clip(
+        path, coca=True, dim=22, attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=3
+    ),
+}
+PREFIX = {"timm": "timm:local-dir:", "coca": "open_clip:local-dir:"}
+N = 23
+
+
+@pytest.fixture(scope="module", params=SAVERS)
+def name(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    saved = SAVERS[request.param](tmp_path_factory.mktemp("models") / "model")
+    return f"{PREFIX.get(request.param, '')}{saved}" + ("#mean" if "#" in request.param else "")
+
+
+@pytest.fixture(scope="module")
+def model(name: str) -> ra.VisionModel:
+    return ra.load_model(name, dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_models.save_two_colours(tmp_path_factory.mktemp("data") / "colours", n=11)
+
+
+def moments_of(model: ra.VisionModel, seed: int = 5, n: int = N) -> Moments:
+    moments = Moments.empty(unit_maps(model.tower))
+    return moments.update(trace_coordinates(model.tower, model.tower.probe(n, seed=seed)))
+
+
+def test_spectra_are_those_of_a_plain_svd(model: ra.VisionModel) -> None:
+    maps, pixels = unit_maps(model.tower), model.tower.probe(N, seed=5)
+    c = ra.decompose(model, pixels)
+    spectra = moments_of(model).spectra(maps, source="noise")
+    assert spectra.units == model.units
+    for unit in c.units:
+        mean, components, variance, total = pca_twin.pca(c[unit].numpy())
+        spectrum = spectra[unit.label]
+        k = spectrum.n_components
+        np.testing.assert_allclose(spectrum.mean.numpy(), mean, atol=1e-11)
+        np.testing.assert_allclose(spectrum.explained_variance.numpy(), variance[:k], rtol=1e-6)
+        assert spectrum.total_variance == pytest.approx(total, rel=1e-8)
+        np.testing.assert_allclose(np.abs((spectrum.components.numpy() * components[:k]).sum(axis=1)), 1, atol=1e-7)
+        by_attention = maps.layout == "contributions"
+        if unit.kind == "head":
+            assert k <= (7 if by_attention else 9)
+    if by_attention:
+        # more of a head than is kept by default
+        more = moments_of(model).spectra(maps, source="noise", max_head_components=11)
+        assert more["L1.H2"].n_components == 11
+        assert torch.equal(more["L1.H2"].components[:7], spectra["L1.H2"].components)
+        assert spectra["L1.H2"].explained_variance_ratio.sum() < 1 - 1e-3
+
+
+def test_moments_add_up_and_come_back_from_disk(model: ra.VisionModel, tmp_path: Path) -> None:
+    maps = unit_maps(model.tower)
+    parts = moments_of(model, seed=1, n=5).merge(moments_of(model, seed=2, n=7))
+    whole = Moments.empty(maps)
+    for seed, n in ((1, 5), (2, 7)):
+        whole.update(trace_coordinates(model.tower, model.tower.probe(n, seed=seed)))
+    parts.save(tmp_path / "moments.safetensors")
+    again = Moments.load(tmp_path / "moments.safetensors").spectra(maps, source="noise")
+    assert again == parts.spectra(maps, source="noise")
+    for label, spectrum in whole.spectra(maps, source="noise").items():
+        torch.testing.assert_close(spectrum.explained_variance, again[label].explained_variance, rtol=1e-9, atol=1e-13)
+    again.save(tmp_path / "spectra.safetensors")
+    assert ra.Spectra.load(tmp_path / "spectra.safetensors") == again
+
+
+@pytest.mark.parametrize(("mean", "rest"), OPTIONS)
+@pytest.mark.parametrize("method", METHODS)
+def test_folded_maps_and_coefficients_equal_the_plain_twin(
+    model: ra.VisionModel, method: str, mean: str, rest: str
+) -> None:
+    maps = unit_maps(model.tower)
+    coordinates = trace_coordinates(model.tower, model.tower.probe(5, seed=6))
+    scaling = build_scaling(METHODS[method], moments_of(model).spectra(maps, source="noise"), mean, rest, 0.8)
+    generator = torch.Generator().manual_seed(3)
+    lambdas = torch.randn(scaling.n_lambdas, generator=generator, dtype=torch.float64)
+    weight = torch.randn(maps.dim, maps.dim, generator=generator, dtype=torch.float64)
+    bias = torch.randn(maps.dim, generator=generator, dtype=torch.float64)
+    expected = _twin(maps, coordinates, scaling, lambdas)
+    folded = fold(maps, scaling, lambdas)
+    assert isinstance(folded, FactoredMap) == (maps.layout == "contributions")
+    torch.testing.assert_close(folded(coordinates), expected, rtol=1e-9, atol=1e-9)
+    after = fold(maps, scaling, lambdas, weight, bias).to(dtype=torch.float64)
+    torch.testing.assert_close(after(coordinates), expected @ weight + bias, rtol=1e-9, atol=1e-8)
+    torch.testing.assert_close(adapted_output(coordinates, maps, scaling, lambdas), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_embedding_is_scaled_like_any_unit(model: ra.VisionModel) -> None:
+    maps = unit_maps(model.tower)
+    spectrum = moments_of(model).spectra(maps, source="noise")["embedding"]
+    assert spectrum.n_components > 3
+    unit = ScaledUnit("embedding", spectrum.mean, spectrum.components)
+    scaling = Scaling((unit,), "keep", "keep", torch.zeros(maps.dim, dtype=torch.float64))
+    lambdas = torch.linspace(-1, 2, unit.n_lambdas, dtype=torch.float64)
+    coordinates = trace_coordinates(model.tower, model.tower.probe(5, seed=6))
+    expected = _twin(maps, coordinates, scaling, lambdas)
+    torch.testing.assert_close(fold(maps, scaling, lambdas)(coordinates), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_store_gives_back_what_the_model_gave(name: str, folder: Path, tmp_path: Path, dtype: str) -> None:
+    model, data = ra.load_model(name), ra.load_data(folder)
+    store = ra.extract(model, data, tmp_path / "store", batch_size=3, shard_size=5, dtype=dtype)
+    store.verify()
+    again = ra.Store.open(tmp_path / "store")
+    assert again.units == model.units
+    assert again.maps.layout == unit_maps(model.tower).layout
+    coordinates = again.split("train").coordinates()
+    expected = model.encode_image(list(data.train.images()))
+    tolerance = 1e-5 if dtype == "float32" else 3e-3
+    scale = expected.abs().max()
+    assert (again.maps.sum(coordinates) - expected).abs().max() / scale < tolerance
+    for unit in model.units:
+        one = ra.decompose(model, list(data.train.images()))[unit]
+        assert (again.maps.contribution(coordinates, unit) - one).abs().max() / scale < tolerance
+    picked = again.split("train").take(torch.tensor([3, 1]))
+    torch.testing.assert_close(picked.coordinates().heads, coordinates.heads[[3, 1]])
+
+
+def test_adapt_classify_and_evaluate_from_the_command_line(
+    name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    assert main(["adapt", name, str(folder), "--out", out, "--method", "all", "--json", "--classifier", "means"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {one["method"] for one in found["methods"]} == set(METHODS)
+    assert found["residual_error"] < 1e-4
+    image = str(next((folder / "red").iterdir()))
+    assert main(["classify", out, image, "--json"]) == 0
+    classified = json.loads(capsys.readouterr().out)
+    assert classified["images"][0]["label"] in ("red", "blue")
+    assert main(["evaluate", out, str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_images"] > 0
+    for method in METHODS:
+        adapter = ra.load_adapter(f"{out}/methods/{method}")
+        model = ra.load_model(name)
+        pixels = model.tower.probe(3)
+        by_coordinates = adapter.embed_coordinates(trace_coordinates(model.tower, pixels))
+        torch.testing.assert_close(adapter.embed(pixels), by_coordinates, rtol=1e-4, atol=1e-4)
+
+
+def test_coordinates_of_another_layout_are_refused(model: ra.VisionModel, tmp_path: Path) -> None:
+    other = ra.load_model(random_models.save_clip(tmp_path / "clip"))
+    moments = Moments.empty(unit_maps(model.tower))
+    with pytest.raises(ra.BadInputError, match="these moments take"):
+        moments.update(trace_coordinates(other.tower, other.tower.probe(2)))
+    with pytest.raises(ra.BadInputError, match="cannot merge moments"):
+        moments.merge(Moments.empty(unit_maps(other.tower)))
+
+
+def _twin(maps, coordinates, scaling, lambdas):  # type: ignore[no-untyped-def]
+    parts = scaling.split(lambdas)
+    units = {
+        unit.label: (
+            unit.mean.numpy(),
+            None if unit.components is None else unit.components.numpy(),
+            parts[unit.label].numpy(),
+        )
+        for unit in scaling.units
+    }
+    values = Contributions.of(coordinates, maps).values.numpy()
+    arguments = (units, scaling.mean, scaling.rest, scaling.rest_mean.numpy())
+    return torch.from_numpy(adapted_twin.adapted(values, coordinates.output.numpy(), maps.units.labels, *arguments))
