@@ -48,6 +48,8 @@ class Classifier:
 
     vectors: (class, dim), unit rows in the order of class_names. sums: (class, dim) and counts: (class,) are the
     sum and number of the unit training embeddings of a class, kept for `kind="means"` alone (leave-one-out).
+    logit_bias: of a model trained with a sigmoid loss (SigLIP). It is the same for every class, so it changes no order
+    and no softmax; `sigmoid` adds it.
     """
 
     kind: ClassifierKind
@@ -56,6 +58,7 @@ class Classifier:
     logit_scale: float
     sums: Float[Tensor, "class dim"] | None = None
     counts: Int[Tensor, " class"] | None = None
+    logit_bias: float | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.vectors.shape[0] != len(self.class_names):
@@ -70,6 +73,22 @@ class Classifier:
         """Cosine with every class vector times the logit scale; embeddings need no normalising."""
         vectors = self.vectors.to(embeddings)
         return self.logit_scale * (F.normalize(embeddings, dim=-1) @ vectors.T)
+
+    def sigmoid(self, logits: Float[Tensor, "image class"]) -> Float[Tensor, "image class"]:
+        """Each class's own probability, whatever the others have: rows do not sum to one.
+
+        `BadInputError` for a model that was not trained with a sigmoid loss. Source: arXiv 2303.15343, algorithm 1.
+        """
+        return torch.sigmoid(logits + self.required_bias())
+
+    def required_bias(self) -> float:
+        """The logit bias; `BadInputError` where there is none."""
+        if self.logit_bias is None:
+            raise BadInputError(
+                "the sigmoid needs a logit bias, which only text classifiers of models trained with a sigmoid loss "
+                "(SigLIP) have; use the softmax"
+            )
+        return self.logit_bias
 
     def leave_one_out(
         self, embeddings: Float[Tensor, "image dim"], labels: Int[Tensor, " image"]
@@ -113,12 +132,18 @@ def zero_shot_vectors(
     return F.normalize(vectors.reshape(len(class_names), len(templates), -1).mean(dim=1), dim=-1)
 
 
-def text_classifier(vectors: Float[Tensor, "class dim"], class_names: Sequence[str], logit_scale: float) -> Classifier:
-    """A classifier on text class vectors, with the model's own logit scale.
+def text_classifier(
+    vectors: Float[Tensor, "class dim"],
+    class_names: Sequence[str],
+    logit_scale: float,
+    logit_bias: float | None = None,
+) -> Classifier:
+    """A classifier on text class vectors, with the model's own logit scale, and bias where it has one.
 
     Warns (`CoincidentClassesWarning`) where two vectors nearly coincide (cosine above `COINCIDENT_COSINE`).
     """
-    classifier = Classifier("text", tuple(class_names), F.normalize(vectors, dim=-1), float(logit_scale))
+    unit = F.normalize(vectors, dim=-1)
+    classifier = Classifier("text", tuple(class_names), unit, float(logit_scale), logit_bias=logit_bias)
     cosine = (classifier.vectors @ classifier.vectors.T).fill_diagonal_(-1.0)
     pairs = (cosine.triu(diagonal=1) > COINCIDENT_COSINE).nonzero().tolist()
     if pairs:

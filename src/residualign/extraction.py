@@ -181,6 +181,7 @@ def _plan(
             pool_mlp=model.units.pool_mlp,
         ),
         logit_scale=model.logit_scale,
+        logit_bias=model.logit_bias,
         dtype=dtype,
         shard_size=shard_size,
         batch_size=batch_size,

@@ -23,6 +23,8 @@ __all__ = [
     "Device",
     "Images",
     "Json",
+    "LossChoice",
+    "LossOption",
     "MeanChoice",
     "MeanOption",
     "Methods",
@@ -53,6 +55,13 @@ class ClassifierChoice(StrEnum):
 
     text = "text"
     means = "means"
+
+
+class LossChoice(StrEnum):
+    """How an image's classes compete while fitting."""
+
+    softmax = "softmax"
+    sigmoid = "sigmoid"
 
 
 class MeanChoice(StrEnum):
@@ -204,6 +213,14 @@ Methods = Annotated[
         help="residual, residual-heads, coarse, spectral-output, linear, joint, or all; repeats.",
         rich_help_panel=_METHOD,
         show_default="residual",
+    ),
+]
+LossOption = Annotated[
+    LossChoice,
+    typer.Option(
+        "--loss",
+        help="Softmax over the classes, or a sigmoid for each by itself (SigLIP with text).",
+        rich_help_panel=_METHOD,
     ),
 ]
 MeanOption = Annotated[

@@ -150,8 +150,12 @@ class Adapter:
         return self.classifier.logits(embedded)
 
     def predict_proba(self, images: Images | Coordinates, batch_size: int = 32) -> Float[Tensor, "image class"]:
-        """Probability of every class, in the order of `class_names`; rows sum to one."""
-        return self.logits(images, batch_size).softmax(dim=-1)
+        """Probability of every class, in the order of `class_names`.
+
+        Rows sum to one, unless the adapter was fitted with the sigmoid: each class then has a probability of its own.
+        """
+        logits = self.logits(images, batch_size)
+        return self.classifier.sigmoid(logits) if self.settings.get("loss") == "sigmoid" else logits.softmax(dim=-1)
 
     def predict_indices(self, images: Images | Coordinates, batch_size: int = 32) -> Int[Tensor, " image"]:
         """Index into `class_names` of each image's most probable class."""
@@ -294,6 +298,7 @@ def _shipped(classifier: Classifier) -> Classifier:
         tuple(classifier.class_names),
         classifier.vectors.detach().float().cpu(),
         float(classifier.logit_scale),
+        logit_bias=classifier.logit_bias,
     )
 
 

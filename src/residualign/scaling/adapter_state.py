@@ -56,6 +56,7 @@ def to_config(adapter: Adapter) -> dict[str, Any]:
         "classifier": adapter.classifier.kind,
         "logit_scale": adapter.classifier.logit_scale,
         "base_logit_scale": adapter.base_classifier.logit_scale,
+        **({} if adapter.classifier.logit_bias is None else {"logit_bias": adapter.classifier.logit_bias}),
         "class_names": list(adapter.class_names),
         "model": adapter.model_info,
         "spectra": adapter.spectra,
@@ -104,9 +105,10 @@ def _classifiers(files: AdapterFiles) -> tuple[Classifier, Classifier]:
     vectors = _tensor(files, "class_vectors", (len(names), None))
     base = files.tensors.get("base_class_vectors", vectors)
     scale, base_scale = (float(field_of(config, key, (int, float))) for key in ("logit_scale", "base_logit_scale"))
+    bias = float(field_of(config, "logit_bias", (int, float))) if "logit_bias" in config else None
     return (
-        Classifier(kind, tuple(names), vectors, scale),
-        Classifier(kind, tuple(names), base, base_scale),
+        Classifier(kind, tuple(names), vectors, scale, logit_bias=bias),
+        Classifier(kind, tuple(names), base, base_scale, logit_bias=bias),
     )
 
 

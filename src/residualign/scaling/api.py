@@ -17,7 +17,7 @@ from residualign.models.vision_model import VisionModel
 from residualign.scaling.adapter import Adapter, adapter_from_fit
 from residualign.scaling.coefficients import MAX_BYTES, MeanMode, RestMode
 from residualign.scaling.fit import fit as fit_method
-from residualign.scaling.methods import StartMode, get_method
+from residualign.scaling.methods import Loss, StartMode, get_method
 from residualign.scaling.solvers import Solver
 from residualign.scaling.splits import StoreLike
 from residualign.spectrum.spectrum import Spectra
@@ -38,6 +38,7 @@ def fit(
     start: StartMode = "ones",
     shots: int | None = None,
     threshold: float = 0.9,
+    loss: Loss = "softmax",
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     max_bytes: int = MAX_BYTES,
@@ -71,6 +72,7 @@ def fit(
             start=start,
             shots=shots,
             threshold=threshold,
+            loss=loss,
             seed=seed,
             dtype=dtype,
             max_bytes=max_bytes,

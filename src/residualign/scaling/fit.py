@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from residualign.classify import Classifier, choose_logit_scale, class_means, te
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.scaling.coefficients import MAX_BYTES, Scaling, adapted_output, build_features
-from residualign.scaling.methods import Method, build_scaling, get_method, start_parameters
+from residualign.scaling.methods import Loss, Method, build_scaling, get_method, start_parameters
 from residualign.scaling.objective import Objective, Parameters
 from residualign.scaling.solvers import Solution, Solver, default_solver
 from residualign.scaling.splits import LabelledCoordinates, StoreLike, read_split
@@ -87,6 +87,7 @@ def fit(
     start: str = "ones",
     shots: int | None = None,
     threshold: float = 0.9,
+    loss: str = "softmax",
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     max_bytes: int = MAX_BYTES,
@@ -97,7 +98,8 @@ def fit(
     a ready one; None takes text where the store has class vectors from text, else means. solver: "lbfgs",
     "schedule-free" or one with its settings; None takes the method's default. mean, rest: see `Scaling`; None takes
     the method's default (see `METHODS`). start: lambdas begin at ones, or at 1 + N(0, 1). shots: that many training
-    and at most four validation images a class. threshold: the share of variance `residual-heads` keeps. max_bytes:
+    and at most four validation images a class. threshold: the share of variance `residual-heads` keeps. loss:
+    "softmax", or "sigmoid" with a model trained so (SigLIP): each class by itself, with its logit bias. max_bytes:
     above it coefficients are recomputed per batch. Deterministic given the seed. `BadInputError` for unusable input,
     `RunError` where the loss is not finite. Source: arXiv 2411.00246 sections 3 and 5; docs/solver_study.md for the
     defaults.
@@ -109,7 +111,10 @@ def fit(
     if spectra is None:
         spectra = _own_spectra(train, store.maps)
     scaling = build_scaling(chosen, spectra, mean, rest, threshold)
-    objectives = _objectives(train, val, store.maps, scaling, base, dtype, max_bytes)
+    if loss not in get_args(Loss):
+        raise BadInputError(f"loss is one of {', '.join(get_args(Loss))}, got {loss!r}")
+    bias = base.required_bias() if loss == "sigmoid" else None
+    objectives = _objectives(train, val, store.maps, scaling, base, bias, dtype, max_bytes)
     parameters = start_parameters(chosen, scaling, len(base.class_names), store.maps.dim, start, seed)
     parameters = {name: value.to(objectives[0].class_vectors) for name, value in parameters.items()}
     used = default_solver(chosen, solver)
@@ -130,7 +135,7 @@ def fit(
             history=solution.history,
             seconds=0.0,
             settings=_settings(chosen, scaling, used, solution, base, spectra, start, shots, threshold, seed)
-            | {"n_train": len(train), "n_val": len(val)},
+            | {"loss": loss, "n_train": len(train), "n_val": len(val)},
         ),
         began,
     )
@@ -154,7 +159,9 @@ def _classifier(
         raise BadInputError(f"classifier is 'text' or 'means', got {wanted!r}")
     if store.text_vectors is None or store.logit_scale is None:
         raise BadInputError("the store has no class vectors from text (a model without text tower): use means")
-    return text_classifier(store.text_vectors, store.class_names, store.logit_scale)
+    # stand-ins for a store need not know of sigmoid losses
+    bias = getattr(store, "logit_bias", None)
+    return text_classifier(store.text_vectors, store.class_names, store.logit_scale, bias)
 
 
 def _own_spectra(train: LabelledCoordinates, maps: UnitMaps) -> Spectra:
@@ -169,6 +176,7 @@ def _objectives(
     maps: UnitMaps,
     scaling: Scaling,
     base: Classifier,
+    logit_bias: float | None,
     dtype: torch.dtype,
     max_bytes: int,
 ) -> tuple[Objective, Objective]:
@@ -184,8 +192,8 @@ def _objectives(
     vectors = base.vectors.to(dtype)
     features = (build_features(part.coordinates, maps, scaling, dtype, max_bytes) for part in (train, val))
     return (
-        Objective(next(features), train.labels, vectors, base.logit_scale, own),
-        Objective(next(features), val.labels, vectors, base.logit_scale),
+        Objective(next(features), train.labels, vectors, base.logit_scale, own, logit_bias=logit_bias),
+        Objective(next(features), val.labels, vectors, base.logit_scale, logit_bias=logit_bias),
     )
 
 

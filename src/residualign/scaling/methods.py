@@ -16,9 +16,10 @@ from residualign.errors import BadInputError
 from residualign.scaling.coefficients import OUTPUT, MeanMode, RestMode, ScaledUnit, Scaling
 from residualign.spectrum.spectrum import Spectra, Spectrum, truncate
 
-__all__ = ["METHODS", "Method", "StartMode", "build_scaling", "get_method", "start_parameters"]
+__all__ = ["METHODS", "Loss", "Method", "StartMode", "build_scaling", "get_method", "start_parameters"]
 
 StartMode = Literal["ones", "randn"]
+Loss = Literal["softmax", "sigmoid"]
 Learned = Literal["lambdas", "map", "class_residual"]
 
 REFUSED = {

@@ -51,6 +51,8 @@ class Objective:
     its own row (leave-one-out class means while fitting). pull: strength by group of parameters; a group adds
     `strength * |(value - neutral) / scale|^2 / rows`, rows being lambdas, classes or dimensions, so that one strength
     means the same for towers of any size. scales: what counts as one step of a group's entries, 1 where absent.
+    logit_bias: with one, the loss is SigLIP's instead, the sum over classes of binary cross-entropies of logit + bias
+    (arXiv 2303.15343, section 3.2).
     """
 
     features: Features
@@ -60,6 +62,7 @@ class Objective:
     own_vectors: Float[Tensor, "image dim"] | None = None
     pull: Mapping[str, float] = field(default_factory=dict)
     scales: Mapping[str, Tensor] = field(default_factory=dict)
+    logit_bias: float | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -88,7 +91,14 @@ class Objective:
 
     def cross_entropy(self, parameters: Parameters, index: slice | Tensor) -> Float[Tensor, ""]:
         """Mean cross-entropy of some images."""
-        return F.cross_entropy(self.logits(parameters, index), self.labels[index])
+        return self._losses(self.logits(parameters, index), self.labels[index]).mean()
+
+    def _losses(self, logits: Tensor, labels: Tensor) -> Float[Tensor, " image"]:
+        if self.logit_bias is None:
+            return F.cross_entropy(logits, labels, reduction="none")
+        wanted = F.one_hot(labels, logits.shape[1]).to(logits)
+        losses: Tensor = F.binary_cross_entropy_with_logits(logits + self.logit_bias, wanted, reduction="none")
+        return losses.sum(dim=-1)
 
     def pull_loss(self, parameters: Parameters) -> Float[Tensor, ""]:
         """What the pulls add to the cross-entropy."""
@@ -128,7 +138,7 @@ class Objective:
         for start in range(0, len(self), self.features.chunk):
             index = slice(start, min(start + self.features.chunk, len(self)))
             logits = self.logits(parameters, index)
-            loss += F.cross_entropy(logits, self.labels[index], reduction="sum").item()
+            loss += self._losses(logits, self.labels[index]).sum().item()
             correct += int((logits.argmax(dim=-1) == self.labels[index]).sum())
         loss /= len(self)
         check_finite(loss)

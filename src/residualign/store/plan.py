@@ -96,6 +96,7 @@ class StorePlan:
     shard_size: int = 1024
     batch_size: int = 32
     residual_error: float = field(default=0.0)
+    logit_bias: float | None = None
 
     def __post_init__(self) -> None:
         if self.shard_size < 1 or self.batch_size < 1:
@@ -124,6 +125,9 @@ class StorePlan:
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
         content = {**asdict(self), "shape": self.shape.to_json()}
+        if self.logit_bias is None:
+            # stores of models without one keep their fingerprint
+            del content["logit_bias"]
         return json.loads(json.dumps(content, allow_nan=False))  # type: ignore[no-any-return]
 
     @classmethod

@@ -93,6 +93,11 @@ class Store:
         return self._manifest.plan.logit_scale
 
     @property
+    def logit_bias(self) -> float | None:
+        """What the model, trained with a sigmoid loss, adds to its logits; None for the others."""
+        return self._manifest.plan.logit_bias
+
+    @property
     def model(self) -> dict[str, Any]:
         """Name, fingerprint, preprocessing and dtype of the model."""
         return self._manifest.plan.model

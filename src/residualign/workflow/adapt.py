@@ -44,6 +44,7 @@ class AdaptRequest:
     shots: int | None = None
     mean: str | None = None
     classifier: str | None = None
+    loss: str = "softmax"
     classes: str | None = None
     templates: tuple[str, ...] | None = None
     seed: int = 0
@@ -191,6 +192,7 @@ def _fitted(
         classifier=classifier,
         mean=request.mean,
         shots=request.shots,
+        loss=request.loss,
         seed=request.seed,
     )
     adapter = adapter_from_fit(fitted, store, spectra.spectra)
@@ -222,7 +224,7 @@ def _classifier(request: AdaptRequest, subject: Subject, store: Store) -> Classi
     if model.logit_scale is None:
         raise BadInputError(f"model {model.name!r} has no text tower, so --classes and --template change nothing")
     vectors = zero_shot_vectors(model.encode_text, class_names, templates or store.templates or (DEFAULT_TEMPLATE,))
-    return text_classifier(vectors, class_names, model.logit_scale)
+    return text_classifier(vectors, class_names, model.logit_scale, model.logit_bias)
 
 
 def _refuse_lonely_classes(subject: Subject, request: AdaptRequest) -> None:
