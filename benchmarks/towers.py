@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,10 @@ from torch import Tensor
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.models.tower import Tower
 
-__all__ = ["clip_vision_model", "forward_flops", "random_coordinates", "random_maps", "vit_b32"]
+__all__ = ["TOWERS", "clip_vision_model", "forward_flops", "random_coordinates", "random_maps", "tower", "vit_b32"]
+
+TOWERS = ("vit-b32", "vit-b16", "vit-l14", "open_clip-b16", "timm-mean-b16", "siglip-b16", "coca-b32")
+"""Random towers of these sizes; those named after CLIP's sizes are transformers'."""
 
 # Variance of a head's k-th coordinate ~ k ** -_DECAY: a head then has 0.9 of its variance in about 29 components, as
 # the average head of a real DeiT-tiny on ImageNet photographs.
@@ -40,22 +44,72 @@ def clip_vision_model(
 def vit_b32(layers: int = 12, image_size: int = 224, library: str = "transformers") -> Tower:
     """A random ViT-B/32 as the package sees it; library: transformers or open_clip."""
     if library == "open_clip":
-        return _open_clip_b32(layers, image_size)
+        return _open_clip(layers, image_size, patch=32)
     from residualign.models import clip
 
     return clip.tower(clip_vision_model(layers=layers, image_size=image_size))
 
 
-def _open_clip_b32(layers: int, image_size: int) -> Tower:
+def _open_clip(layers: int, image_size: int, patch: int, **options: Any) -> Tower:
     import open_clip
 
     from residualign.models import openclip
 
     torch.manual_seed(0)
-    vision = {"layers": layers, "width": 768, "head_width": 64, "patch_size": 32, "image_size": image_size}
+    vision = {
+        "layers": layers,
+        "width": 768,
+        "head_width": 64,
+        "patch_size": patch,
+        "image_size": image_size,
+        **options,
+    }
     text = {"context_length": 8, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}
-    model = open_clip.CLIP(512, vision, text)
-    return openclip.tower(model.eval().requires_grad_(False), "random ViT-B/32")
+    model = open_clip.CLIP(512, vision | options, text)
+    return openclip.tower(model.eval().requires_grad_(False), f"random ViT-B/{patch}")
+
+
+def tower(name: str, layers: int | None = None, image_size: int = 224) -> Tower:
+    """One of `TOWERS`, in as many layers as its size has unless told otherwise."""
+    family, _, size = name.rpartition("-")
+    large = size.startswith("l")
+    width, heads, depth = (1024, 16, 24) if large else (768, 12, 12)
+    depth, patch = layers or depth, int(size[1:])
+    if family == "vit":
+        from residualign.models import clip
+
+        dim = 768 if large else 512
+        model = clip_vision_model(width=width, layers=depth, heads=heads, dim=dim, image_size=image_size, patch=patch)
+        return clip.tower(model)
+    if family == "open_clip":
+        return _open_clip(depth, image_size, patch)
+    if family == "coca":
+        return _open_clip(depth, image_size, patch, attentional_pool=True, attn_pooler_heads=8)
+    if family == "timm-mean":
+        return _timm_mean(depth, image_size, patch)
+    return _siglip(depth, image_size, patch)
+
+
+def _siglip(layers: int, image_size: int, patch: int) -> Tower:
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    from residualign.models import siglip
+
+    torch.manual_seed(0)
+    config = SiglipVisionConfig(num_hidden_layers=layers, image_size=image_size, patch_size=patch)
+    return siglip.tower(SiglipVisionModel(config).eval().requires_grad_(False), "random SigLIP")
+
+
+def _timm_mean(layers: int, image_size: int, patch: int) -> Tower:
+    import timm
+
+    from residualign.models import timm_vit
+
+    torch.manual_seed(0)
+    model = timm.create_model(
+        f"vit_base_patch{patch}_224", num_classes=0, depth=layers, img_size=image_size, global_pool="avg", fc_norm=False
+    )
+    return timm_vit.tower(model.eval().requires_grad_(False), "random ViT")
 
 
 def forward_flops(tower: Tower, image_size: int, patch: int) -> float:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from benchmarks import fit_growth, spectra
+from benchmarks import families, fit_growth, spectra
 from benchmarks.__main__ import NAMES, main
 from benchmarks.fresh import in_fresh_process
 from benchmarks.harness import Result
@@ -15,6 +15,8 @@ from benchmarks.machine import describe
 
 TINY = {
     "tracing": "--batch 2 --layers 1 --image-size 32 --rounds 2 --calls 1",
+    "families": "--families vit-b32 siglip-b16 coca-b32 timm-mean-b16 --layers 1 --image-size 32 --rounds 2 "
+    "--batch 2 --memory-batch 1",
     "epochs": "--images 7 --batch 3 --classes 5 --layers 1 --image-size 32 --spectrum-images 20 --rounds 1",
     "adapted_inference": "--batch 2 --layers 1 --image-size 32 --rounds 1 --calls 1",
     "spectra": "--images 30 --layers 1 --heads 2 --dim 11 --svd-units 1 --rounds 1 --memory-images 20 40",
@@ -32,7 +34,7 @@ def in_this_process(function, **arguments):
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.filterwarnings("ignore:.*os.fork.*:DeprecationWarning")
 def test_prints_a_table_and_writes_the_same_as_json(name, tmp_path, capsys, monkeypatch):
-    for module in (fit_growth, spectra):
+    for module in (families, fit_growth, spectra):
         monkeypatch.setattr(module, "in_fresh_process", in_this_process)
     file, page = tmp_path / "out.json", tmp_path / "out.md"
     assert main([name, "--json", str(file), "--markdown", str(page), *TINY[name].split()]) == 0
