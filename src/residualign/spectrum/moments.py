@@ -86,8 +86,8 @@ class Moments:
     Additive: any split of the images into batches, any order and any merge of parts (files, machines) gives the same
     moments up to rounding. Memory does not grow with the images: `n_heads (head_dim + 2)^2 + (width + 1)^2` doubles a
     layer (64 MB for ViT-B/32), and 256 rows that wait to be taken in together (39 MB). Where a tower pools by
-    attention, coordinates are contributions and it is `(n_heads + 1) dim^2` a layer: 0.74 GB for SigLIP-B, 3.4 GB for
-    SigLIP-L.
+    attention, coordinates are contributions and it is `(n_heads + 1) dim^2` a layer: 0.75 GB and 0.25 GB of waiting
+    rows for SigLIP-B, 3.4 and 0.9 GB for SigLIP-L.
 
     >>> moments = Moments.empty(maps)                                                       # doctest: +SKIP
     >>> for coordinates in store.split("train").batches(256):                               # doctest: +SKIP
