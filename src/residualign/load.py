@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from residualign.decomposition.contributions import Contributions
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
 from residualign.errors import BadInputError
+from residualign.models.hub import fetch
+from residualign.models.names import ModelSource, resolve
 from residualign.models.tower import Tower, refuse_non_finite
 from residualign.models.vision_model import VisionModel
 
@@ -36,8 +37,9 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
     """Load a frozen encoder that can be taken apart, and check that its units sum to its output.
 
     name: `"mini"` (ships with the package; a folder of that name is `"./mini"`); a local directory in transformers
-    format, which wins over a hub id of the same name; `"hf:org/name"` or a bare hub id; `"open_clip:NAME/tag"`,
-    `"open_clip:local-dir:PATH"` or `"open_clip:hf-hub:org/name"`; `"timm:NAME"`, `"timm:local-dir:PATH"`.
+    format, which wins over all names below; a registered name (`"clip-b"`: see `residualign models`); `"hf:org/name"`
+    or a bare hub id, with `@revision` for a branch, tag or commit; `"open_clip:NAME/tag"`, `"open_clip:local-dir:PATH"`
+    or `"open_clip:hf-hub:org/name"`; `"timm:NAME"`, `"timm:local-dir:PATH"`.
     dtype: float64, float32, float16 or bfloat16.
     Supported: transformers CLIP (full, or the vision tower alone), ViT, DINOv2 with and without registers, DINOv3 ViT;
     open_clip's own and timm's class-token ViTs. `BadInputError` for anything else, for NaN in the weights, and for a
@@ -46,12 +48,19 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
     if dtype not in _DTYPES:
         raise BadInputError(f"dtype is one of {', '.join(_DTYPES)}; got {dtype!r}")
     name = os.fspath(name)
-    source = _resolve(name)
+    source = resolve(name)
     wanted_device = _device(device)
-    model = _load(name, source)
-    refuse_non_finite(model.tower, name)
-    model.to(wanted_device, _DTYPES[dtype])
-    model.residual_error = check_sum(model.tower, name)
+    try:
+        model = _load(source)
+        refuse_non_finite(model.tower, source.name)
+        model.to(wanted_device, _DTYPES[dtype])
+        model.residual_error = check_sum(model.tower, source.name)
+    except BadInputError as error:
+        if source.name == name:
+            raise
+        raise BadInputError(f"{name!r} stands for {source.name!r}: {error}") from error
+    # a store and an adapter record what was typed, and find the model by it again
+    model.name = name
     return model
 
 
@@ -68,26 +77,6 @@ def check_sum(tower: Tower, name: str) -> float:
     return error
 
 
-def _resolve(name: str) -> str:
-    """The local directory or hub id behind a model name."""
-    if name == "mini":
-        # whatever lies in the current directory: the demo and a saved adapter must find the same model everywhere
-        return str(files("residualign") / "models" / "mini")
-    if Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise BadInputError(f"model directory {name!r} has no config.json; expected a model in transformers format")
-        return name
-    for prefix in ("open_clip:", "timm:"):
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    if Path(name).exists():
-        raise BadInputError(f"model {name!r} is a file; expected a directory in transformers format")
-    hub_id = name.removeprefix("hf:")
-    if name.startswith((".", "/", "~")) or hub_id.count("/") > 1 or not hub_id.strip("/"):
-        raise BadInputError(f"model {name!r}: no such directory")
-    return hub_id
-
-
 def _device(device: str) -> torch.device:
     try:
         wanted = torch.device(device)
@@ -97,17 +86,27 @@ def _device(device: str) -> torch.device:
     return wanted
 
 
-def _load(name: str, source: str) -> VisionModel:
+def _load(source: ModelSource) -> VisionModel:
     # families import their library only when one is used
-    if name.startswith("open_clip:"):
+    if source.kind == "open_clip":
         from residualign.models import openclip_load
 
-        return openclip_load.load(name)
-    if name.startswith("timm:"):
+        return openclip_load.load(source.name)
+    if source.kind == "timm":
         from residualign.models import timm_load
 
-        return timm_load.load(name)
-    config = _config(name, source)
+        return timm_load.load(source.name)
+    if source.kind == "hub":
+        snapshot = fetch(source.name, source.place, source.revision)
+        model = _from_folder(source.name, snapshot.folder)
+        model.source, model.revision = source.place, snapshot.revision
+        return model
+    return _from_folder(source.name, Path(source.place))
+
+
+def _from_folder(name: str, folder: Path) -> VisionModel:
+    """A model in transformers format, by the family that its config.json names."""
+    config = _config(name, folder)
     kind, architectures = config.get("model_type"), tuple(config.get("architectures") or ())
     from residualign.models import families
 
@@ -117,26 +116,12 @@ def _load(name: str, source: str) -> VisionModel:
         raise BadInputError(
             f"model {name!r} is of type {kind!r}; supported are {', '.join(families.LOADERS)} in transformers format"
         ) from None
-    return loader(name, source, architectures)
+    return loader(name, str(folder), architectures)
 
 
-def _config(name: str, source: str) -> dict[str, Any]:
-    """config.json of a local directory or hub id. The hub's errors are many lines; ours is one."""
-    if Path(source).is_dir():
-        path = Path(source) / "config.json"
-    else:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            path = Path(hf_hub_download(source, "config.json"))
-        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-            raise BadInputError(
-                f"model {name!r} is neither 'mini', nor a local directory, nor a hub model that could be reached or "
-                f"found in the local cache ({type(error).__name__})"
-            ) from error
+def _config(name: str, folder: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInputError(f"model {name!r}: config.json is not readable as JSON") from error
     return config
