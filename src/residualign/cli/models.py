@@ -107,7 +107,12 @@ def _counts(entry: RegisteredModel) -> dict[str, int]:
     from residualign.scaling.parameter_counts import most_parameters
 
     return most_parameters(
-        entry.layers, entry.heads, entry.width, entry.dim, attention_pooled=entry.pooling == "attention"
+        entry.layers,
+        entry.heads,
+        entry.width,
+        entry.dim,
+        attention_pooled=entry.pooling == "attention",
+        methods=_SHOWN,
     )
 
 

@@ -71,7 +71,7 @@ def unknown_name(name: str) -> str:
     """The sentence for a name that nothing answers to: the names that look like it, and all there are.
 
     >>> print(unknown_name("clip_b").partition(":")[0])
-    no model 'clip_b' (did you mean clip-b, clip-l or blip-l?)
+    no model 'clip_b' (did you mean clip-b, clip-l or openclip-b?)
     """
     names = tuple(registered_models())
     *others, last = difflib.get_close_matches(name.lower(), names) or [""]
