@@ -30,7 +30,7 @@ def most_parameters(
 
     A head spans head_dim + 2 directions, an MLP width + 1, neither more than dim. attention_pooled: of a tower whose
     tokens are pooled by attention heads keep at most head_dim, MLPs dim, and the pooling has an MLP of its own.
-    Counted by the functions that `fit` uses, on tensors without storage.
+    Counted by the functions that `fit` uses, on views of a single zero.
 
     >>> counts = most_parameters(n_layers=12, n_heads=12, width=768, dim=512)
     >>> counts["coarse"], counts["spectral-output"], counts["residual-heads"]
@@ -52,11 +52,12 @@ def most_parameters(
 
 
 def _spectra(units: Units, n_components: dict[str, int], dim: int) -> Spectra:
-    """Spectra of these sizes, on the meta device: shapes without numbers."""
+    """Spectra of these sizes that hold no numbers."""
     spectrums = tuple(_spectrum(n_components[unit.kind], dim) for unit in units)
     return Spectra(units, spectrums, output=_spectrum(dim, dim), source="sizes alone")
 
 
 def _spectrum(n_components: int, dim: int) -> Spectrum:
-    with torch.device("meta"):
-        return Spectrum(torch.empty(dim), torch.empty(n_components, dim), torch.empty(n_components), 1.0, 1)
+    # shapes are all that counts; the meta device would have them too, but takes seconds to start
+    zero = torch.zeros(())
+    return Spectrum(zero.expand(dim), zero.expand(n_components, dim), zero.expand(n_components), 1.0, 1)
