@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ from residualign.decomposition.contributions import Contributions
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
 from residualign.errors import BadInputError
+from residualign.models.hub import fetch
 from residualign.models.mean_of_patches import mean_of_patches
+from residualign.models.names import ModelSource, resolve, without_pooling
 from residualign.models.tower import Tower, refuse_non_finite
 from residualign.models.vision_model import VisionModel
 
@@ -37,9 +38,10 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
     """Load a frozen encoder that can be taken apart, and check that its units sum to its output.
 
     name: `"mini"` (ships with the package; a folder of that name is `"./mini"`); a local directory in transformers
-    format, which wins over a hub id of the same name; `"hf:org/name"` or a bare hub id; `"open_clip:NAME/tag"`,
-    `"open_clip:local-dir:PATH"` or `"open_clip:hf-hub:org/name"`; `"timm:NAME"`, `"timm:local-dir:PATH"`.
-    `#mean` after the name of a ViT or DINO takes the mean of its patches in place of the class token.
+    format, which wins over all names below; a registered name (`"clip-b"`: see `residualign models`); `"hf:org/name"`
+    or a bare hub id, with `@revision` for a branch, tag or commit; `"open_clip:NAME/tag"`, `"open_clip:local-dir:PATH"`
+    or `"open_clip:hf-hub:org/name"`; `"timm:NAME"`, `"timm:local-dir:PATH"`. `#mean` after the name of a ViT or DINO
+    takes the mean of its patches in place of the class token.
     dtype: float64, float32, float16 or bfloat16.
     Which towers can be taken apart is in docs/models.md. `BadInputError` for anything else, for NaN in the weights, and
     for a tower whose units do not add up (above 1e-10 in float64, 1e-4 in float32).
@@ -47,15 +49,22 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
     if dtype not in _DTYPES:
         raise BadInputError(f"dtype is one of {', '.join(_DTYPES)}; got {dtype!r}")
     name = os.fspath(name)
-    plain, takes_mean = _without_pooling(name)
-    source = _resolve(plain)
+    plain, takes_mean = without_pooling(name)
+    source = resolve(plain)
     wanted_device = _device(device)
-    model = _load(plain, source)
-    if takes_mean:
-        model.name, model.tower = name, mean_of_patches(model.tower, plain)
-    refuse_non_finite(model.tower, name)
-    model.to(wanted_device, _DTYPES[dtype])
-    model.residual_error = check_sum(model.tower, name)
+    try:
+        model = _load(source)
+        if takes_mean:
+            model.tower = mean_of_patches(model.tower, source.name)
+        refuse_non_finite(model.tower, source.name)
+        model.to(wanted_device, _DTYPES[dtype])
+        model.residual_error = check_sum(model.tower, source.name)
+    except BadInputError as error:
+        if source.name == plain:
+            raise
+        raise BadInputError(f"{name!r} stands for {source.name!r}: {error}") from error
+    # a store and an adapter record what was typed, and find the model by it again
+    model.name = name
     return model
 
 
@@ -72,36 +81,6 @@ def check_sum(tower: Tower, name: str) -> float:
     return error
 
 
-def _without_pooling(name: str) -> tuple[str, bool]:
-    """The name without `#mean`, and whether it had that; an existing path keeps its own name."""
-    plain, mark, pooling = name.rpartition("#")
-    if not mark or Path(name).exists():
-        return name, False
-    if pooling != "mean":
-        raise BadInputError(f"model {name!r}: after '#' comes the pooling, which is 'mean'; got {pooling!r}")
-    return plain, True
-
-
-def _resolve(name: str) -> str:
-    """The local directory or hub id behind a model name."""
-    if name == "mini":
-        # whatever lies in the current directory: the demo and a saved adapter must find the same model everywhere
-        return str(files("residualign") / "models" / "mini")
-    if Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise BadInputError(f"model directory {name!r} has no config.json; expected a model in transformers format")
-        return name
-    for prefix in ("open_clip:", "timm:"):
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    if Path(name).exists():
-        raise BadInputError(f"model {name!r} is a file; expected a directory in transformers format")
-    hub_id = name.removeprefix("hf:")
-    if name.startswith((".", "/", "~")) or hub_id.count("/") > 1 or not hub_id.strip("/"):
-        raise BadInputError(f"model {name!r}: no such directory")
-    return hub_id
-
-
 def _device(device: str) -> torch.device:
     try:
         wanted = torch.device(device)
@@ -111,17 +90,27 @@ def _device(device: str) -> torch.device:
     return wanted
 
 
-def _load(name: str, source: str) -> VisionModel:
+def _load(source: ModelSource) -> VisionModel:
     # families import their library only when one is used
-    if name.startswith("open_clip:"):
+    if source.kind == "open_clip":
         from residualign.models import openclip_load
 
-        return openclip_load.load(name)
-    if name.startswith("timm:"):
+        return openclip_load.load(source.name)
+    if source.kind == "timm":
         from residualign.models import timm_load
 
-        return timm_load.load(name)
-    config = _config(name, source)
+        return timm_load.load(source.name)
+    if source.kind == "hub":
+        snapshot = fetch(source.name, source.place, source.revision)
+        model = _from_folder(source.name, snapshot.folder)
+        model.source, model.revision = source.place, snapshot.revision
+        return model
+    return _from_folder(source.name, Path(source.place))
+
+
+def _from_folder(name: str, folder: Path) -> VisionModel:
+    """A model in transformers format, by the family that its config.json names."""
+    config = _config(name, folder)
     kind, architectures = config.get("model_type"), tuple(config.get("architectures") or ())
     from residualign.models import families
 
@@ -131,26 +120,12 @@ def _load(name: str, source: str) -> VisionModel:
         raise BadInputError(
             f"model {name!r} is of type {kind!r}; supported are {', '.join(families.LOADERS)} in transformers format"
         ) from None
-    return loader(name, source, architectures)
+    return loader(name, str(folder), architectures)
 
 
-def _config(name: str, source: str) -> dict[str, Any]:
-    """config.json of a local directory or hub id. The hub's errors are many lines; ours is one."""
-    if Path(source).is_dir():
-        path = Path(source) / "config.json"
-    else:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            path = Path(hf_hub_download(source, "config.json"))
-        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-            raise BadInputError(
-                f"model {name!r} is neither 'mini', nor a local directory, nor a hub model that could be reached or "
-                f"found in the local cache ({type(error).__name__})"
-            ) from error
+def _config(name: str, folder: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInputError(f"model {name!r}: config.json is not readable as JSON") from error
     return config

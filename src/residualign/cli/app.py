@@ -13,6 +13,7 @@ from residualign.cli.decompose import decompose
 from residualign.cli.demo import demo
 from residualign.cli.evaluate import evaluate
 from residualign.cli.extract import extract
+from residualign.cli.models import app as models
 
 __all__ = ["Interrupted", "app"]
 
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 for _command in (demo, extract, adapt, classify, evaluate, decompose):
     app.command()(_command)
+app.add_typer(models, name="models")
 
 
 def _version(wanted: bool) -> bool:

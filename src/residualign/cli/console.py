@@ -75,6 +75,10 @@ class Out:
         """Say what a careful user would want to know."""
         self.stderr.print(Text.assemble(("warning: ", "warn"), sentence), soft_wrap=True)
 
+    def error(self, sentence: str) -> None:
+        """Say why one of several things could not be done, where the command goes on to the next."""
+        self.stderr.print(Text.assemble(("error: ", "bad"), sentence), soft_wrap=True)
+
     def done(self, result: object, seconds: float) -> None:
         """Nothing: commands show results at their end."""
 

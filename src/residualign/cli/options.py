@@ -14,6 +14,7 @@ import typer
 __all__ = [
     "AdapterDir",
     "BatchSize",
+    "CheckedDTypes",
     "Classes",
     "ClassifierChoice",
     "ClassifierOption",
@@ -29,6 +30,7 @@ __all__ = [
     "MeanOption",
     "Methods",
     "ModelName",
+    "ModelNames",
     "ModelOrStore",
     "ModelPath",
     "OptionalData",
@@ -38,6 +40,7 @@ __all__ = [
     "Overwrite",
     "Quick",
     "Reference",
+    "ReportFile",
     "RequiredStore",
     "Seed",
     "Shots",
@@ -84,7 +87,17 @@ ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="mini, a directory in transformers format, a hub id, open_clip:NAME/tag or timm:NAME.",
+        help="mini, another name that `residualign models` lists, a directory in transformers format, a hub id, "
+        "open_clip:NAME/tag or timm:NAME.",
+        show_default=False,
+    ),
+]
+ModelNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NAME...",
+        help="Models: registered names, directories in transformers format, hub ids (org/name, hf:org/name@revision), "
+        "open_clip:NAME/tag, timm:NAME.",
         show_default=False,
     ),
 ]
@@ -234,6 +247,15 @@ MeanOption = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...", rich_help_panel=_MACHINE)]
 DTypeOption = Annotated[DType, typer.Option("--dtype", help="Numbers of the encoder.", rich_help_panel=_MACHINE)]
+CheckedDTypes = Annotated[
+    list[DType] | None,
+    typer.Option(
+        "--dtype",
+        help="Numbers of the encoder.",
+        rich_help_panel=_MACHINE,
+        show_default="float32 and float64; repeats",
+    ),
+]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", min=1, metavar="N", help="Images in one forward pass.", rich_help_panel=_MACHINE)
 ]
@@ -255,5 +277,11 @@ OutFile = Annotated[
     Path | None,
     typer.Option(
         "--out", metavar="FILE", help="File for the results (safetensors).", rich_help_panel=_OUTPUT, show_default=False
+    ),
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="FILE", help="File for the report (JSON).", rich_help_panel=_OUTPUT, show_default=False
     ),
 ]

@@ -26,8 +26,9 @@ Images = Tensor | Sequence[Image.Image | str | os.PathLike[str]]
 class VisionModel:
     """What `load_model` returns: a frozen encoder whose output can be taken apart.
 
-    name: what the user typed. source: the directory or hub id behind it. module: the library's own. residual_error:
-    largest |sum of units - output| over largest |output| on the probe batch at load.
+    name: what the user typed. source: the directory or hub id behind it. revision: the commit of a model from the
+    hub in transformers format, else None. module: the library's own. residual_error: largest |sum of units - output|
+    over largest |output| on the probe batch at load.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class VisionModel:
     ) -> None:
         self.name = name
         self.source = source
+        self.revision: str | None = None
         self.module = module
         self.tower = tower
         self.preprocess = preprocess

@@ -1,0 +1,127 @@
+"""The files of a model on the Hugging Face hub, fetched once into the hub's own cache and read from there."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from residualign.errors import BadInputError
+from residualign.models.not_loaded import not_loaded
+
+__all__ = ["Snapshot", "fetch"]
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+# what loading reads; other formats of the same weights would double the download
+_FILES = (
+    "config.json",
+    "*processor_config.json",
+    *_WEIGHTS,
+    "model-*-of-*.safetensors",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model's files at one commit. folder: in transformers format. revision: the commit's hash."""
+
+    folder: Path
+    revision: str
+
+
+def fetch(name: str, hub_id: str, revision: str | None = None) -> Snapshot:
+    """Download what of the model is not in the local cache yet, and say where it lies and at which commit.
+
+    name: what errors call the model. revision: a branch, tag or commit; None is the main branch. All files are of one
+    commit, also when the model changes on the hub meanwhile. Without a network, or with HF_HUB_OFFLINE=1, the cache
+    alone is looked at. `BadInputError` in one sentence for a model that does not exist, is not public, whose terms were
+    not accepted, that is neither in the cache nor within reach, or is there in part.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        with _bars_on_terminals_only():
+            folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_FILES)))
+    except Exception as error:
+        # the client raises its own errors, those of its HTTP library and plain OSErrors
+        raise _refusal(name, hub_id, revision, error) from error
+    lacking = "config.json" if not (folder / "config.json").is_file() else None
+    if not any((folder / weights).is_file() for weights in _WEIGHTS):
+        lacking = lacking or "model.safetensors"
+    if lacking is not None:
+        # a link without its file is what an interrupted download or a cleaned cache leaves
+        raise BadInputError(
+            f"model {name!r}: commit {folder.name[:12]} has no {lacking}; the hub does not have it, or the local cache "
+            "holds a part of the model only and the hub could not be reached for the rest"
+        )
+    return Snapshot(folder, folder.name)
+
+
+def _refusal(name: str, hub_id: str, revision: str | None, error: Exception) -> BadInputError:
+    from huggingface_hub import errors
+
+    # first: a full disk or memory behind whatever the client raised is not the model's fault, and is raised as it is
+    otherwise = not_loaded(name, "from the hub", error)
+    status = _http_status(error)
+    if isinstance(error, errors.HFValidationError):
+        return BadInputError(f"model {name!r}: {hub_id!r} is no hub id; expected org/name")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return BadInputError(f"model {name!r}: the hub's {hub_id!r} has no revision {revision!r}")
+    if isinstance(error, errors.GatedRepoError) or status == 403:
+        return BadInputError(
+            f"model {name!r} is gated: accept its terms at https://huggingface.co/{hub_id} and log in (hf auth login, "
+            "or HF_TOKEN)"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
+        return BadInputError(
+            f"model {name!r}: the hub has no public model {hub_id!r}; a private one needs a login (hf auth login, or "
+            "HF_TOKEN)"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError) and not isinstance(error, errors.HfHubHTTPError):
+        answer = "" if status is None else f" (HTTP {status})"
+        held = "holds a part of it or another revision only" if _is_cached(hub_id) else "does not hold it"
+        return BadInputError(f"model {name!r}: the hub could not be reached{answer}, and the local cache {held}")
+    return otherwise
+
+
+def _http_status(error: BaseException | None) -> int | None:
+    """The status of the answer behind an error, where the hub gave one."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if response is not None:
+            return int(response.status_code)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _is_cached(hub_id: str) -> bool:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub_id, repo_type="model")
+    return any(folder.glob("snapshots/*/*"))
+
+
+@contextlib.contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """Downloads of a gigabyte show their progress to people; logs and pipes are spared it."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
