@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residualign.errors import BadInputError
-from residualign.models import openclip
+from residualign.models import openclip, openclip_timm
 from residualign.models.not_loaded import not_loaded
 from residualign.models.transform import TransformPreprocess
 from residualign.models.vision_model import VisionModel
@@ -47,8 +47,9 @@ def load(name: str) -> VisionModel:
     if getattr(model, "logit_bias", None) is not None:
         raise BadInputError(f"model {name!r} was trained with a sigmoid loss (logit bias), which is not supported yet")
     model = model.float().eval().requires_grad_(False)
+    family = openclip_timm if type(model.visual).__name__ == "TimmModel" else openclip
     preprocess, text = _preprocess(model.visual.preprocess_cfg), OpenClipText(model, tokenizer)
-    return VisionModel(name, spec, model, openclip.tower(model, name), preprocess, text)
+    return VisionModel(name, spec, model, family.tower(model, name), preprocess, text)
 
 
 @contextlib.contextmanager

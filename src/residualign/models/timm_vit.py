@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from residualign.errors import BadInputError
 from residualign.models.parts import layer_scale
+from residualign.models.timm_parts import activation_name, patch_tensors
 from residualign.models.tower import Block, Tower
 
 __all__ = ["tower"]
@@ -23,7 +24,6 @@ def tower(model: Any, name: str) -> Tower:
         output: Tensor = model(pixels)
         return output
 
-    activation = type(blocks[0].mlp.act).__name__
     return Tower(
         module=model,
         forward=forward,
@@ -36,8 +36,7 @@ def tower(model: Any, name: str) -> Tower:
         projection=None,
         image_size=int(model.patch_embed.img_size[0]),
         tensors=_tensors(model, blocks, norm),
-        # transformers' names, so that a checkpoint has one fingerprint in both libraries
-        constants={"activation": {"GELU": "gelu"}.get(activation, activation), "eps": repr(norm.eps)},
+        constants={"activation": activation_name(blocks[0].mlp.act), "eps": repr(norm.eps)},
     )
 
 
@@ -51,9 +50,6 @@ def _refuse_other_towers(model: Any, name: str) -> None:
     from timm.layers import Attention
     from timm.models.vision_transformer import Block as TimmBlock
 
-    kind = type(model).__name__
-    if kind != "VisionTransformer":
-        raise BadInputError(f"model {name!r} is a timm {kind}; supported is VisionTransformer")
     norms = (model.norm, model.fc_norm)
     parts = {
         f"pooling {model.global_pool!r}": model.global_pool != "token" or model.attn_pool is not None,
@@ -67,14 +63,12 @@ def _refuse_other_towers(model: Any, name: str) -> None:
 
 
 def _tensors(model: Any, blocks: list[Any], norm: nn.LayerNorm) -> dict[str, Tensor]:
-    tensors = {"embedding.class": model.cls_token.flatten()}
+    tensors = {"embedding.class": model.cls_token.flatten(), **patch_tensors(model.patch_embed)}
     if model.pos_embed is not None:
         tensors["embedding.position"] = model.pos_embed.flatten(0, 1)
     if model.reg_token is not None:
         tensors["embedding.registers"] = model.reg_token.flatten(0, 1)
     modules: dict[str, nn.Module] = {
-        "embedding.patch": model.patch_embed.proj,
-        "embedding.patch_norm": model.patch_embed.norm,
         "norm_pre": model.norm_pre,
         "norm_final": norm,
     }
