@@ -39,9 +39,10 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
     format, which wins over a hub id of the same name; `"hf:org/name"` or a bare hub id; `"open_clip:NAME/tag"`,
     `"open_clip:local-dir:PATH"` or `"open_clip:hf-hub:org/name"`; `"timm:NAME"`, `"timm:local-dir:PATH"`.
     dtype: float64, float32, float16 or bfloat16.
-    Supported: transformers CLIP (full, or the vision tower alone), ViT, DINOv2 with and without registers, DINOv3 ViT;
-    open_clip's own and timm's class-token ViTs. `BadInputError` for anything else, for NaN in the weights, and for a
-    tower whose units do not add up (above 1e-10 in float64, 1e-4 in float32).
+    Supported: transformers CLIP (full, or the vision tower alone), Chinese-CLIP, AltCLIP, BLIP for image-text
+    retrieval, ViT, DINOv2 with and without registers, DINOv3 ViT; open_clip's own and timm's class-token ViTs and EVAs.
+    `BadInputError` for anything else, for NaN in the weights, for a tokenizer that is not there, and for a tower whose
+    units do not add up (above 1e-10 in float64, 1e-4 in float32).
     """
     if dtype not in _DTYPES:
         raise BadInputError(f"dtype is one of {', '.join(_DTYPES)}; got {dtype!r}")
