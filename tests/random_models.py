@@ -13,7 +13,16 @@ from safetensors.torch import save_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
+    AltCLIPConfig,
+    AltCLIPModel,
+    BertTokenizer,
     BitImageProcessorPil,
+    BlipConfig,
+    BlipForImageTextRetrieval,
+    BlipImageProcessorPil,
+    ChineseCLIPConfig,
+    ChineseCLIPImageProcessorPil,
+    ChineseCLIPModel,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -88,6 +97,44 @@ def save_clip_vision(path: Path, seed: int = 0, *, projection: bool = True) -> P
     return path
 
 
+_BERT = {"hidden_size": 17, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 19}
+
+
+def save_chinese_clip(path: Path, seed: int = 0) -> Path:
+    """A ChineseCLIPModel with processor and a BERT tokenizer."""
+    text = {**_BERT, "vocab_size": len(WORDS) + 5, "max_position_embeddings": 13, "pad_token_id": 0}
+    vision = {**_VISION, "projection_dim": DIM}
+    config = ChineseCLIPConfig(vision_config=vision, text_config=text, projection_dim=DIM)
+    perturb(ChineseCLIPModel(config), seed).save_pretrained(path)
+    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    ChineseCLIPImageProcessorPil(size=side, do_center_crop=False).save_pretrained(path)
+    _bert_tokenizer().save_pretrained(path)
+    return path
+
+
+def save_altclip(path: Path, seed: int = 0) -> Path:
+    """An AltCLIPModel with processor and a word-level tokenizer; its text half has positions for 13 tokens."""
+    text = {**_BERT, "vocab_size": len(WORDS) + 4, "max_position_embeddings": 14, "pad_token_id": 0}
+    text |= {"bos_token_id": 1, "eos_token_id": 3, "project_dim": 23}
+    vision = {**_VISION, "projection_dim": DIM}
+    config = AltCLIPConfig(vision_config=vision, text_config=text, projection_dim=DIM)
+    perturb(AltCLIPModel(config), seed).save_pretrained(path)
+    _clip_processor().save_pretrained(path)
+    _tokenizer().save_pretrained(path)
+    return path
+
+
+def save_blip(path: Path, seed: int = 0, kind: Any = BlipForImageTextRetrieval) -> Path:
+    """A BLIP with processor and a BERT tokenizer; `kind` is the class, for image-text retrieval by default."""
+    text = {**_BERT, "vocab_size": len(WORDS) + 5, "max_position_embeddings": 13, "encoder_hidden_size": WIDTH}
+    text |= {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
+    config = BlipConfig(vision_config=_VISION, text_config=text, projection_dim=DIM, image_text_hidden_size=DIM)
+    perturb(kind(config), seed).save_pretrained(path)
+    BlipImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}).save_pretrained(path)
+    _bert_tokenizer().save_pretrained(path)
+    return path
+
+
 def save_vit(path: Path, seed: int = 0, **changes: Any) -> Path:
     """A ViTModel without pooler; `changes` go to its config."""
     perturb(ViTModel(ViTConfig(**{**_VISION, **changes}), add_pooling_layer=False), seed).save_pretrained(path)
@@ -147,34 +194,26 @@ def save_open_clip(
     path: Path, seed: int = 0, *, quick_gelu: bool = False, dim: int = DIM, coca: bool = False, **vision: Any
 ) -> Path:
     """An open_clip CLIP in a local folder, or a CoCa; `vision` goes to its vision_cfg."""
+    sizes = {"image_size": IMAGE_SIZE, "patch_size": 13, "width": WIDTH, "head_width": HEAD_DIM, "layers": N_LAYERS}
+    config = {"embed_dim": dim, "quick_gelu": quick_gelu, "vision_cfg": {**sizes, "mlp_ratio": 2.0, **vision}}
+    return _save_open_clip(path, seed, config, kind="CoCa" if coca else "CLIP")
+
+
+def _save_open_clip(path: Path, seed: int, config: dict[str, Any], *, kind: str = "CLIP") -> Path:
     import open_clip
 
-    config: dict[str, Any] = {
-        "embed_dim": dim,
-        "quick_gelu": quick_gelu,
-        "vision_cfg": {
-            "image_size": IMAGE_SIZE,
-            "patch_size": 13,
-            "width": WIDTH,
-            "head_width": HEAD_DIM,
-            "layers": N_LAYERS,
-            "mlp_ratio": 2.0,
-            **vision,
-        },
-        "text_cfg": {"context_length": 13, "vocab_size": 49408, "width": 6, "heads": 2, "layers": 2},
-    }
-    if coca:
-        config["multimodal_cfg"] = {"context_length": 13, "vocab_size": 49408, "width": 6, "heads": 2, "layers": 1}
-        config["text_cfg"]["embed_cls"] = True
-        config["text_cfg"]["output_tokens"] = True
+    text: dict[str, Any] = {"context_length": 13, "vocab_size": 49408, "width": 6, "heads": 2, "layers": 2}
+    config = {"embed_dim": DIM, "text_cfg": text, **config}
+    if kind == "CoCa":
+        config["multimodal_cfg"] = {**text, "layers": 1}
+        text |= {"embed_cls": True, "output_tokens": True}
         config["vision_cfg"]["output_tokens"] = True
-    model = perturb((open_clip.CoCa if coca else open_clip.CLIP)(**config), seed)
-    if coca:
-        config["custom_text"] = True
+    model = perturb(getattr(open_clip, kind)(**config), seed)
     path.mkdir()
     save_model(model, str(path / "open_clip_model.safetensors"))
     preprocessing = {"size": IMAGE_SIZE, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "interpolation": "bicubic"}
-    (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocessing}))
+    model_cfg = config if kind == "CLIP" else {**config, "custom_text": True}
+    (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocessing}))
     return path
 
 
@@ -195,6 +234,51 @@ def save_timm(path: Path, seed: int = 0, architecture: str = "vit_tiny_patch16_2
     return path
 
 
+def save_timm_eva(path: Path, seed: int = 0, architecture: str = "eva02_base_patch16_clip_224", **changes: Any) -> Path:
+    """A timm Eva with a class head; rotary positions want heads of a multiple of four."""
+    return save_timm(path, seed, architecture, **{"embed_dim": N_HEADS * 8, **changes})
+
+
+# what open_clip's config cannot ask timm for: small towers, under names of their own
+_TRUNKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tiny_eva02": ("eva02_base_patch16_clip_224", {"embed_dim": N_HEADS * 8}),
+    "tiny_eva": ("eva_giant_patch14_clip_224", {"embed_dim": N_HEADS * 8}),
+    "tiny_post_norm": ("eva02_enormous_patch14_clip_224", {"embed_dim": N_HEADS * 8}),
+    "tiny_siglip": ("vit_base_patch16_siglip_224", {"embed_dim": WIDTH}),
+    "tiny_vit": ("vit_large_patch14_clip_224", {"embed_dim": WIDTH}),
+    "tiny_eva02_dynamic": ("eva02_base_patch16_clip_224", {"embed_dim": N_HEADS * 8, "dynamic_img_size": True}),
+    "tiny_vit_dynamic": ("vit_large_patch14_clip_224", {"embed_dim": WIDTH, "dynamic_img_size": True}),
+    "tiny_resnet": ("resnet10t", {}),
+}
+
+
+def _register_trunk(name: str) -> None:
+    import timm
+
+    architecture, changes = _TRUNKS[name]
+    sizes = {"img_size": IMAGE_SIZE, "patch_size": 13, "depth": N_LAYERS, "num_heads": N_HEADS, "mlp_ratio": 2.0}
+    settings = {**sizes, **changes} if changes else {}
+
+    def entrypoint(pretrained: bool = False, **options: Any) -> Any:
+        return timm.create_model(architecture, **settings, **options)
+
+    entrypoint.__name__ = name
+    if not timm.is_model(name):
+        timm.models.register_model(entrypoint)
+
+
+def save_open_clip_timm(
+    path: Path, seed: int = 0, trunk: str = "tiny_eva02", pool: str = "token", **vision: Any
+) -> Path:
+    """An open_clip CLIP with one of timm's towers in a local folder; `vision` goes to its vision_cfg."""
+    _register_trunk(trunk)
+    settings = {"image_size": IMAGE_SIZE, "timm_model_name": trunk, "timm_pool": pool, "timm_proj": None, **vision}
+    config: dict[str, Any] = {"vision_cfg": settings}
+    if trunk == "tiny_siglip":
+        config |= {"embed_dim": WIDTH, "init_logit_bias": -5.0}
+    return _save_open_clip(path, seed, config, kind="CustomTextCLIP")
+
+
 def save_two_colours(path: Path, n: int = 10) -> Path:
     """Class folders "red" and "blue" of n noisy images each."""
     for label, colour in (("red", (200, 30, 20)), ("blue", (10, 40, 210))):
@@ -203,6 +287,12 @@ def save_two_colours(path: Path, n: int = 10) -> Path:
             noise = np.random.default_rng(i).normal(0, 25, (33, 37, 3)) + colour
             Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(path / label / f"{i}.png")
     return path
+
+
+def _bert_tokenizer() -> BertTokenizer:
+    return BertTokenizer(
+        vocab={word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    )
 
 
 def _clip_processor() -> CLIPImageProcessorPil:

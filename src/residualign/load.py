@@ -43,8 +43,8 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
     or `"open_clip:hf-hub:org/name"`; `"timm:NAME"`, `"timm:local-dir:PATH"`. `#mean` after the name of a ViT or DINO
     takes the mean of its patches in place of the class token.
     dtype: float64, float32, float16 or bfloat16.
-    Which towers can be taken apart is in docs/models.md. `BadInputError` for anything else, for NaN in the weights, and
-    for a tower whose units do not add up (above 1e-10 in float64, 1e-4 in float32).
+    Which towers can be taken apart is in docs/models.md. `BadInputError` for anything else, for NaN in the weights, for
+    a tokenizer that is not there, and for a tower whose units do not add up (above 1e-10 in float64, 1e-4 in float32).
     """
     if dtype not in _DTYPES:
         raise BadInputError(f"dtype is one of {', '.join(_DTYPES)}; got {dtype!r}")

@@ -20,6 +20,9 @@ SAVERS: dict[str, Callable[[Path], Path]] = {
     "clip": random_models.save_clip,
     "clip-vision": random_models.save_clip_vision,
     "clip-vision-unprojected": lambda path: random_models.save_clip_vision(path, projection=False),
+    "chinese-clip": random_models.save_chinese_clip,
+    "altclip": random_models.save_altclip,
+    "blip": random_models.save_blip,
     "vit": random_models.save_vit,
     "vit-no-qkv-bias": lambda path: random_models.save_vit(path, qkv_bias=False),
     "dinov2": random_models.save_dinov2,
@@ -66,7 +69,7 @@ def test_every_unit_equals_the_plain_twin(directory: Path, rule: str) -> None:
         torch.testing.assert_close(c[unit], expected[unit.label], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("directory", DINOS, indirect=True)
+@pytest.mark.parametrize("directory", [*DINOS, "blip"], indirect=True)
 @pytest.mark.parametrize("size", [(39, 39), (52, 13)])
 def test_one_image_of_another_size_adds_up(directory: Path, size: tuple[int, int]) -> None:
     """The families that interpolate their positions."""

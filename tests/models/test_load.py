@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,15 @@ def test_a_hub_id_without_network_is_one_sentence(monkeypatch: pytest.MonkeyPatc
 def test_missing_preprocessing_is_refused(clip_dir: Path, tmp_path: Path) -> None:
     bare = _copy(clip_dir, tmp_path / "bare", leave_out="processor_config.json")
     with pytest.raises(ra.BadInputError, match="image preprocessing"):
+        ra.load_model(bare)
+
+
+@pytest.mark.parametrize("save", [random_models.save_clip, random_models.save_blip, random_models.save_altclip])
+def test_a_tokenizer_that_is_not_there_is_not_made_up(save: Callable[[Path], Path], tmp_path: Path) -> None:
+    bare = save(tmp_path / "model")
+    for file in bare.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ra.BadInputError, match="no readable tokenizer"):
         ra.load_model(bare)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests import random_models
-from tests.reference import pooling_twin
+from tests.reference import eva_twin, pooling_twin
 from tests.reference.pooling_twin import Pool
 from torch import Tensor
 
@@ -42,6 +43,29 @@ SAVERS: dict[str, tuple[str, Saver]] = {
     "timm-token#mean": ("timm:local-dir:", timm(init_values=0.1)),
     "timm-map": ("timm:local-dir:", timm(global_pool="map", class_token=False)),
     "timm-map-class-token": ("timm:local-dir:", timm(global_pool="map", init_values=0.1)),
+    "eva-mean": ("timm:local-dir:", lambda path: random_models.save_timm_eva(path, global_pool="avg")),
+    "eva-mean-norm-first": (
+        "timm:local-dir:",
+        lambda path: random_models.save_timm_eva(path, global_pool="avg", use_fc_norm=False, init_values=0.1),
+    ),
+    "eva-map": ("timm:local-dir:", lambda path: random_models.save_timm_eva(path, global_pool="map")),
+    "eva-token#mean": ("timm:local-dir:", lambda path: random_models.save_timm_eva(path, num_reg_tokens=2)),
+    "open_clip-siglip": (
+        "open_clip:local-dir:",
+        lambda path: random_models.save_open_clip_timm(path, trunk="tiny_siglip", pool="map", timm_proj="none"),
+    ),
+    "open_clip-timm-mean-linear": (
+        "open_clip:local-dir:",
+        lambda path: random_models.save_open_clip_timm(
+            path, trunk="tiny_vit", pool="avg", timm_proj="linear", timm_proj_bias=True
+        ),
+    ),
+    "open_clip-timm-map-linear": (
+        "open_clip:local-dir:",
+        lambda path: random_models.save_open_clip_timm(
+            path, trunk="tiny_siglip", pool="map", timm_proj="linear", timm_proj_bias=True
+        ),
+    ),
     "open_clip-mean": ("open_clip:local-dir:", open_clip(pool_type="avg")),
     "open_clip-mean-norm-last": ("open_clip:local-dir:", open_clip(pool_type="avg", final_ln_after_pool=True)),
     "open_clip-attentional": ("open_clip:local-dir:", open_clip(**COCA)),
@@ -128,6 +152,15 @@ def test_the_mean_of_patches_has_a_fingerprint_of_its_own(tmp_path: Path) -> Non
     assert torch.equal(mean.encode_pixels(pixels), hidden[:, 4:].mean(dim=1))
 
 
+def test_siglip_in_open_clip_has_its_logit_bias(tmp_path: Path) -> None:
+    saved = random_models.save_open_clip_timm(tmp_path / "model", trunk="tiny_siglip", pool="map", timm_proj="none")
+    model = ra.load_model(f"open_clip:local-dir:{saved}")
+    assert model.logit_bias == pytest.approx(float(model.module.logit_bias))
+    tokens = model.text._tokenizer(["a cat", "two dogs"])
+    with torch.no_grad():
+        assert torch.equal(model.encode_text(["a cat", "two dogs"]), model.module.encode_text(tokens))
+
+
 @pytest.mark.parametrize("saver", [random_models.save_clip, random_models.save_siglip])
 def test_a_tower_with_a_pooling_of_its_own_keeps_it(tmp_path: Path, saver: Saver) -> None:
     with pytest.raises(ra.BadInputError, match=r"has a pooling of its own; '#mean' is for ViT and DINO"):
@@ -185,39 +218,32 @@ def test_open_clip_poolings_that_are_refused(tmp_path: Path, options: dict[str, 
 def _by_hand(model: ra.VisionModel, image: Tensor, rule: str) -> dict[str, Tensor]:
     """The twin's answer for one image (1, 3, height, width)."""
     module, n_heads = model.tower.module, model.n_heads
-    stream: list[Tensor] = []
-    handle = model.tower.entry.register_forward_pre_hook(lambda _, args: stream.append(args[0][0].clone()))
-    model.tower.forward(image)
-    handle.remove()
     kind = type(module).__name__
+    if kind == "TimmModel":
+        # open_clip's shell around a tower of timm's: a projection at most
+        last = [part for part in module.head.children() if isinstance(part, torch.nn.Linear)]
+        pooled = _timm_by_hand(model, module.trunk, image, rule)
+        if not last:
+            return pooled
+        shares = {label: pooling_twin.share_of(label, len(model.tower.blocks), n_heads) for label in pooled}
+        return {label: term @ last[0].weight.T + last[0].bias * shares[label] for label, term in pooled.items()}
+    if hasattr(module, "patch_embed"):
+        return _timm_by_hand(model, module, image, rule)
+    stream = _entry(model, image)
     if kind == "SiglipVisionModel":
         layers = pooling_twin.siglip_layers(module)
         packed = module.head.attention
         q, k, v = zip(packed.in_proj_weight.chunk(3), packed.in_proj_bias.chunk(3), strict=True)
         query = (q[0] @ module.head.probe.flatten() + q[1]) / (model.width / packed.num_heads) ** 0.5
         pool = Pool(query, packed.num_heads, k, v, packed.out_proj, norm_mlp=module.head.layernorm, mlp=module.head.mlp)
-        terms, x = pooling_twin.follow(stream[0], layers, n_heads)
+        terms, x = pooling_twin.follow(stream, layers, n_heads)
         return pooling_twin.attention_pooled(terms, x, module.post_layernorm, pool, n_heads, rule)
-    if kind == "VisionTransformer" and hasattr(module, "patch_embed"):
-        terms, x = pooling_twin.follow(stream[0], pooling_twin.timm_layers(module), n_heads)
-        if module.attn_pool is not None:
-            p = module.attn_pool
-            k, v = zip(p.kv.weight.chunk(2), p.kv.bias.chunk(2), strict=True)
-            query = p.q(p.latent.flatten()) / p.head_dim**0.5
-            pool = Pool(query, p.num_heads, k, v, p.proj, norm_mlp=p.norm, mlp=p.mlp)
-            first = module.num_prefix_tokens
-            terms, x = {label: term[first:] for label, term in terms.items()}, x[first:]
-            return pooling_twin.attention_pooled(terms, x, module.norm, pool, n_heads, rule)
-        norm_first = isinstance(module.norm, torch.nn.LayerNorm)
-        norm = module.norm if norm_first else module.fc_norm
-        first = module.num_prefix_tokens
-        return pooling_twin.mean_pooled(terms, x, norm, first, norm_first, n_heads, rule)
     if kind == "VisionTransformer":
         layers = pooling_twin.open_clip_layers(module)
         for layer, block in zip(layers, module.transformer.resblocks, strict=True):
             layer.scale_attention = getattr(block.ls_1, "gamma", None)
             layer.scale_mlp = getattr(block.ls_2, "gamma", None)
-        terms, x = pooling_twin.follow(stream[0], layers, n_heads)
+        terms, x = pooling_twin.follow(stream, layers, n_heads)
         if module.attn_pool is None:
             pooled = pooling_twin.mean_pooled(
                 terms, x, module.ln_post, 1, not module.final_ln_after_pool, n_heads, rule
@@ -237,7 +263,7 @@ def _by_hand(model: ra.VisionModel, image: Tensor, rule: str) -> dict[str, Tenso
             a = layer.attention
             qkv = [(part.weight, part.bias) for part in (a.q_proj, a.k_proj, a.v_proj)]
             layers.append(pooling_twin.Layer(layer.layernorm_before, qkv, a.o_proj, layer.layernorm_after, layer.mlp))
-        terms, x = pooling_twin.follow(stream[0], layers, n_heads)
+        terms, x = pooling_twin.follow(stream, layers, n_heads)
         return pooling_twin.mean_pooled(terms, x, module.layernorm, 1, True, n_heads, rule)
     assert kind == "Dinov2WithRegistersModel"
     for layer in module.encoder.layer:
@@ -245,5 +271,34 @@ def _by_hand(model: ra.VisionModel, image: Tensor, rule: str) -> dict[str, Tenso
         qkv = [(part.weight, part.bias) for part in (a.q_proj, a.k_proj, a.v_proj)]
         scales = (layer.layer_scale1.lambda1, layer.layer_scale2.lambda1)
         layers.append(pooling_twin.Layer(layer.norm1, qkv, a.o_proj, layer.norm2, layer.mlp, *scales))
-    terms, x = pooling_twin.follow(stream[0], layers, n_heads)
+    terms, x = pooling_twin.follow(stream, layers, n_heads)
     return pooling_twin.mean_pooled(terms, x, module.layernorm, 3, True, n_heads, rule)
+
+
+def _entry(model: ra.VisionModel, image: Tensor) -> Tensor:
+    """(token, width) before the first block."""
+    stream: list[Tensor] = []
+    handle = model.tower.entry.register_forward_pre_hook(lambda _, args: stream.append(args[0][0].clone()))
+    model.tower.forward(image)
+    handle.remove()
+    return stream[0]
+
+
+def _timm_by_hand(model: ra.VisionModel, trunk: Any, image: Tensor, rule: str) -> dict[str, Tensor]:
+    n_heads, first = model.n_heads, trunk.num_prefix_tokens
+    if type(trunk).__name__ == "Eva":
+        terms, x = eva_twin.follow(trunk, image[0])
+    else:
+        terms, x = pooling_twin.follow(_entry(model, image), pooling_twin.timm_layers(trunk), n_heads)
+    if trunk.attn_pool is None:
+        norm_first = isinstance(trunk.norm, torch.nn.LayerNorm)
+        norm = trunk.norm if norm_first else trunk.fc_norm
+        return pooling_twin.mean_pooled(terms, x, norm, first, norm_first, n_heads, rule)
+    p = trunk.attn_pool
+    k, v = zip(p.kv.weight.chunk(2), p.kv.bias.chunk(2), strict=True)
+    query = p.q(p.latent.flatten()) / p.head_dim**0.5
+    pool = Pool(query, p.num_heads, k, v, p.proj, norm_mlp=p.norm, mlp=p.mlp)
+    if type(trunk).__name__ != "Eva":
+        # the query of a `VisionTransformer` does not see its class token, that of an `Eva` does
+        terms, x = {label: term[first:] for label, term in terms.items()}, x[first:]
+    return pooling_twin.attention_pooled(terms, x, trunk.norm, pool, n_heads, rule)

@@ -54,7 +54,9 @@ def plain_name(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("rule", ["shared", "own"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5), ("bfloat16", 1e-1)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5), ("float16", 2e-2), ("bfloat16", 1e-1)]
+)
 def test_units_sum_to_the_plain_forward(name: str, dtype: str, tolerance: float, rule: str) -> None:
     model = ra.load_model(name, dtype=dtype)
     assert model.residual_error < tolerance
@@ -64,6 +66,15 @@ def test_units_sum_to_the_plain_forward(name: str, dtype: str, tolerance: float,
     plain = model.encode_pixels(pixels)
     assert torch.equal(plain.to(c.output.dtype), c.output)
     assert (c.values.sum(dim=1) - c.output).abs().max() / c.output.abs().max() < tolerance
+
+
+@pytest.mark.parametrize("size", [(39, 39), (52, 13), (13, 65)])
+def test_one_image_of_another_size_adds_up(tmp_path: Path, size: tuple[int, int]) -> None:
+    saved = random_models.save_timm(tmp_path / "model", dynamic_img_size=True)
+    model = ra.load_model(f"timm:local-dir:{saved}", dtype="float64")
+    pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    c = ra.decompose(model, pixels)
+    assert (c.values.sum(dim=1) - model.encode_pixels(pixels)).abs().max() / c.output.abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("rule", ["shared", "own"])
@@ -127,8 +138,8 @@ def test_pixels_are_the_librarys_own(plain_name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"global_pool": "avg"}, "pooling 'avg'"),
-        ({"global_pool": "map"}, "pooling 'map'"),
+        ({"global_pool": "max"}, "pooling 'max'"),
+        ({"global_pool": "avgmax"}, "pooling 'avgmax'"),
         ({"final_norm": False}, "no final LayerNorm"),
     ],
 )
@@ -141,13 +152,13 @@ def test_other_towers_are_refused_by_the_part(tmp_path: Path, changes: dict[str,
 def test_post_norm_blocks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from timm.models.vision_transformer import ResPostBlock
 
-    from residualign.models import timm_vit
+    from residualign.models import timm_families, timm_vit
 
     model = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1, init_values=1.0, block_fn=ResPostBlock)
     with pytest.raises(ra.BadInputError, match="blocks of another kind"):
         timm_vit.tower(model, "x")
-    with pytest.raises(ra.BadInputError, match="timm Linear"):
-        timm_vit.tower(torch.nn.Linear(1, 1), "x")
+    with pytest.raises(ra.BadInputError, match=r"timm Linear; supported are VisionTransformer and Eva"):
+        timm_families.tower(torch.nn.Linear(1, 1), "x")
 
 
 @pytest.mark.parametrize("name", ["timm:no_such_model", "timm:local-dir:/no/such/folder", "timm:"])

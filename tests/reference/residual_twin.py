@@ -13,9 +13,11 @@ from torch import Tensor
 
 
 def contributions(hf_model: Any, pixels: Tensor, rule: str = "shared") -> dict[str, Tensor]:
-    """Contribution (image, dim) by label of a transformers CLIP, ViT or DINO, in the model's dtype."""
+    """Contribution (image, dim) by label of a transformers CLIP, ViT, DINO or BLIP, in the model's dtype."""
     if "dino" in hf_model.config.model_type:
         return _dino(hf_model, pixels, rule)
+    if hf_model.config.model_type == "blip":
+        return _blip(hf_model, pixels, rule)
     is_clip = hasattr(hf_model, "vision_model")
     tower = hf_model.vision_model if is_clip else hf_model
     projection = hf_model.visual_projection.weight.T if is_clip else None
@@ -40,7 +42,7 @@ def contributions(hf_model: Any, pixels: Tensor, rule: str = "shared") -> dict[s
             mlp = layer.mlp(after(stream))
             terms[f"L{i}.mlp"] = mlp[0]
             stream = stream + mlp
-        rows.append(_after_norm(terms, stream[0], norm, projection, len(layers), n_heads, rule))
+        rows.append(after_norm(terms, stream[0], norm, projection, len(layers), n_heads, rule))
     return {label: torch.stack([row[label] for row in rows]) for label in rows[0]}
 
 
@@ -67,7 +69,31 @@ def _dino(hf_model: Any, pixels: Tensor, rule: str) -> dict[str, Tensor]:
             mlp = layer.mlp(layer.norm2(stream)) * layer.layer_scale2.lambda1
             terms[f"L{i}.mlp"] = mlp[0]
             stream = stream + mlp
-        rows.append(_after_norm(terms, stream[0], norm, None, len(layers), n_heads, rule))
+        rows.append(after_norm(terms, stream[0], norm, None, len(layers), n_heads, rule))
+    return {label: torch.stack([row[label] for row in rows]) for label in rows[0]}
+
+
+def _blip(hf_model: Any, pixels: Tensor, rule: str) -> dict[str, Tensor]:
+    """BLIP for retrieval: queries, keys and values come from one matrix, and the projection has a bias."""
+    tower, out = hf_model.vision_model, hf_model.vision_proj
+    n_heads, layers = tower.config.num_attention_heads, tower.encoder.layers
+    rows = []
+    for image in pixels:
+        stream = tower.embeddings(image[None])[0]
+        terms: dict[str, Tensor] = {"embedding": stream[0]}
+        for i, layer in enumerate(layers):
+            attention = layer.self_attn
+            q, k, v = attention.qkv(layer.layer_norm1(stream)).chunk(3, dim=-1)
+            total, heads = heads_of(q, k, v, attention.projection, n_heads)
+            for h, head in enumerate(heads):
+                terms[f"L{i}.H{h}"] = head[0]
+            stream = stream + total
+            mlp = layer.mlp(layer.layer_norm2(stream))
+            terms[f"L{i}.mlp"] = mlp[0]
+            stream = stream + mlp
+        rows.append(
+            after_norm(terms, stream[0], tower.post_layernorm, out.weight.T, len(layers), n_heads, rule, out.bias)
+        )
     return {label: torch.stack([row[label] for row in rows]) for label in rows[0]}
 
 
@@ -98,8 +124,14 @@ def _turned(x: Tensor, angles: Tensor | None) -> Tensor:
 def _attention(
     attention: Any, out: Any, x: Tensor, n_heads: int, turn: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    d = x.shape[-1] // n_heads
-    q, k, v = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
+    return heads_of(attention.q_proj(x), attention.k_proj(x), attention.v_proj(x), out, n_heads, turn)
+
+
+def heads_of(
+    q: Tensor, k: Tensor, v: Tensor, out: Any, n_heads: int, turn: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """What the attention adds to the stream, (token, width), and each head's share of it."""
+    d = q.shape[-1] // n_heads
     heads = []
     for h in range(n_heads):
         part = slice(h * d, (h + 1) * d)
@@ -108,9 +140,17 @@ def _attention(
     return sum(heads), heads  # type: ignore[return-value]
 
 
-def _after_norm(
-    terms: dict[str, Tensor], x: Tensor, norm: Any, projection: Tensor | None, n_layers: int, n_heads: int, rule: str
+def after_norm(
+    terms: dict[str, Tensor],
+    x: Tensor,
+    norm: Any,
+    projection: Tensor | None,
+    n_layers: int,
+    n_heads: int,
+    rule: str,
+    bias: Tensor | None = None,
 ) -> dict[str, Tensor]:
+    """Each term's share of the embedding, given the stream x that is their sum."""
     mu, sigma = x.mean(), ((x - x.mean()).square().mean() + norm.eps).sqrt()
     result = {}
     for label, term in terms.items():
@@ -119,5 +159,6 @@ def _after_norm(
             share *= n_heads
         mean = mu / share if rule == "shared" else term.mean()
         value = (term - mean) / sigma * norm.weight + norm.bias / share
-        result[label] = value if projection is None else value @ projection
+        value = value if projection is None else value @ projection
+        result[label] = value if bias is None else value + bias / share
     return result

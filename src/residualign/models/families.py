@@ -22,40 +22,58 @@ __all__ = ["LOADERS"]
 
 
 def _clip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
-    from transformers import AutoTokenizer, CLIPModel
+    from transformers import CLIPModel
 
     from residualign.models import clip
 
     model = _pretrained(CLIPModel, name, source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"model {name!r} has no readable tokenizer; expected the files that ship with a CLIP"
-        ) from error
-    return VisionModel(
-        name, source, model, clip.tower(model), load_preprocess(source, name), TextTower(model, tokenizer)
-    )
+    text = TextTower(model, _tokenizer(source, name))
+    return VisionModel(name, source, model, clip.tower(model), load_preprocess(source, name), text)
+
+
+def _chinese_clip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
+    from transformers import ChineseCLIPModel
+
+    from residualign.models import clip
+
+    # the image half is CLIP's; the text half is a BERT
+    model = _pretrained(ChineseCLIPModel, name, source)
+    text = TextTower(model, _tokenizer(source, name))
+    return VisionModel(name, source, model, clip.tower(model), load_preprocess(source, name), text)
+
+
+def _altclip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
+    from transformers import AltCLIPModel
+
+    from residualign.models import clip
+
+    # the image half is CLIP's; the text half is a RoBERTa, whose positions are counted from behind the padding's
+    model = _pretrained(AltCLIPModel, name, source)
+    config = model.config.text_config
+    max_length = config.max_position_embeddings - config.pad_token_id - 1
+    text = TextTower(model, _tokenizer(source, name), max_length)
+    return VisionModel(name, source, model, clip.tower(model), load_preprocess(source, name), text)
+
+
+def _blip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
+    from transformers import BlipForImageTextRetrieval
+
+    from residualign.models import blip
+
+    blip.refuse_other_heads(name, architectures)
+    model = _pretrained(BlipForImageTextRetrieval, name, source)
+    text = blip.BlipText(model, _tokenizer(source, name))
+    return VisionModel(name, source, model, blip.tower(model), load_preprocess(source, name), text)
 
 
 def _siglip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
-    from transformers import AutoTokenizer, SiglipModel
+    from transformers import SiglipModel
 
     from residualign.models import siglip
 
     model = _pretrained(SiglipModel, name, source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except ImportError as error:
-        raise BadInputError(
-            f"model {name!r} has a SentencePiece tokenizer, which needs: pip install 'residualign[siglip]'"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"model {name!r} has no readable tokenizer; expected the files that ship with a SigLIP"
-        ) from error
-    tower = siglip.tower(model.vision_model, name)
-    return VisionModel(name, source, model, tower, load_preprocess(source, name), SigLipText(model, tokenizer))
+    text = SigLipText(model, _tokenizer(source, name))
+    return VisionModel(name, source, model, siglip.tower(model.vision_model, name), load_preprocess(source, name), text)
 
 
 def _siglip_vision(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
@@ -95,6 +113,24 @@ def _dino(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel
     return VisionModel(name, source, model, dino.tower(model, preprocess.image_size()), preprocess)
 
 
+def _tokenizer(source: str, name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    sentence = f"model {name!r} has no readable tokenizer; expected the files that ship with the checkpoint"
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    except ImportError as error:
+        raise BadInputError(
+            f"model {name!r} has a SentencePiece tokenizer, which needs: pip install 'residualign[siglip]'"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BadInputError(sentence) from error
+    # without its files the library makes one that knows no word, and says nothing
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise BadInputError(sentence)
+    return tokenizer
+
+
 def _pretrained(kind: Any, name: str, source: str, **options: Any) -> Any:
     """Weights from safetensors only, as float32, in evaluation mode, frozen. One that the file lacks is an error."""
     with _quiet():
@@ -132,6 +168,9 @@ LOADERS: dict[str, Callable[[str, str, tuple[str, ...]], VisionModel]] = {
     "clip_vision_model": _clip_vision,
     "siglip": _siglip,
     "siglip_vision_model": _siglip_vision,
+    "chinese_clip": _chinese_clip,
+    "altclip": _altclip,
+    "blip": _blip,
     "vit": _vit,
     "dinov2": _dino,
     "dinov2_with_registers": _dino,

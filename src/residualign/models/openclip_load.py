@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residualign.errors import BadInputError
-from residualign.models import openclip
+from residualign.models import openclip, openclip_timm
 from residualign.models.not_loaded import not_loaded
 from residualign.models.transform import TransformPreprocess
 from residualign.models.vision_model import VisionModel
@@ -45,8 +45,9 @@ def load(name: str) -> VisionModel:
         # the library raises whatever its config, its downloads and torch raise
         raise not_loaded(name, "by open_clip", error) from error
     model = model.float().eval().requires_grad_(False)
+    family = openclip_timm if type(model.visual).__name__ == "TimmModel" else openclip
     preprocess, text = _preprocess(model.visual.preprocess_cfg), OpenClipText(model, tokenizer)
-    return VisionModel(name, spec, model, openclip.tower(model, name), preprocess, text)
+    return VisionModel(name, spec, model, family.tower(model, name), preprocess, text)
 
 
 @contextlib.contextmanager

@@ -1,24 +1,27 @@
-"""The text tower of a CLIP: strings in, text embeddings out."""
+"""Text halves of transformers models: strings in, text embeddings out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["TextTower"]
+__all__ = ["TextTower", "encode_texts", "unknown_texts"]
 
 
 class TextTower:
-    """A transformers CLIP's tokenizer and text half. Texts longer than the tower's positions are cut."""
+    """A transformers CLIP's tokenizer and text half. Texts longer than `max_length` tokens are cut.
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    max_length: how many tokens the tower has positions for; the config's own number by default.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, max_length: int | None = None) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._max_length = int(model.config.text_config.max_position_embeddings)
+        self._max_length = max_length or int(model.config.text_config.max_position_embeddings)
 
     @property
     def logit_scale(self) -> float:
@@ -33,26 +36,44 @@ class TextTower:
     def encode(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "text dim"]:
         """Text embeddings, not normalised. A text's embedding does not depend on its neighbours in the batch."""
         device = self._model.logit_scale.device
-        batches = []
-        for start in range(0, len(texts), batch_size):
-            tokens = self._tokenizer(
-                list(texts[start : start + batch_size]),
-                padding=True,
-                truncation=True,
-                max_length=self._max_length,
-                return_tensors="pt",
-            ).to(device)
-            with torch.no_grad():
-                batches.append(
-                    self._model.get_text_features(
-                        input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-                    ).pooler_output
-                )
-        return torch.cat(batches)
+        return encode_texts(self._tokenizer, self._features, texts, self._max_length, device, batch_size)
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
         """The texts in which the tokenizer meets something outside its vocabulary."""
-        unknown_id = self._tokenizer.unk_token_id
-        if unknown_id is None:
-            return []
-        return [text for text in texts if unknown_id in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+        return unknown_texts(self._tokenizer, texts)
+
+    def _features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        features = self._model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)
+        pooled: Tensor = features.pooler_output
+        return pooled
+
+
+def encode_texts(
+    tokenizer: Any,
+    features: Callable[[Tensor, Tensor], Tensor],
+    texts: Sequence[str],
+    max_length: int,
+    device: torch.device,
+    batch_size: int,
+) -> Float[Tensor, "text dim"]:
+    """`features` of token ids and attention mask, both (text, token); `batch_size` texts at a time, no gradients."""
+    batches = []
+    for start in range(0, len(texts), batch_size):
+        tokens = tokenizer(
+            list(texts[start : start + batch_size]),
+            padding=True,
+            truncation=True,
+            max_length=max_length,
+            return_tensors="pt",
+        ).to(device)
+        with torch.no_grad():
+            batches.append(features(tokens["input_ids"], tokens["attention_mask"]))
+    return torch.cat(batches)
+
+
+def unknown_texts(tokenizer: Any, texts: Sequence[str]) -> list[str]:
+    """The texts in which a transformers tokenizer meets something outside its vocabulary."""
+    unknown_id = tokenizer.unk_token_id
+    if unknown_id is None:
+        return []
+    return [text for text in texts if unknown_id in tokenizer(text, add_special_tokens=False)["input_ids"]]

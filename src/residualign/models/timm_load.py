@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from residualign.errors import BadInputError
-from residualign.models import timm_vit
+from residualign.models import timm_families
 from residualign.models.not_loaded import not_loaded
 from residualign.models.transform import TransformPreprocess
 from residualign.models.vision_model import VisionModel
@@ -26,4 +26,4 @@ def load(name: str) -> VisionModel:
     model = model.float().eval().requires_grad_(False)
     settings = timm.data.resolve_model_data_config(model)
     preprocess = TransformPreprocess(timm.data.create_transform(**settings, is_training=False), settings)
-    return VisionModel(name, spec, model, timm_vit.tower(model, name), preprocess)
+    return VisionModel(name, spec, model, timm_families.tower(model, name), preprocess)

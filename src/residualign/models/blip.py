@@ -1,0 +1,127 @@
+"""transformers BLIP for image-text retrieval: the contrastive half (ITC) of `BlipForImageTextRetrieval`.
+
+The cross-attention and its matching head (ITM) look at an image and a text together and belong to no embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from residualign.errors import BadInputError
+from residualign.models.text import encode_texts, unknown_texts
+from residualign.models.tower import Block, Tower
+
+__all__ = ["BlipText", "refuse_other_heads", "tower"]
+
+_WHY_REFUSED = {
+    "BlipForConditionalGeneration": "a captioning model, which has no projection to a space shared with text",
+    "BlipForQuestionAnswering": "a question answering model, which has no projection to a space shared with text",
+    "BlipModel": "which norms its class token twice before the projection",
+}
+
+
+def refuse_other_heads(name: str, architectures: tuple[str, ...]) -> None:
+    """`BadInputError` for a BLIP that was saved for another task; its config is all that tells."""
+    for architecture in architectures:
+        if architecture != "BlipForImageTextRetrieval":
+            why = _WHY_REFUSED.get(architecture, "which is not supported")
+            raise BadInputError(
+                f"model {name!r} is a {architecture}, {why}; expected a BlipForImageTextRetrieval, "
+                "e.g. Salesforce/blip-itm-base-coco"
+            )
+
+
+def tower(model: Any) -> Tower:
+    """Where the parts of a `BlipForImageTextRetrieval` are; the projection has a bias.
+
+    Positions are interpolated to images of another size, which the published code does when it loads a checkpoint.
+    """
+    vision = model.vision_model
+    config = vision.config
+
+    def forward(pixels: Tensor) -> Tensor:
+        # not by way of the library's vision forward: that norms the class token once more, for an output unused here
+        stream = vision.encoder(vision.embeddings(pixels, interpolate_pos_encoding=True)).last_hidden_state
+        embedding: Tensor = model.vision_proj(vision.post_layernorm(stream)[:, 0])
+        return embedding
+
+    return Tower(
+        module=vision,
+        forward=forward,
+        blocks=tuple(Block(layer.self_attn.projection, layer.mlp) for layer in vision.encoder.layers),
+        entry=vision.encoder.layers[0],
+        n_heads=config.num_attention_heads,
+        final_norm=vision.post_layernorm,
+        projection=model.vision_proj,
+        image_size=config.image_size if isinstance(config.image_size, int) else config.image_size[0],
+        tensors=_tensors(vision, model.vision_proj),
+        constants={"activation": config.hidden_act, "eps": repr(config.layer_norm_eps)},
+    )
+
+
+def _tensors(vision: Any, projection: nn.Linear) -> dict[str, Tensor]:
+    embeddings = vision.embeddings
+    tensors = {
+        "embedding.class": embeddings.class_embedding.flatten(),
+        "embedding.position": embeddings.position_embedding.flatten(0, 1),
+    }
+    modules: dict[str, nn.Module] = {
+        "embedding.patch": embeddings.patch_embedding,
+        "norm_final": vision.post_layernorm,
+        "projection": projection,
+    }
+    for i, layer in enumerate(vision.encoder.layers):
+        for part, packed in layer.self_attn.qkv.named_parameters():
+            for kind, tensor in zip(("query", "key", "value"), packed.chunk(3), strict=True):
+                tensors[f"block.{i}.{kind}.{part}"] = tensor
+        modules |= {
+            f"block.{i}.norm_attention": layer.layer_norm1,
+            f"block.{i}.out": layer.self_attn.projection,
+            f"block.{i}.norm_mlp": layer.layer_norm2,
+            f"block.{i}.mlp.in": layer.mlp.fc1,
+            f"block.{i}.mlp.out": layer.mlp.fc2,
+        }
+    for name, module in modules.items():
+        tensors |= {f"{name}.{part}": value for part, value in module.named_parameters()}
+    return tensors
+
+
+class BlipText:
+    """BLIP's tokenizer and text half: the projected class token of the text encoder, which sees no image here."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._max_length = int(model.config.text_config.max_position_embeddings)
+
+    @property
+    def logit_scale(self) -> float:
+        """1 / 0.07: the trained temperature is in no retrieval checkpoint, so this is the one training began with.
+
+        Source: arXiv 2201.12086's published pretraining code (`temp`, initialised to 0.07).
+        """
+        return 1 / 0.07
+
+    @property
+    def logit_bias(self) -> None:
+        """None: trained with a softmax."""
+        return None
+
+    def encode(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "text dim"]:
+        """Text embeddings, not normalised. A text's embedding does not depend on its neighbours in the batch."""
+        device: torch.device = self._model.text_proj.weight.device
+        return encode_texts(self._tokenizer, self._features, texts, self._max_length, device, batch_size)
+
+    def unknown(self, texts: Sequence[str]) -> list[str]:
+        """The texts in which the tokenizer meets something outside its vocabulary."""
+        return unknown_texts(self._tokenizer, texts)
+
+    def _features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden = self._model.text_encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        features: Tensor = self._model.text_proj(hidden[:, 0])
+        return features
