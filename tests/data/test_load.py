@@ -81,11 +81,6 @@ def test_an_unknown_source_is_refused_with_what_is_expected(source: str) -> None
         load_data(source)
 
 
-def test_the_hub_is_refused_by_name() -> None:
-    with pytest.raises(BadInputError, match=r"'hf:org/pets': data sets of the Hugging Face hub cannot be loaded yet"):
-        load_data("hf:org/pets")
-
-
 def test_a_file_is_refused_and_the_folder_of_a_parquet_file_is_named(tmp_path: Path) -> None:
     for name, message in (
         ("data.zip", "is a file, expected a folder"),
