@@ -53,13 +53,14 @@ class HubStream:
 
         block: bytes asked for at a time, None for the library's own choice.
         """
-        from datasets import DownloadConfig, load_dataset
+        from datasets import load_dataset
 
         picked: dict[str, Any] = {"columns": list(columns)} if self.picks_columns else {}
         if block is not None:
-            picked["download_config"] = DownloadConfig(storage_options={"hf": {"block_size": block}})
+            picked["storage_options"] = {"hf": {"block_size": block}}
         rows = load_dataset(self.repo, self.config, revision=self.revision, split=self.split, streaming=True, **picked)
-        return not_decoded(rows.select_columns(list(columns)))
+        # first of all: newer versions stream through threads that decode, which this takes out again
+        return rows.decode(False).select_columns(list(columns))
 
 
 @dataclass(eq=False)
@@ -114,8 +115,8 @@ class StreamedRows:
 
 
 def not_decoded(rows: Any) -> Any:
-    """The rows of a `Dataset` or `IterableDataset` with encoded images, which `residualign.data.images` decodes."""
-    for column, feature in (rows.features or {}).items():
+    """The rows of a `Dataset` with encoded images, which `residualign.data.images` decodes."""
+    for column, feature in rows.features.items():
         if type(feature).__name__ == "Image" and feature.decode:
             rows = rows.cast_column(column, replace(feature, decode=False))
     return rows
