@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from residualign.data import load_data, registered_names
-from residualign.data.registered import read_registered
+from residualign.data import load_data
 from residualign.errors import BadInputError
 from tests.data.make import class_folders
 
@@ -38,13 +37,6 @@ def test_digits_are_split_by_class() -> None:
     assert other.split_rule == "stratified 70/10/20, seed 7"
     assert other.test.keys != data.test.keys
     assert load_data("digits").test.keys == data.test.keys
-
-
-def test_every_registered_set_is_complete() -> None:
-    for name in registered_names():
-        raw = read_registered(name)
-        assert len(set(raw.class_names)) == len(raw.class_names) >= 2
-        assert all(template.count("{}") == 1 for template in raw.templates or ())
 
 
 def test_registered_data_survives_pickling_and_describes_itself() -> None:

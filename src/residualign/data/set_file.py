@@ -120,7 +120,7 @@ def parse_set_file(content: Any, name: str) -> SetFile:
         if not isinstance(rename, Mapping):
             raise BadInputError(f"rename of the set {name!r} must be a mapping, got {type(rename).__name__}")
         _texts(list(rename), name, "rename")
-        _texts(list(rename.values()), name, "rename")
+        _texts(list(dict.fromkeys(rename.values())), name, "rename")
     rules = tuple(entry.get("readable", ()))
     unknown = [rule for rule in rules if rule not in RULES]
     if unknown:
