@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from datasets import ClassLabel, Features, Image
 
@@ -22,12 +23,21 @@ def content(start: int, count: int) -> bytes:
 
 def test_a_streamed_set_gives_the_same_store_and_results(run: Run, hub: HubServer, clip: Path, tmp_path: Path) -> None:
     hub.repos["org/pets"] = hub_repo({"train": content(0, 24), "test": content(50, 9)})
-    ran = {}
-    for name, flags in (("kept", ()), ("streamed", ("--stream",))):
-        ran[name] = run(
-            "adapt", clip, "hf:org/pets", "--out", tmp_path / name, "--method", "coarse", "--json", *flags
-        ).json
-    kept, streamed = ran["kept"], ran["streamed"]
+
+    def adapt(name: str, *flags: str) -> dict[str, Any]:
+        made = run("adapt", clip, "hf:org/pets", "--out", tmp_path / name, "--method", "coarse", "--json", *flags)
+        return made.json
+
+    streamed = adapt("streamed", "--stream", "--reference", "hf:org/pets")
+    evaluated = run("evaluate", tmp_path / "streamed", "hf:org/pets", "--stream", "--json").json
+    taken_apart = run("decompose", clip, "hf:org/pets", "--stream", "--json").json
+    extracted = run("extract", clip, "hf:org/pets", "--store", tmp_path / "store", "--stream", "--json").json
+    assert not list((tmp_path / "hub-cache").rglob("*.arrow"))
+    assert evaluated["accuracy"]["adapted"] == streamed["accuracy"]["adapted"]
+    assert (taken_apart["n_images"], extracted["classes"]) == (33, 3)
+
+    kept = adapt("kept", "--reference", "hf:org/pets")
+    assert list((tmp_path / "hub-cache").rglob("*.arrow"))
     assert (kept["n_train"], kept["n_val"], kept["n_test"]) == (21, 3, 9)
     assert kept["accuracy"] == streamed["accuracy"]
     shards = sorted(path.name for path in (tmp_path / "kept" / "store").glob("*.safetensors"))
@@ -35,11 +45,6 @@ def test_a_streamed_set_gives_the_same_store_and_results(run: Run, hub: HubServe
     for name in shards:
         one, other = (tmp_path / which / "store" / name for which in ("kept", "streamed"))
         assert one.read_bytes() == other.read_bytes()
-    evaluated = run("evaluate", tmp_path / "kept", "hf:org/pets", "--stream", "--json").json
-    assert evaluated["accuracy"]["adapted"] == kept["accuracy"]["adapted"]
-    taken_apart = run("decompose", clip, "hf:org/pets", "--stream", "--json").json
-    assert taken_apart["n_images"] == 33
-    assert run("extract", clip, "hf:org/pets", "--store", tmp_path / "store", "--stream", "--json").json["classes"] == 3
 
 
 def test_what_the_hub_has_not_is_bad_input(run: Run, hub: HubServer, clip: Path, tmp_path: Path) -> None:
