@@ -232,7 +232,12 @@ def switch_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hub_out_of_reach_is_refused_at_once(hub: HubServer, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
     import datasets.config as of_datasets
 
+    def tries_for_half_a_minute(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
     monkeypatch.setattr(of_datasets, "HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("datasets.load_dataset", tries_for_half_a_minute)
+    monkeypatch.setattr("datasets.load_dataset_builder", tries_for_half_a_minute)
     with pytest.raises(BadInputError, match=r"'hf:org/pets' is not in the local cache, and the hub cannot be reached"):
         load_data("hf:org/pets", stream=stream)
 

@@ -117,6 +117,19 @@ def test_rows_of_one_domain_keep_their_numbers(hub: HubServer) -> None:
         load_data("pacs_photo")
 
 
+def test_a_bad_label_among_chosen_rows_is_named_by_its_row_on_the_hub(hub: HubServer) -> None:
+    features = Features({"image": Image(), "label": ClassLabel(num_classes=7), "domain": Value("string")})
+    image = {"bytes": png(noise(0)), "path": None}
+    columns = {
+        "image": [image] * 5,
+        "label": [0, 1, 2, 3, -1],
+        "domain": ["sketch", "photo", "sketch", "photo", "photo"],
+    }
+    hub.repos["flwrlabs/pacs"] = hub_repo({"train": hub_parquet(columns, features)})
+    with pytest.raises(BadInputError, match="label -1 in row 4 of train in 'pacs_photo'"):
+        load_data("pacs_photo")
+
+
 def test_names_for_bare_numbers(hub: HubServer) -> None:
     stand_in(hub, SETS["gtsrb"], named=False)
     data = load_data("gtsrb")

@@ -174,9 +174,9 @@ IMAGE = png(noise(0))
     [
         (
             truncated(5 * 512 + 3),
-            r"shard 'train-0.tar' is truncated or damaged after '00001.cls'|truncated within '00001.cls'",
+            r"shard 'train-0.tar' is truncated or damaged after '00001.cls'",
         ),
-        (truncated(3 * 512 + 40), r"shard 'train-0.tar' is truncated (or damaged after|within) '00000\.png'"),
+        (truncated(3 * 512 + 40), r"shard 'train-0.tar' is truncated or damaged after '00000\.png'"),
         (truncated(100), r"shard 'train-0.tar' is no tar file, or damaged"),
         (lambda root: (root / "train-0.tar").write_bytes(b"x" * 2000), r"shard 'train-0.tar' is no tar file"),
         (lambda root: shard(root / "train-0.tar", samples(0, 5), "w:gz"), r"shard 'train-0.tar' is compressed"),
