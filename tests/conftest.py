@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
+
+from tests.hub_server import HubServer
 
 # the same examples on every run; a busy machine must not turn a slow example into a failure
 hypothesis.settings.register_profile("residualign", deadline=None, derandomize=True, database=None, max_examples=50)
@@ -57,3 +59,31 @@ def deit_dir(shared_dir: Path) -> Path:
     if not folders:
         pytest.skip("needs real DeiT weights")
     return folders[0]
+
+
+@pytest.fixture(scope="session")
+def _hub_server() -> Iterator[HubServer]:
+    # one for all tests: the libraries keep connections to an address
+    with HubServer().running() as server:
+        yield server
+
+
+@pytest.fixture
+def hub(_hub_server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """A hub on this machine in place of the real one, empty, with an empty cache."""
+    import datasets.config as of_datasets
+    import huggingface_hub.constants as of_hub
+    from huggingface_hub import HfFileSystem
+
+    server = _hub_server
+    server.clear()
+    HfFileSystem.clear_instance_cache()
+    cache = tmp_path / "hub-cache"
+    monkeypatch.setattr(of_hub, "ENDPOINT", server.url)
+    monkeypatch.setattr(of_hub, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(of_hub, "HF_HUB_CACHE", str(cache / "hub"))
+    monkeypatch.setattr(of_datasets, "HF_ENDPOINT", server.url)
+    monkeypatch.setattr(of_datasets, "HF_DATASETS_CACHE", str(cache / "datasets"))
+    monkeypatch.setattr(of_datasets, "DOWNLOADED_DATASETS_PATH", str(cache / "downloads"))
+    monkeypatch.setattr(of_datasets, "EXTRACTED_DATASETS_PATH", str(cache / "extracted"))
+    return server

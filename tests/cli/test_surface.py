@@ -50,7 +50,7 @@ def test_flags_mean_one_thing_everywhere() -> None:
                     texts.setdefault(flag, set()).add(parameter.help)
     assert {flag for flag, told in texts.items() if len(told) > 1} == {"--out"}
     known = "json seed quick overwrite skip-bad template classes classifier store reference shots method mean device"
-    known += " dtype batch-size workers model out loss"
+    known += " dtype batch-size workers model out loss stream"
     assert set(texts) == {f"--{name}" for name in known.split()}
 
 

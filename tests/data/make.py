@@ -46,3 +46,23 @@ def parquet(path: Path, labels: Sequence[Any], names: Sequence[str] | None = Non
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     pq.write_table(table, path, **options)
     return path.parent
+
+
+def hub_parquet(columns: Mapping[str, Sequence[Any]], features: Any, **options: Any) -> bytes:
+    """A parquet file with the features of the `datasets` library in its metadata, as the hub holds it."""
+    from datasets import Dataset
+
+    table = Dataset.from_dict(dict(columns), features=features).data.table
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **options)
+    return buffer.getvalue()
+
+
+def hub_repo(splits: Mapping[str, bytes], config: str = "default") -> dict[str, bytes]:
+    """The files of a hub data set of one config, with a parquet file for each split."""
+    files = "".join(f"  - split: {name}\n    path: {config}/{name}-*\n" for name in splits)
+    card = f"---\nconfigs:\n- config_name: {config}\n  data_files:\n{files}---\n"
+    return {
+        "README.md": card.encode(),
+        **{f"{config}/{name}-00000-of-00001.parquet": content for name, content in splits.items()},
+    }

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from residualign.data import load_data, registered_names
-from residualign.data.registered import read_registered
+from residualign.data import load_data
 from residualign.errors import BadInputError
 from tests.data.make import class_folders
 
@@ -38,13 +37,6 @@ def test_digits_are_split_by_class() -> None:
     assert other.split_rule == "stratified 70/10/20, seed 7"
     assert other.test.keys != data.test.keys
     assert load_data("digits").test.keys == data.test.keys
-
-
-def test_every_registered_set_is_complete() -> None:
-    for name in registered_names():
-        raw = read_registered(name)
-        assert len(set(raw.class_names)) == len(raw.class_names) >= 2
-        assert all(template.count("{}") == 1 for template in raw.templates or ())
 
 
 def test_registered_data_survives_pickling_and_describes_itself() -> None:
@@ -79,11 +71,6 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_an_unknown_source_is_refused_with_what_is_expected(source: str) -> None:
     with pytest.raises(BadInputError, match=r"no data at .*registered name \(.*digits.*\)"):
         load_data(source)
-
-
-def test_the_hub_is_refused_by_name() -> None:
-    with pytest.raises(BadInputError, match=r"'hf:org/pets': data sets of the Hugging Face hub cannot be loaded yet"):
-        load_data("hf:org/pets")
 
 
 def test_a_file_is_refused_and_the_folder_of_a_parquet_file_is_named(tmp_path: Path) -> None:

@@ -106,6 +106,17 @@ def test_a_file_that_is_gone_or_damaged_later_is_named(tmp_path: Path) -> None:
         train.image(0)
 
 
+def test_a_split_without_labels_is_left_out_with_a_note(tmp_path: Path) -> None:
+    parquet(tmp_path / "train.parquet", [0, 1] * 10)
+    parquet(tmp_path / "test.parquet", [-1, -1, -1])
+    data = load_data(tmp_path)
+    assert data.notes == (f"the test split of {str(tmp_path)!r} has no labels and is left out",)
+    assert data.split_rule == "stratified 70/10/20, seed 42"
+    (tmp_path / "train.parquet").unlink()
+    reference = load_data(tmp_path, split=False)
+    assert (reference.class_names, reference.test.labels) == (("images",), (0, 0, 0))
+
+
 def write(columns: dict[str, Any]) -> Callable[[Path], object]:
     return lambda root: pq.write_table(pa.table(columns), root / "train.parquet")
 
@@ -145,7 +156,10 @@ def twice(root: Path) -> None:
         (write({"image": ["x"], "label": [0]}), "'image' .* must be bytes or a struct with bytes, got string"),
         (write({"image": [{"path": "x"}], "label": [0]}), "'image' .* must be bytes or a struct with bytes"),
         (write({"image": [b"x"], "label": [0.5]}), "'label' .* must be an integer or text, got double"),
-        (write({"image": [b"x", b"y"], "label": [0, None]}), "label in row 1 of .* is missing"),
+        (write({"image": [b"x", b"y"], "label": [0, None]}), "label in row 1 of train in .* is missing"),
+        (write({"image": [b"x", b"y"], "label": ["a", " "]}), "label in row 1 of train in .* is missing"),
+        (write({"image": [b"x", b"y"], "label": [[0, 1], [1]]}), r"'label' .* holds several labels \(list"),
+        (write({"image": [b"x", b"y"], "label": [-1, -1]}), "no image of .* has a label"),
         (write({"image": [b"x", b"y"], "label": [0, -1]}), "label -1 in row 1 of train .* must be 0 or larger"),
         (write({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), "has no rows"),
         (write({"image": [b"x", b"y"], "label": [4, 4]}), "only one class"),

@@ -12,6 +12,7 @@ def decompose(
     source: o.ModelOrStore,
     images: o.OptionalImages = None,
     out: o.OutFile = None,
+    stream: o.Stream = False,
     skip_bad: o.SkipBad = False,
     overwrite: o.Overwrite = False,
     device: o.Device = "cpu",
@@ -31,7 +32,7 @@ def decompose(
     printer = Out(json)
     machine = Machine(device, dtype.value, batch_size, workers)
     outcome = run_decompose(
-        source, images or [], machine, out=out, skip_bad=skip_bad, overwrite=overwrite, watch=printer
+        source, images or [], machine, out=out, stream=stream, skip_bad=skip_bad, overwrite=overwrite, watch=printer
     )
     statistics = outcome.statistics
     columns = zip(

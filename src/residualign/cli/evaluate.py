@@ -18,6 +18,7 @@ def evaluate(
     data: o.Data,
     model: o.ModelPath = None,
     classes: o.Classes = None,
+    stream: o.Stream = False,
     skip_bad: o.SkipBad = False,
     device: o.Device = "cpu",
     dtype: o.DTypeOption = o.DType.float32,
@@ -35,7 +36,9 @@ def evaluate(
 
     out = Out(json)
     machine = Machine(device, dtype.value, batch_size, workers)
-    outcome = run_evaluate(adapter, data, machine, model=model, classes=classes, skip_bad=skip_bad, watch=out)
+    outcome = run_evaluate(
+        adapter, data, machine, model=model, classes=classes, stream=stream, skip_bad=skip_bad, watch=out
+    )
     kind = outcome.adapter.classifier.kind
     compared = outcome.comparison.describe()
     before, after = compared.pop("before"), compared.pop("after")

@@ -12,6 +12,7 @@ def extract(
     store: o.RequiredStore,
     template: o.Templates = None,
     classes: o.Classes = None,
+    stream: o.Stream = False,
     skip_bad: o.SkipBad = False,
     overwrite: o.Overwrite = False,
     device: o.Device = "cpu",
@@ -28,7 +29,7 @@ def extract(
 
     out = Out(json)
     machine = Machine(device, dtype.value, batch_size, workers)
-    subject = load_subject(model, data, machine, classes=classes, templates=template, watch=out)
+    subject = load_subject(model, data, machine, classes=classes, templates=template, stream=stream, watch=out)
     made, seconds = make_store(subject, store, skip_bad=skip_bad, overwrite=overwrite, watch=out)
     sizes = {f"n_{name}": len(made.split(name)) for name in made.splits}
     assert subject.data is not None

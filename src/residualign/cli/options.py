@@ -46,6 +46,7 @@ __all__ = [
     "Shots",
     "SkipBad",
     "StoreOption",
+    "Stream",
     "Templates",
     "Workers",
 ]
@@ -105,7 +106,8 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder of class folders, a folder of train|val|test.parquet, or a registered name (digits).",
+        help="A folder of class folders, of train|val|test.parquet or of tar shards, hf:org/name, or a registered name "
+        "(digits, cifar10, ...).",
         show_default=False,
     ),
 ]
@@ -115,7 +117,7 @@ ModelOrStore = Annotated[
 OptionalData = Annotated[
     str | None,
     typer.Argument(
-        metavar="DATA", help="Folder, parquet folder or registered name; none with a store.", show_default=False
+        metavar="DATA", help="A folder, hf:org/name or a registered name; none with a store.", show_default=False
     ),
 ]
 AdapterDir = Annotated[Path, typer.Argument(metavar="DIR", help="What `adapt --out` wrote.", show_default=False)]
@@ -150,6 +152,14 @@ SkipBad = Annotated[
     bool,
     typer.Option(
         "--skip-bad", help="Go on without images that cannot be read; they are counted.", rich_help_panel=_INPUT
+    ),
+]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream",
+        help="Read DATA of the hub over the network as it is needed, and keep nothing of it.",
+        rich_help_panel=_INPUT,
     ),
 ]
 Templates = Annotated[

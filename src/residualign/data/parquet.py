@@ -1,9 +1,8 @@
 """Folders of `train|val|test.parquet`, as the `datasets` library writes them.
 
 Column `image` is a struct with `bytes`, or plain bytes; column `label` is an integer or text. Class names are those of
-the ClassLabel feature under the schema metadata key `huggingface`; without one, the sorted labels that occur are the
-classes, and integers are named by their digits. A split may be cut into `train-00000-of-00003.parquet` and
-so on. Keys are split and row (`"train/17"`).
+the ClassLabel feature under the schema metadata key `huggingface`; `residualign.data.labels` has the rule for labels.
+A split may be cut into `train-00000-of-00003.parquet` and so on. Keys are split and row (`"train/17"`).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -23,6 +22,7 @@ from PIL import Image
 
 from residualign.data._raw import RawData, split_name
 from residualign.data.images import BadImageError, decode
+from residualign.data.labels import number_labels
 from residualign.data.split import Split
 from residualign.errors import BadInputError
 
@@ -72,7 +72,7 @@ class _Table:
     """One split as it lies on disk: where its rows are, their labels (None: no such column), names for the labels."""
 
     rows: _Rows
-    labels: Sequence[int] | Sequence[str] | None
+    labels: Sequence[Any] | None
     names: tuple[str, ...] | None
 
 
@@ -93,30 +93,21 @@ def read_parquet(root: Path, labelled: bool = True, n_classes: int | None = None
     names = {table.names for table in tables.values()}
     if len(names) > 1:
         raise BadInputError(f"the parquet files of {str(root)!r} name different classes in different splits")
-    kinds = {None if table.labels is None else type(table.labels[0]) for table in tables.values()}
-    if len(kinds) > 1:
-        raise BadInputError(f"the parquet files of {str(root)!r} have different kinds of labels in different splits")
-    (declared,), (kind,) = names, kinds
-    values = sorted({value for table in tables.values() for value in table.labels or ()})
-    class_names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    if kind is None:
-        class_names, notes = ("images",), ("the images have no labels",)
-    elif kind is int and (declared or n_classes):
-        class_names = declared or tuple(str(i) for i in range(n_classes or 0))
-        values = list(range(len(class_names)))
-    else:
-        class_names = tuple(str(value) for value in values)
-    index = {value: label for label, value in enumerate(values)}
+    (declared,) = names
+    sizes = {split: table.rows.starts[-1] for split, table in tables.items()}
+    found = number_labels(
+        {split: table.labels for split, table in tables.items()},
+        sizes,
+        str(root),
+        declared=declared,
+        n_classes=n_classes,
+        labelled=labelled,
+    )
     splits = {}
-    for split, table in tables.items():
-        n_rows = table.rows.starts[-1]
-        if kind is int:
-            _check_range(table.labels or (), index, split, root)
-        labels = tuple(index[value] for value in table.labels) if table.labels else (0,) * n_rows
-        keys = tuple(f"{split}/{i}" for i in range(n_rows))
-        splits[split] = Split(split, keys, labels, table.rows, tuple(range(n_rows)))
-    return RawData(splits, class_names, notes=notes)
+    for split, labels in found.labels.items():
+        keys = tuple(f"{split}/{i}" for i in range(len(labels)))
+        splits[split] = Split(split, keys, labels, tables[split].rows, tuple(range(len(labels))))
+    return RawData(splits, found.class_names, notes=found.notes)
 
 
 def _split_files(root: Path) -> dict[str, list[Path]]:
@@ -151,8 +142,6 @@ def _read_table(paths: Sequence[Path], labelled: bool) -> _Table:
                 own = opened.read(columns=["label"]).column("label").to_pylist() if has_label else None
         except (pa.ArrowException, OSError) as error:
             raise BadInputError(f"the file {str(path)!r} cannot be read as parquet: {_first_line(error)}") from error
-        if own is not None and None in own:
-            raise BadInputError(f"the label in row {own.index(None)} of {str(path)!r} is missing")
         labels = None if own is None or labels is None else labels + own
     if not sum(sizes):
         raise BadInputError(f"the file {str(paths[0])!r} has no rows")
@@ -178,6 +167,8 @@ def _check_columns(schema: pa.Schema, path: Path, labelled: bool) -> bool:
         return False
     kind = schema.field("label").type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_nested(kind):
+        raise BadInputError(f"column 'label' of {str(path)!r} holds several labels ({kind}); expected one an image")
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise BadInputError(f"column 'label' of {str(path)!r} must be an integer or text, got {kind}")
     return True
@@ -197,13 +188,6 @@ def _class_names(schema: pa.Schema, path: Path) -> tuple[str, ...] | None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise BadInputError(f"the class names in the metadata of {str(path)!r} are not a list of texts")
     return tuple(names)
-
-
-def _check_range(labels: Sequence[Any], allowed: Collection[Any], split: str, root: Path) -> None:
-    for row, label in enumerate(labels):
-        if label < 0 or label not in allowed:
-            expected = "0 or larger" if label < 0 else f"0..{len(allowed) - 1}"
-            raise BadInputError(f"label {label} in row {row} of {split} in {str(root)!r} must be {expected}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,21 +1,20 @@
-"""Image sets known by a name: one YAML file each in `sets/`, read here, so that a new set needs no code.
+"""Image sets known by a name: one YAML file each in `sets/`, so that a new set needs no code.
 
-A file says `description`, `source` (its `kind`, and what that kind needs), and may say `classes` and `templates`.
+`residualign.data.set_file` says what such a file holds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
 from residualign.data._raw import RawData
+from residualign.data.hub import HubSet, read_hub
 from residualign.data.images import to_rgb
+from residualign.data.set_file import HubSource, ScikitLearnSource, SetFile, read_set_file, set_names
 from residualign.data.split import Split
 from residualign.errors import BadInputError
 
@@ -28,21 +27,32 @@ def registered_names() -> tuple[str, ...]:
     >>> "digits" in registered_names()
     True
     """
-    files = resources.files("residualign.data").joinpath("sets").iterdir()
-    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+    return set_names()
 
 
-def read_registered(name: str) -> RawData:
-    """The set registered under this name; `BadInputError` where its kind of source is unknown."""
-    entry = _entry(name)
-    kind = entry["source"]["kind"]
-    if kind != "scikit-learn":
-        raise BadInputError(f"the set {name!r} comes from a source of kind {kind!r}, which is not supported")
-    pixels, labels = _scikit_learn(**{key: value for key, value in entry["source"].items() if key != "kind"})
-    keys = tuple(f"{name}/{i}" for i in range(len(labels)))
-    split = Split("train", keys, tuple(labels), _Pixels(pixels), tuple(range(len(labels))))
-    templates = entry.get("templates")
-    return RawData({"train": split}, tuple(entry["classes"]), None if templates is None else tuple(templates))
+def read_registered(name: str, labelled: bool = True, stream: bool = False) -> RawData:
+    """The set registered under this name; the errors of `read_hub` for one that comes from the hub."""
+    entry = read_set_file(name)
+    if isinstance(entry.source, ScikitLearnSource):
+        return _from_scikit_learn(name, entry, entry.source)
+    return _from_hub(name, entry, entry.source, labelled, stream)
+
+
+def _from_hub(name: str, entry: SetFile, source: HubSource, labelled: bool, stream: bool) -> RawData:
+    wanted = HubSet(
+        name=name,
+        repo=source.repo,
+        config=source.config,
+        revision=source.revision,
+        image=source.image,
+        label=source.label,
+        splits=source.splits,
+        only=source.only,
+        classes=entry.classes,
+        n_classes=entry.n_classes,
+    )
+    raw = read_hub(wanted, labelled, stream=stream)
+    return RawData(raw.splits, entry.readable_names(raw.class_names), entry.templates, raw.strays, raw.notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +65,16 @@ class _Pixels:
         return to_rgb(Image.fromarray(self.pixels[row]), key)
 
 
-def _entry(name: str) -> dict[str, Any]:
-    text = resources.files("residualign.data").joinpath("sets", f"{name}.yaml").read_text(encoding="utf-8")
-    entry: dict[str, Any] = yaml.safe_load(text)
-    return entry
-
-
-def _scikit_learn(loader: str, largest: int) -> tuple[NDArray[np.uint8], list[int]]:
+def _from_scikit_learn(name: str, entry: SetFile, source: ScikitLearnSource) -> RawData:
     """Grey images that come with scikit-learn; pixels 0..`largest` become 0..255."""
     # imported here: importing the package must stay quick
     from sklearn import datasets
 
-    loaded = getattr(datasets, loader)()
-    pixels = np.rint(loaded.images * (255 / largest)).astype(np.uint8)
-    return pixels, [int(label) for label in loaded.target]
+    loaded = getattr(datasets, source.loader)()
+    pixels = np.rint(loaded.images * (255 / source.largest)).astype(np.uint8)
+    labels = tuple(int(label) for label in loaded.target)
+    keys = tuple(f"{name}/{i}" for i in range(len(labels)))
+    split = Split("train", keys, labels, _Pixels(pixels), tuple(range(len(labels))))
+    if entry.classes is None:
+        raise BadInputError(f"the set {name!r} names no classes")
+    return RawData({"train": split}, entry.classes, entry.templates)

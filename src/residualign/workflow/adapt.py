@@ -49,6 +49,7 @@ class AdaptRequest:
     templates: tuple[str, ...] | None = None
     seed: int = 0
     model: str | None = None
+    stream: bool = False
     skip_bad: bool = False
     overwrite: bool = False
     machine: Machine = field(default_factory=Machine)
@@ -58,7 +59,7 @@ class AdaptRequest:
 
     def identity(self) -> dict[str, Any]:
         """What decides the result; a run goes on only where all of it agrees. Speed and tolerance may change."""
-        left_out = ("out", "skip_bad", "overwrite", "machine", "command")
+        left_out = ("out", "stream", "skip_bad", "overwrite", "machine", "command")
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         return {**values, "dtype": self.machine.dtype}
 
@@ -106,6 +107,7 @@ def run_adapt(request: AdaptRequest, watch: Watcher | None = None) -> AdaptOutco
         classes=request.classes,
         templates=request.templates,
         model_name=request.model,
+        stream=request.stream,
         watch=watch,
     )
     _refuse_lonely_classes(subject, request)
@@ -137,6 +139,7 @@ def _run(
         seed=request.seed,
         batch_size=machine.batch_size,
         workers=machine.workers,
+        stream=request.stream,
         skip_bad=request.skip_bad,
         watch=watch,
     )

@@ -61,6 +61,7 @@ def run_decompose(
     machine: Machine,
     *,
     out: str | os.PathLike[str] | None = None,
+    stream: bool = False,
     skip_bad: bool = False,
     overwrite: bool = False,
     watch: Watcher,
@@ -72,7 +73,7 @@ def run_decompose(
     """
     if out is not None:
         _check_out(Path(out), overwrite)
-    found = _from_store(source) if not images else _from_images(source, images, machine, skip_bad, watch)
+    found = _from_store(source) if not images else _from_images(source, images, machine, stream, skip_bad, watch)
     collected: list[tuple[Tensor, Tensor]] = []
 
     def kept() -> Iterator[Coordinates]:
@@ -100,8 +101,10 @@ def _from_store(path: str) -> _Source:
     return found
 
 
-def _from_images(source: str, images: Sequence[str], machine: Machine, skip_bad: bool, watch: Watcher) -> _Source:
-    splits, strays, name = _splits(images)
+def _from_images(
+    source: str, images: Sequence[str], machine: Machine, stream: bool, skip_bad: bool, watch: Watcher
+) -> _Source:
+    splits, strays, name = _splits(images, stream)
     if strays and not skip_bad:
         raise BadInputError(f"{strays[0]!r} lies among the images and is none; remove it or add --skip-bad")
     model = load_model(source, device=machine.device, dtype=machine.dtype)
@@ -130,10 +133,10 @@ def _from_images(source: str, images: Sequence[str], machine: Machine, skip_bad:
     return found
 
 
-def _splits(images: Sequence[str]) -> tuple[list[Split], tuple[str, ...], str]:
+def _splits(images: Sequence[str], stream: bool) -> tuple[list[Split], tuple[str, ...], str]:
     """The images to look at, strays among them, and what to call them."""
     if len(images) == 1 and not (Path(images[0]).is_file() and has_image_extension(images[0])):
-        data = load_data(images[0], split=False)
+        data = load_data(images[0], split=False, stream=stream)
         return [split for split in data.splits if len(split)], data.strays, images[0]
     files = expand_images(images)
     keys = tuple(str(file) for file in files)

@@ -54,6 +54,7 @@ def run_evaluate(
     *,
     model: str | None = None,
     classes: str | os.PathLike[str] | None = None,
+    stream: bool = False,
     skip_bad: bool = False,
     watch: Watcher,
 ) -> EvaluateOutcome:
@@ -64,7 +65,7 @@ def run_evaluate(
     """
     adapter = load_adapter(folder, model=model, device=machine.device, dtype=machine.dtype)
     is_store = "://" in data or (Path(data) / "manifest.json").is_file()
-    test = _of_store(adapter, data) if is_store else _of_data(adapter, data, machine, classes, skip_bad, watch)
+    test = _of_store(adapter, data) if is_store else _of_data(adapter, data, machine, classes, stream, skip_bad, watch)
     matched = match_classes(adapter.class_names, test.class_names)
     labels, before, after = [], [], []
     for coordinates, own in test.batches:
@@ -95,10 +96,11 @@ def _of_data(
     name: str,
     machine: Machine,
     classes: str | os.PathLike[str] | None,
+    stream: bool,
     skip_bad: bool,
     watch: Watcher,
 ) -> _Test:
-    data = load_data(name, classes=classes)
+    data = load_data(name, classes=classes, stream=stream)
     if data.strays and not skip_bad:
         raise BadInputError(f"{data.strays[0]!r} lies among the images and is none; remove it or add --skip-bad")
     skipped = list(data.strays)

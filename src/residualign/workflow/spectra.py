@@ -53,6 +53,7 @@ def choose_spectra(
     seed: int = 0,
     batch_size: int = 32,
     workers: int = 2,
+    stream: bool = False,
     skip_bad: bool = False,
     watch: Watcher,
 ) -> ChosenSpectra:
@@ -65,7 +66,7 @@ def choose_spectra(
     """
     expected = str(store.model["fingerprint"])
     if reference is not None:
-        spectra = _given(reference, model, batch_size, workers, skip_bad, watch)
+        spectra = _given(reference, model, batch_size, workers, stream, skip_bad, watch)
         if spectra.model_fingerprint and spectra.model_fingerprint != expected:
             raise BadInputError(f"the reference {reference!r} was computed with other weights than the images were")
         return ChosenSpectra(spectra, "given")
@@ -101,6 +102,7 @@ def _given(
     model: Callable[[], VisionModel],
     batch_size: int,
     workers: int,
+    stream: bool,
     skip_bad: bool,
     watch: Watcher,
 ) -> Spectra:
@@ -109,7 +111,7 @@ def _given(
         return Spectra.load(path)
     if (path / "manifest.json").is_file():
         return fit_spectrum(Store.open(path))
-    data = load_data(reference, split=False)
+    data = load_data(reference, split=False, stream=stream)
     split = next((part for part in data.splits if len(part)), data.train)
     with watch.progress(f"reference {reference}") as progress:
         return reference_spectra(

@@ -69,11 +69,13 @@ def load_subject(
     classes: str | os.PathLike[str] | None = None,
     templates: Sequence[str] | None = None,
     model_name: str | None = None,
+    stream: bool = False,
     watch: Watcher,
 ) -> Subject:
     """What was typed as `STORE`, or as `MODEL DATA`, opened and checked; images are not read yet.
 
-    model_name: where a store's model has moved to. Raises `BadInputError` for what cannot be used.
+    model_name: where a store's model has moved to. stream: as in `load_data`. Raises `BadInputError` for what cannot be
+    used.
     """
     if data is None:
         store = open_store(source)
@@ -84,7 +86,7 @@ def load_subject(
         )
     # a single one may be a file of templates, which load_data finds out
     told = templates[0] if templates is not None and len(templates) == 1 else templates
-    found = load_data(data, classes=classes, templates=told)
+    found = load_data(data, classes=classes, templates=told, stream=stream)
     for note in found.notes:
         watch.warn(note)
     subject = Subject(source, machine, data=found)

@@ -117,4 +117,5 @@ def _examples(outcome: AdaptOutcome) -> tuple[list[int], list[dict[str, Any]]]:
 
 def _thumbnails(data: ImageData, keys: list[str]) -> Thumbnails:
     rows = {key: i for i, key in enumerate(data.test.keys)}
-    return make_thumbnails((key, data.test.image(rows[key])) for key in keys)
+    # in the order of the split: a stream goes forward only
+    return make_thumbnails((key, data.test.image(rows[key])) for key in sorted(keys, key=rows.__getitem__))

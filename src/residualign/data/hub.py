@@ -1,0 +1,244 @@
+"""Data sets of the Hugging Face hub: `hf:org/name`, `hf:org/name:config`, either with `@revision`.
+
+The `datasets` library loads them, into its own cache or as a stream; it is imported when the first one is asked for.
+Splits are train, val (or valid, validation) and test; others are left out with a note, and a set of a single split of
+another name is training images. Keys are split and row (`"train/17"`), as in parquet folders; they and the labels do
+not hang on whether the set is streamed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from residualign.data._raw import RawData, split_name
+from residualign.data.hub_columns import class_names_of, image_column, label_column
+from residualign.data.hub_errors import http_error, hub_errors
+from residualign.data.hub_rows import DownloadedRows, HubStream, StreamedRows, not_decoded
+from residualign.data.labels import number_labels
+from residualign.data.split import ImageSource, Split
+from residualign.errors import BadInputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["HubSet", "parse_hub_name", "read_hub"]
+
+_NAME = re.compile(
+    r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:(?P<config>[^@\s]+))?(@(?P<revision>\S+))?", re.ASCII
+)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SECONDS = 20.0  # to ask the hub for a commit
+_SMALL = 1 << 16  # bytes asked for at a time where columns are small: the library reads on for megabytes otherwise
+_BLOCK = 4096  # rows of labels read from a stream at a time
+
+
+@dataclass(frozen=True)
+class HubSet:
+    """A data set of the hub, and what is known of it.
+
+    name: as it was typed. image, label: its columns, where the features leave a choice. splits: train, val, test -> its
+    own name for them, where that is not to be guessed. only: (column, value) of the rows to use. classes: names for
+    integer labels where it has none itself; n_classes: how many it must have.
+    """
+
+    name: str
+    repo: str
+    config: str | None = None
+    revision: str | None = None
+    image: str | None = None
+    label: str | None = None
+    splits: Mapping[str, str] | None = None
+    only: tuple[str, str] | None = None
+    classes: tuple[str, ...] | None = None
+    n_classes: int | None = None
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """One split: its features, and the rows of it as a `Dataset` or a stream."""
+
+    features: Mapping[str, Any]
+    rows: Any
+    stream: HubStream | None
+
+    def table(self, columns: Sequence[str]) -> pa.Table:
+        """These columns of all rows, without the images."""
+        import pyarrow as pa
+
+        if self.stream is None:
+            return self.rows.select_columns(list(columns)).with_format("arrow")[:]
+        blocks = list(self.stream.open(columns, _SMALL).with_format("arrow").iter(_BLOCK))
+        return pa.concat_tables(blocks) if blocks else pa.table({column: [] for column in columns})
+
+    def source(self, column: str, name: str) -> ImageSource:
+        if self.stream is not None:
+            return StreamedRows(self.stream, column)
+        return DownloadedRows(name, not_decoded(self.rows.select_columns([column])), column)
+
+
+def parse_hub_name(name: str) -> HubSet:
+    """The data set that `hf:org/name`, `hf:org/name:config` or either with `@revision` names.
+
+    >>> found = parse_hub_name("hf:ufldl-stanford/svhn:cropped_digits@main")
+    >>> found.repo, found.config, found.revision
+    ('ufldl-stanford/svhn', 'cropped_digits', 'main')
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise BadInputError(f"{name!r} must be hf:org/name, hf:org/name:config or either with @revision")
+    return HubSet(name, match["repo"], match["config"], match["revision"])
+
+
+def read_hub(wanted: HubSet, labelled: bool = True, n_classes: int | None = None, stream: bool = False) -> RawData:
+    """The splits of a hub data set.
+
+    labelled and n_classes as in `read_parquet`. Without `stream` the set is downloaded whole into the library's cache,
+    from where it is also read without a network. With it nothing is kept: the label column is read first, and images
+    come in ascending order of rows, over the network each time they are read. Raises `BadInputError` for a set that
+    does not exist, is gated or cannot be reached, has no or several columns of images or labels, or labels that
+    `residualign.data.labels` refuses.
+    """
+    with hub_errors(wanted.name):
+        opened = _open(wanted, stream)
+        own, unused = _own_splits(wanted, list(opened))
+        splits = {split: opened[theirs] for split, theirs in own.items()}
+        features = next(iter(splits.values())).features
+        image = image_column(features, wanted.name, wanted.image)
+        label = label_column(features, wanted.name, wanted.label, labelled)
+        tables = {split: _small_columns(one, label, wanted.only) for split, one in splits.items()}
+    rows = {split: _rows(table, features, wanted) for split, table in tables.items()}
+    columns = {
+        split: None if label is None else table.column(label).take(rows[split]).to_pylist()
+        for split, table in tables.items()
+    }
+    found = number_labels(
+        columns,
+        {split: len(numbers) for split, numbers in rows.items()},
+        wanted.name,
+        declared=class_names_of(features[label]) or wanted.classes if label is not None else None,
+        n_classes=n_classes,
+        labelled=labelled,
+        where=lambda split, i: f"row {rows[split][i]} of {split}",
+    )
+    if wanted.n_classes is not None and label is not None and len(found.class_names) != wanted.n_classes:
+        raise BadInputError(
+            f"{wanted.name!r} ({wanted.repo}) has {len(found.class_names)} classes on the hub, "
+            f"expected {wanted.n_classes}"
+        )
+    made = {
+        split: Split(
+            split,
+            tuple(f"{split}/{row}" for row in rows[split]),
+            labels,
+            splits[split].source(image, wanted.name),
+            tuple(rows[split]),
+        )
+        for split, labels in found.labels.items()
+    }
+    notes = tuple(f"the split {name!r} of {wanted.name!r} is not used" for name in unused)
+    return RawData(made, found.class_names, notes=(*notes, *found.notes))
+
+
+def _open(wanted: HubSet, stream: bool) -> dict[str, _Opened]:
+    """Every split of the set under its own name."""
+    from datasets import load_dataset, load_dataset_builder
+
+    revision = _commit(wanted) or wanted.revision
+    if not stream:
+        loaded = load_dataset(wanted.repo, wanted.config, revision=revision)
+        return {name: _Opened(rows.features, rows, None) for name, rows in loaded.items()}
+    # a column can be asked for by name where the files are parquet
+    picks = hasattr(load_dataset_builder(wanted.repo, wanted.config, revision=revision).config, "columns")
+    loaded = load_dataset(wanted.repo, wanted.config, revision=revision, streaming=True)
+    opened = {}
+    for name, rows in loaded.items():
+        if rows.features is None:
+            raise BadInputError(f"{wanted.name!r} does not say which columns it has until it is read; do not stream it")
+        source = HubStream(wanted.name, wanted.repo, wanted.config, revision, name, picks)
+        opened[name] = _Opened(rows.features, rows, source)
+    return opened
+
+
+def _commit(wanted: HubSet) -> str | None:
+    """The commit that the revision stands for now; None where the hub cannot be asked, and the cache has to do."""
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        info = HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(
+            wanted.repo, revision=wanted.revision, timeout=_SECONDS
+        )
+    except HfHubHTTPError as error:
+        # a hub that is out of order is like one out of reach; what it refuses is not
+        if error.response is not None and error.response.status_code < 500:
+            raise
+        _refuse_where_not_cached(wanted)
+        return None
+    except (http_error(), ConnectionError):
+        _refuse_where_not_cached(wanted)
+        return None
+    return info.sha
+
+
+def _refuse_where_not_cached(wanted: HubSet) -> None:
+    """Without the hub only the cache is left; the library would try for half a minute before it looked there."""
+    import datasets
+    from datasets.naming import camelcase_to_snakecase
+
+    owner, name = wanted.repo.split("/")
+    if not any(Path(datasets.config.HF_DATASETS_CACHE).glob(f"{owner}___{camelcase_to_snakecase(name)}/*/*/*")):
+        raise ConnectionError
+    if wanted.revision is not None:
+        # the cache is not asked by revision: another one would be taken without a word
+        raise BadInputError(
+            f"the hub cannot be reached, and of which revision the local cache holds {wanted.repo!r} it does not say; "
+            f"leave out @{wanted.revision} to use what it holds"
+        )
+
+
+def _own_splits(wanted: HubSet, theirs: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """train, val, test -> the set's own name for it; and those of its splits that are not used."""
+    if wanted.splits is not None:
+        missing = [name for name in wanted.splits.values() if name not in theirs]
+        if missing:
+            raise BadInputError(f"{wanted.name!r} has no split {missing[0]!r} on the hub, only {', '.join(theirs)}")
+        return dict(wanted.splits), ()
+    found: dict[str, str] = {}
+    for name in theirs:
+        split = split_name(name)
+        if split in found:
+            raise BadInputError(f"{wanted.name!r} holds the {split} split twice: {found[split]} and {name}")
+        if split is not None:
+            found[split] = name
+    if not found and len(theirs) == 1:
+        return {"train": theirs[0]}, ()
+    if not found:
+        raise BadInputError(f"{wanted.name!r} has no split called train, val or test, only {', '.join(theirs)}")
+    ordered = {str(split): found[split] for split in ("train", "val", "test") if split in found}
+    return ordered, tuple(name for name in theirs if name not in found.values())
+
+
+def _small_columns(opened: _Opened, label: str | None, only: tuple[str, str] | None) -> pa.Table:
+    """The columns of labels and of what rows are chosen by; without either the image's, for the number of rows."""
+    columns = [name for name in (label, only[0] if only else None) if name is not None]
+    if not columns and opened.stream is None:
+        return opened.rows.data.table.select([])
+    return opened.table(columns or list(opened.features)[:1])
+
+
+def _rows(table: pa.Table, features: Mapping[str, Any], wanted: HubSet) -> list[int]:
+    """The rows to use."""
+    if wanted.only is None:
+        return list(range(table.num_rows))
+    column, value = wanted.only
+    names = class_names_of(features[column])
+    told = [names[cell] if names else cell for cell in table.column(column).to_pylist()]
+    rows = [row for row, cell in enumerate(told) if cell == value]
+    if not rows:
+        raise BadInputError(f"no row of {wanted.name!r} has {value!r} in column {column!r}")
+    return rows
