@@ -148,6 +148,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from residualign.data.ahead import WorkAhead
 from tests.data.test_ahead import Slow
+# a job in the background of a shell is started with Ctrl-C ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("hello", flush=True)
 try:
     with WorkAhead(Slow(), workers=2, processes=True) as work:
