@@ -16,7 +16,7 @@ from residualign.workflow.watch import Watcher
 __all__ = ["DataCard", "Duplicates", "Spread", "make_card"]
 
 QUICK_EACH, QUICK_MOST = 5, 1000
-"""`--quick` looks at the images of a class in a split up to this many, and at so many in all."""
+"""`--quick` looks at the images of a class in a split up to this many, and at so many of a split."""
 
 _EXAMPLES = 20
 
