@@ -161,7 +161,8 @@ def test_thumbnails_stand_in_their_rows() -> None:
     for i, colour in enumerate(colours):
         where = np.argwhere((page == colour).all(axis=-1))
         assert len(where) == (i + 1) * size
-        assert 40 + i * 102 <= where[:, 0].min() <= where[:, 0].max() < 40 + (i + 1) * 102
+        # in the middle of the row, which is 96 high and 6 from the next
+        assert (where[:, 0].min(), where[:, 0].max()) == (48 + i * 102, 48 + i * 102 + 79)
 
 
 @pytest.mark.parametrize("system", [True, False])
