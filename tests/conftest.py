@@ -31,6 +31,14 @@ def seed() -> int:
 
 
 @pytest.fixture(scope="session")
+def fork_server() -> None:
+    """The server that worker processes come from, begun with all that any test's workers import: there is only one."""
+    from residualign.data import _processes
+
+    _processes.launch(frozenset({"residualign.models.preprocess", "open_clip.transform", "tests.data.test_batches"}))
+
+
+@pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of data packs and weights beside the repository; without it the test is skipped."""
     folder = Path(__file__).resolve().parents[2] / "shared"

@@ -14,6 +14,11 @@ import torch
 from PIL import Image
 
 import residualign as ra
+from residualign.data._processes import packed
+from residualign.data.batches import PixelLoader, pixel_batches
+from residualign.models.preprocess import Preprocess
+from residualign.models.rescale_first import RescaleFirst
+from residualign.models.transform import TransformPreprocess
 from tests import random_models
 
 N_IMAGES = 29
@@ -76,10 +81,51 @@ def test_a_finished_store_is_opened_without_a_pass(
     assert _digests(tmp_path / "store") == before
 
 
-def test_workers_do_not_change_a_byte(model_dir: Path, folder: Path, tmp_path: Path) -> None:
+def test_workers_do_not_change_a_byte(
+    model_dir: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server: None
+) -> None:
     for workers in (0, 1, 3):
         _store(model_dir, folder, tmp_path / str(workers), workers=workers)
-    assert _digests(tmp_path / "0") == _digests(tmp_path / "1") == _digests(tmp_path / "3")
+    started = []
+
+    def processes(*arguments: object, **options: object) -> PixelLoader:
+        started.append(PixelLoader(*arguments, **options, processes=True))
+        return started[-1]
+
+    monkeypatch.setattr("residualign.extraction.PixelLoader", processes)
+    _store(model_dir, folder, tmp_path / "processes", workers=2)
+    assert started[0]._ahead._pool is not None, "no process was started"
+    assert len({str(_digests(tmp_path / name)) for name in ("0", "1", "3", "processes")}) == 1
+
+
+def _preprocessings() -> dict[str, object]:
+    """Preprocessing of every kind, as it comes from a checkpoint."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from transformers import CLIPImageProcessorPil
+
+    settings = {
+        "image_processor_type": "DINOv3ViTImageProcessorFast",
+        "size": {"height": 13, "width": 17},
+        "image_mean": [0.1, 0.2, 0.3],
+        "image_std": [0.5, 0.6, 0.7],
+    }
+    clip = CLIPImageProcessorPil(size={"shortest_edge": 13}, crop_size=13)
+    return {
+        "transformers": Preprocess(clip),
+        "DINOv3": Preprocess(RescaleFirst(settings, "m")),
+        "torchvision": TransformPreprocess(image_transform_v2(PreprocessCfg(size=13), is_train=False), {}),
+    }
+
+
+@pytest.mark.parametrize("kind", ["transformers", "DINOv3", "torchvision"])
+def test_every_preprocessing_gives_the_same_pixels_in_a_process(folder: Path, kind: str, fork_server: None) -> None:
+    transform, split = _preprocessings()[kind], ra.load_data(folder).train
+    here, there = (
+        list(pixel_batches(split, range(7), transform, batch_size=3, **way))
+        for way in ({"workers": 0}, {"workers": 2, "processes": True})
+    )
+    assert packed(transform) is not None
+    assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(here, there, strict=True))
 
 
 _RUN = """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
+from itertools import islice
 
 import torch
 
 from residualign.classify import zero_shot_vectors
-from residualign.data.batches import pixel_batches
+from residualign.data.batches import PixelLoader, pixel_batches, runs
 from residualign.data.split import ImageData, Split
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.decomposition.maps import unit_maps
@@ -61,26 +63,28 @@ def extract(
     plan = _plan(model, data, maps, batch_size=batch_size, dtype=dtype, shard_size=shard_size)
     text_vectors = zero_shot_vectors(model.encode_text, data.class_names, data.templates) if model.has_text else None
     splits = {split.name: split for split in data.splits}
-    with StoreWriter(path, plan, maps, text_vectors) as writer:
+    with (
+        StoreWriter(path, plan, maps, text_vectors) as writer,
+        PixelLoader(data.splits, model.preprocess, workers=workers, skip_bad=skip_bad) as loader,
+    ):
         done = writer.n_done
-        for shard in writer.pending_shards():
-            batches = [_no_images(plan.shape)]
-            skipped: list[str] = []
-            for batch in pixel_batches(
-                splits[shard.split],
-                range(shard.start, shard.stop),
-                model.preprocess,
-                batch_size=batch_size,
-                workers=workers,
-                skip_bad=skip_bad,
-            ):
-                if batch.pixels is not None:
-                    batches.append(trace_coordinates(model.tower, model.pixels(batch.pixels)).to("cpu"))
-                skipped += batch.skipped
-                done += len(batch.positions) + len(batch.skipped)
-                if progress is not None:
-                    progress(done, len(plan))
-            writer.write_shard(shard, Coordinates.cat(batches), skipped)
+        # no batch crosses shards, yet reading goes on beyond the end of one
+        wanted = [
+            (shard, runs(splits[shard.split], range(shard.start, shard.stop), batch_size))
+            for shard in writer.pending_shards()
+        ]
+        with closing(loader.read([run for _, of_shard in wanted for run in of_shard])) as read:
+            for shard, of_shard in wanted:
+                batches = [_no_images(plan.shape)]
+                skipped: list[str] = []
+                for batch in islice(read, len(of_shard)):
+                    if batch.pixels is not None:
+                        batches.append(trace_coordinates(model.tower, model.pixels(batch.pixels)).to("cpu"))
+                    skipped += batch.skipped
+                    done += len(batch.positions) + len(batch.skipped)
+                    if progress is not None:
+                        progress(done, len(plan))
+                writer.write_shard(shard, Coordinates.cat(batches), skipped)
         return writer.finish()
 
 

@@ -17,7 +17,7 @@ from residualign.cli.views import bar, percent, seconds
 from residualign.errors import BadInputError, RunError
 from residualign.scaling.methods import METHODS
 
-COMMANDS = ("demo", "extract", "adapt", "classify", "evaluate", "decompose", "models", "models check")
+COMMANDS = ("demo", "extract", "adapt", "classify", "evaluate", "decompose", "models", "models check", "data")
 
 
 def test_help_imports_no_model_library() -> None:

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from residualign.cli.adapt import adapt
 from residualign.cli.classify import classify
+from residualign.cli.data import data
 from residualign.cli.decompose import decompose
 from residualign.cli.demo import demo
 from residualign.cli.evaluate import evaluate
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (demo, extract, adapt, classify, evaluate, decompose):
+for _command in (demo, extract, adapt, classify, evaluate, decompose, data):
     app.command()(_command)
 app.add_typer(models, name="models")
 

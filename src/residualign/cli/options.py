@@ -21,6 +21,7 @@ __all__ = [
     "DType",
     "DTypeOption",
     "Data",
+    "DataName",
     "Device",
     "Images",
     "Json",
@@ -35,6 +36,7 @@ __all__ = [
     "ModelPath",
     "OptionalData",
     "OptionalImages",
+    "OptionalOut",
     "Out",
     "OutFile",
     "Overwrite",
@@ -118,6 +120,12 @@ OptionalData = Annotated[
     str | None,
     typer.Argument(
         metavar="DATA", help="A folder, hf:org/name or a registered name; none with a store.", show_default=False
+    ),
+]
+DataName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DATA", help="Folder, parquet folder or registered name; none lists the names.", show_default=False
     ),
 ]
 AdapterDir = Annotated[Path, typer.Argument(metavar="DIR", help="What `adapt --out` wrote.", show_default=False)]
@@ -283,6 +291,10 @@ ModelPath = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.", rich_help_panel=_OUTPUT)]
+OptionalOut = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Folder for the results.", rich_help_panel=_OUTPUT, show_default=False),
+]
 OutFile = Annotated[
     Path | None,
     typer.Option(

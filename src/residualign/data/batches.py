@@ -1,25 +1,31 @@
-"""Images of a split as batches of pixels, decoded by threads ahead of the model."""
+"""Images of splits as batches of pixels, decoded and resized by worker processes ahead of the model."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from residualign.data.ahead import WorkAhead
 from residualign.data.images import BadImageError
-from residualign.data.split import Split
+from residualign.data.split import ImageSource, Split
 from residualign.errors import BadInputError
 
-__all__ = ["PixelBatch", "pixel_batches"]
+__all__ = ["PixelBatch", "PixelLoader", "Run", "pixel_batches", "runs"]
 
-# batches decoded ahead of the one in use: enough to ride out a slow image, and a bound on memory
-_AHEAD = 2
+# room that must be free in shared memory for each batch that is written there, in batches: others write there too
+_ROOM = 16
+
+_SHARED_MEMORY = "/dev/shm"
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,85 @@ class PixelBatch:
     skipped: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Run:
+    """Positions of one split that make one batch."""
+
+    split: Split
+    positions: tuple[int, ...]
+
+
+def runs(split: Split, positions: Sequence[int], batch_size: int) -> list[Run]:
+    """Consecutive runs of `batch_size` positions; the last may be shorter."""
+    if batch_size < 1:
+        raise BadInputError(f"batch size is at least 1; got {batch_size}")
+    starts = range(0, len(positions), batch_size)
+    return [Run(split, tuple(positions[start : start + batch_size])) for start in starts]
+
+
+class PixelLoader:
+    """Reads batches of pixels from some splits, ahead of the model; a context manager that owns the workers.
+
+    transform
+        From an RGB image to pixels, (3, height, width). It must give the same pixels in every process.
+    workers
+        Processes that decode and resize; 0 does it in the caller's thread. Little work stays with as many threads of
+        this process, and so does a transform that cannot be pickled: see `WorkAhead`, and `processes` there. A source
+        that is not `parallel` is read by one thread.
+    skip_bad
+        Go on without images that cannot be read.
+
+    Memory: workers + 2 batches of pixels.
+    """
+
+    def __init__(
+        self,
+        splits: Sequence[Split],
+        transform: Callable[[Image.Image], Tensor],
+        *,
+        workers: int = 2,
+        skip_bad: bool = False,
+        processes: bool | None = None,
+    ) -> None:
+        sources = {id(split.source): split.source for split in splits if split.source is not None}
+        self._index = {identity: i for i, identity in enumerate(sources)}
+        if not all(getattr(source, "parallel", True) for source in sources.values()):
+            workers, processes = min(workers, 1), False
+        read = _Read(tuple(sources.values()), transform, skip_bad, workers)
+        self._ahead: WorkAhead[_Job, _Pixels] = WorkAhead(read, workers=workers, processes=processes)
+
+    def __enter__(self) -> PixelLoader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ahead.__exit__(kind, error, traceback)
+
+    def read(self, wanted: Sequence[Run]) -> Generator[PixelBatch, None, None]:
+        """One batch for each run, in order whichever worker finishes first.
+
+        A batch from which bad images were skipped is smaller and takes none from the next, so batches do not depend on
+        what was skipped elsewhere. Raises `BadImageError` at the first image that cannot be read, unless skip_bad;
+        `RunError` where a worker process was killed.
+        """
+        # closed here and now when the caller stops early, not when the garbage collector comes by
+        with closing(self._ahead.map([self._job(run) for run in wanted])) as answers:
+            for run, answer in zip(wanted, answers, strict=True):
+                skipped = set(answer.skipped)
+                kept = tuple(position for i, position in enumerate(run.positions) if i not in skipped)
+                pixels = answer.pixels if answer.pixels is None else torch.as_tensor(answer.pixels)
+                yield PixelBatch(kept, pixels, tuple(run.split.keys[run.positions[i]] for i in answer.skipped))
+
+    def _job(self, run: Run) -> _Job:
+        rows, keys = run.split.rows, run.split.keys
+        return _Job(
+            self._index[id(run.split.source)],
+            tuple(rows[position] for position in run.positions),
+            tuple(keys[position] for position in run.positions),
+        )
+
+
 def pixel_batches(
     split: Split,
     positions: Sequence[int],
@@ -42,54 +127,64 @@ def pixel_batches(
     batch_size: int,
     workers: int = 2,
     skip_bad: bool = False,
-) -> Iterator[PixelBatch]:
-    """Consecutive runs of `batch_size` positions as pixels, in order whatever thread finishes first.
-
-    A batch from which bad images were skipped is smaller and takes none from the next, so batches do not depend on
-    what was skipped elsewhere. workers: decoding threads (Pillow decodes and resizes outside the interpreter's lock);
-    0 decodes in the caller's thread. Memory: three batches of pixels. Raises `BadImageError` at the first image that
-    cannot be read, unless skip_bad.
-    """
-    if batch_size < 1:
-        raise BadInputError(f"batch size is at least 1; got {batch_size}")
-    if workers < 0:
-        raise BadInputError(f"workers is at least 0; got {workers}")
-    runs = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
-
-    def read(position: int) -> Tensor | BadImageError:
-        try:
-            return transform(split.image(position))
-        except BadImageError as error:
-            return error
-
-    if workers == 0:
-        for run in runs:
-            yield _batch(split, run, [read(position) for position in run], skip_bad)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        pending: deque[tuple[Sequence[int], list[Future[Tensor | BadImageError]]]] = deque()
-        try:
-            for run in runs:
-                pending.append((run, [pool.submit(read, position) for position in run]))
-                if len(pending) > _AHEAD:
-                    ready, futures = pending.popleft()
-                    yield _batch(split, ready, [future.result() for future in futures], skip_bad)
-            while pending:
-                ready, futures = pending.popleft()
-                yield _batch(split, ready, [future.result() for future in futures], skip_bad)
-        finally:
-            # when the caller stops early or an image is bad, what is queued is not worth waiting for
-            pool.shutdown(wait=False, cancel_futures=True)
+    processes: bool | None = None,
+) -> Generator[PixelBatch, None, None]:
+    """Batches of one split with workers of their own; see `PixelLoader`."""
+    wanted = runs(split, positions, batch_size)
+    with (
+        PixelLoader([split], transform, workers=workers, skip_bad=skip_bad, processes=processes) as loader,
+        closing(loader.read(wanted)) as batches,
+    ):
+        yield from batches
 
 
-def _batch(split: Split, run: Sequence[int], results: list[Tensor | BadImageError], skip_bad: bool) -> PixelBatch:
-    kept, pixels, skipped = [], [], []
-    for position, result in zip(run, results, strict=True):
-        if isinstance(result, Tensor):
-            kept.append(position)
-            pixels.append(result)
-        elif skip_bad:
-            skipped.append(split.keys[position])
-        else:
-            raise result
-    return PixelBatch(tuple(kept), torch.stack(pixels) if pixels else None, tuple(skipped))
+@dataclass(frozen=True)
+class _Job:
+    """What a worker is told: which source, and rows and keys there."""
+
+    source: int
+    rows: tuple[int, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """What a worker answers. skipped: which of the job's images could not be read."""
+
+    pixels: Tensor | NDArray[Any] | None
+    skipped: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Reads the images of one job; the sources and the transform go to a worker once, with this."""
+
+    sources: tuple[ImageSource, ...]
+    transform: Callable[[Image.Image], Tensor]
+    skip_bad: bool
+    workers: int
+
+    def __call__(self, job: _Job) -> _Pixels:
+        source = self.sources[job.source]
+        pixels, skipped = [], []
+        for i, (row, key) in enumerate(zip(job.rows, job.keys, strict=True)):
+            try:
+                pixels.append(self.transform(source.image(row, key)))
+            except BadImageError:
+                if not self.skip_bad:
+                    raise
+                skipped.append(i)
+        if not pixels:
+            return _Pixels(None, tuple(skipped))
+        batch = torch.stack(pixels)
+        # from one process to another a tensor goes through shared memory, and an array through a pipe
+        return _Pixels(batch if has_room(batch.nbytes * self.workers) else batch.numpy(), tuple(skipped))
+
+
+def has_room(n_bytes: int) -> bool:
+    """Whether shared memory, which containers often keep small, has ample room; a worker that fills it is killed."""
+    try:
+        return shutil.disk_usage(_SHARED_MEMORY).free >= _ROOM * n_bytes
+    except OSError:
+        # a system that keeps its shared memory elsewhere sets no such limit
+        return True

@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from residualign.data._raw import RawData, split_name
-from residualign.data.images import has_image_extension, read_image
+from residualign.data.images import has_image_extension, read_bytes, read_image
 from residualign.data.split import Split
 from residualign.errors import BadInputError
 
@@ -34,6 +34,9 @@ class _Files:
 
     def image(self, row: int, key: str) -> Image.Image:
         return read_image(self.root / key, key)
+
+    def encoded(self, row: int, key: str) -> bytes:
+        return read_bytes(self.root / key, key)
 
 
 def read_folder(root: Path, labelled: bool = True) -> RawData:

@@ -16,6 +16,7 @@ decompression bomb) raises `BadImageError`; nothing is ever half decoded.
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from functools import cache
@@ -28,7 +29,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from residualign.errors import BadInputError
 
-__all__ = ["EXTENSIONS", "BadImageError", "decode", "has_image_extension", "read_image", "to_rgb"]
+__all__ = [
+    "EXTENSIONS",
+    "BadImageError",
+    "decode",
+    "has_image_extension",
+    "read_bytes",
+    "read_image",
+    "stored_as",
+    "to_rgb",
+]
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 """Pillow's names of the formats that are opened; one that the installed Pillow lacks is unsupported there. "JPEG" opens
@@ -83,13 +93,22 @@ def has_image_extension(name: str) -> bool:
 
 def read_image(path: str | PathLike[str], key: str | None = None) -> Image.Image:
     """The image in a file, in RGB. `BadImageError` names `key`, or else the path."""
-    path = Path(path)
-    key = str(path) if key is None else key
+    key = os.fspath(path) if key is None else key
+    return decode(read_bytes(path, key), key)
+
+
+def read_bytes(path: str | PathLike[str], key: str) -> bytes:
+    """The bytes of an image file; `BadImageError` names `key`."""
     try:
-        data = path.read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise BadImageError(key, f"the file cannot be read ({error.strerror or error})") from error
-    return decode(data, key)
+
+
+def stored_as(data: bytes) -> tuple[str, str]:
+    """Pillow's names of the format and mode of an encoded image that `decode` takes; only its header is read."""
+    with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        return str(image.format), image.mode
 
 
 def decode(data: bytes, key: str) -> Image.Image:

@@ -44,15 +44,18 @@ class _Rows:
     _held: tuple[int, pa.ChunkedArray] | None = field(default=None, repr=False)
 
     def image(self, row: int, key: str) -> Image.Image:
+        return decode(self.encoded(row, key), key)
+
+    def encoded(self, row: int, key: str) -> bytes:
         group = bisect_right(self.starts, row) - 1
         held = self._held
         if held is None or held[0] != group:
             held = self._held = (group, self._read(group))
         value = held[1][row - self.starts[group]].as_py()
-        data = value.get("bytes") if isinstance(value, dict) else value
+        data: bytes | None = value.get("bytes") if isinstance(value, dict) else value
         if data is None:
             raise BadImageError(key, "its row holds no bytes")
-        return decode(data, key)
+        return data
 
     def _read(self, group: int) -> pa.ChunkedArray:
         file, within = self.groups[group]

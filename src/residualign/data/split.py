@@ -14,7 +14,12 @@ __all__ = ["ImageData", "ImageSource", "Split"]
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Where the images of a split lie. Cheap to hold and picklable: pixels are read only when asked for."""
+    """Where the images of a split lie. Cheap to hold and picklable: pixels are read only when asked for.
+
+    Two things a source may have beyond the protocol. `parallel`, False where one process alone must read it, in
+    ascending order of rows (taken as True where it is missing). `encoded(row, key) -> bytes`, the image as it is
+    stored, for those who want to know its format; it raises what `image` raises.
+    """
 
     def image(self, row: int, key: str) -> Image.Image:
         """The image of one row in RGB; raises `BadImageError` naming `key`."""

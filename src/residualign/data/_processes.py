@@ -1,0 +1,153 @@
+"""Starting worker processes: quickly, without running the user's script again, and deaf to Ctrl-C.
+
+A forked copy of this process could deadlock, for torch holds threads. Where the system has it, a fork server is used
+instead: a fresh process that imports once what the workers need and is then forked, so that a further worker costs
+milliseconds and little memory of its own. Elsewhere each worker is a fresh process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from residualign.data import _worker
+
+__all__ = ["Launched", "launch", "packed", "start_pool", "submit"]
+
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+# `_ready` makes a file of the name in this variable; nothing here may import it
+_READY_MODULE, _READY_VARIABLE = "residualign.data._ready", "RESIDUALIGN_FORK_SERVER_READY"
+
+# seconds after which a fork server is used although it has not said that it is ready
+_PATIENCE = 60.0
+
+
+def packed(function: Callable[[Any], Any]) -> tuple[bytes, frozenset[str]] | None:
+    """The pickled function and the modules that unpickling it imports; None where workers could not unpickle it."""
+    try:
+        payload = pickle.dumps(function)
+        reader = _Reader(io.BytesIO(payload))
+        reader.load()
+    except Exception:
+        # objects of other libraries raise whatever their own code raises
+        return None
+    # what the user's script defines is not there in a worker, which does not run the script
+    return None if "__main__" in reader.modules else (payload, frozenset(reader.modules))
+
+
+class _Reader(pickle.Unpickler):
+    """Unpickles, and notes which modules it needs."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.modules: set[str] = set()
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.modules.add(module)
+        return super().find_class(module, name)
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A fork server that was begun to start at a time (`time.monotonic`)."""
+
+    ready_file: Path
+    begun: float
+
+    def is_ready(self) -> bool:
+        """Whether it has imported what the workers need, so that one starts in an instant."""
+        # where somebody else had started a server before, it is used and makes no file
+        return _METHOD == "spawn" or self.ready_file.exists() or time.monotonic() - self.begun > _PATIENCE
+
+
+_launched: Launched | None = None
+
+
+def launch(modules: frozenset[str]) -> Launched:
+    """Begin to start the fork server, and return without waiting; it stays until this process ends.
+
+    modules: what it imports before it serves, if it is not there already.
+    """
+    global _launched
+    if _launched is None:
+        folder = Path(tempfile.mkdtemp(prefix="residualign-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        _launched = Launched(folder / "ready", time.monotonic())
+        if _METHOD == "forkserver":
+            _start_server(modules, _launched.ready_file)
+    return _launched
+
+
+def _start_server(modules: frozenset[str], ready_file: Path) -> None:
+    from multiprocessing import forkserver, resource_tracker
+
+    multiprocessing.set_forkserver_preload([_worker.__name__, *sorted(modules), _READY_MODULE])
+    # starting the tracker lifts every block on Ctrl-C, so it must have been started before
+    resource_tracker.ensure_running()
+    os.environ[_READY_VARIABLE] = str(ready_file)
+    try:
+        with _without_ctrl_c(), _without_script():
+            forkserver.ensure_running()
+    finally:
+        del os.environ[_READY_VARIABLE]
+
+
+def start_pool(payload: bytes, workers: int) -> ProcessPoolExecutor:
+    """Processes that will call the pickled function; each starts when a job is submitted and no other is idle."""
+    context = multiprocessing.get_context(_METHOD)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_worker.begin, initargs=(payload,))
+
+
+def submit(pool: ProcessPoolExecutor, job: Any) -> Future[_worker.Answer]:
+    """Call the pool's function with a job; `BrokenProcessPool` where a worker has died."""
+    # a start that Ctrl-C breaks off half way would leave a worker that finds nothing of what it was promised
+    with _without_ctrl_c(), _without_script():
+        return pool.submit(_worker.work, job)
+
+
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Hide the user's script from processes that start meanwhile.
+
+    They would run it again to find what it defines, and unless it is written for that it would start this very work
+    over. Workers need nothing of it (see `packed`).
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Block Ctrl-C here; what starts meanwhile inherits the block, for good, and prints no traceback of its own.
+
+    Here a Ctrl-C that comes meanwhile takes effect afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,142 @@
+"""A page of thumbnails, one row a class, as a PNG of at most 2 MB."""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["COLUMNS", "MAX_BYTES", "ROWS", "contact_sheet", "drawable"]
+
+MAX_BYTES = 2_000_000
+COLUMNS, ROWS = 8, 40
+"""Thumbnails of a class, and classes on the page; a note says how many others there are."""
+
+# the sides of a thumbnail that are tried until the page is small enough; noise of the last still fits
+_SIDES = (96, 72, 56, 40, 28)
+
+_GAP, _LABEL, _SIZE = 6, 190, 15
+_PAPER, _INK, _QUIET = (255, 255, 255), (30, 30, 30), (120, 120, 120)
+
+
+def contact_sheet(
+    rows: Sequence[tuple[str, Sequence[Image.Image]]], title: str, note: str = "", max_bytes: int = MAX_BYTES
+) -> bytes:
+    """The PNG of (class name, RGB images) rows; of these the first `ROWS`, of a row the first `COLUMNS`.
+
+    The font is the system's DejaVu Sans, or else Pillow's own; what it lacks is written as an escape, what is too long
+    is cut. Small images are enlarged without smoothing, by whole factors.
+    """
+    left = len(rows) - ROWS
+    more = f"{left} further classes are not shown" if left > 0 else ""
+    page = b""
+    for side in _SIDES:
+        page = _page(rows[:ROWS], title, "; ".join(filter(None, (note, more))), side)
+        if len(page) <= max_bytes:
+            break
+    return page
+
+
+def drawable(text: str) -> str:
+    r"""The text without what the font cannot draw: a letter loses its accent, any other character is escaped.
+
+    >>> drawable("T-shirt 猫")
+    'T-shirt \\u732b'
+    """
+    return "".join(map(_drawable, unicodedata.normalize("NFC", text)))
+
+
+@cache
+def _drawable(character: str) -> str:
+    plain = unicodedata.normalize("NFKD", character)[:1]
+    for shape in (character, plain):
+        if _is_drawn(shape):
+            return shape
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _page(rows: Sequence[tuple[str, Sequence[Image.Image]]], title: str, note: str, side: int) -> bytes:
+    cell = side + _GAP
+    header, footer = 40, 34 if note else _GAP
+    size = (_LABEL + COLUMNS * cell + 2 * _GAP, header + len(rows) * cell + footer)
+    page = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(page)
+    draw.text((2 * _GAP, 20), _fitting(title, size[0] - 4 * _GAP, 18), _INK, _font(18), anchor="lm")
+    for i, (name, images) in enumerate(rows):
+        top = header + i * cell
+        lines = _lines(name, _LABEL - 4 * _GAP, max(1, side // 24))
+        for k, line in enumerate(lines):
+            middle = top + side // 2 + (2 * k - len(lines) + 1) * 10
+            draw.text((2 * _GAP, middle), line, _INK, _font(_SIZE), anchor="lm")
+        for j, image in enumerate(images[:COLUMNS]):
+            small = _thumbnail(image, side)
+            x, y = (side - small.width) // 2, (side - small.height) // 2
+            page.paste(small, (_LABEL + j * cell + x, top + y))
+    if note:
+        draw.text((2 * _GAP, size[1] - 18), _fitting(note, size[0] - 4 * _GAP, 13), _QUIET, _font(13), anchor="lm")
+    buffer = io.BytesIO()
+    page.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _thumbnail(image: Image.Image, side: int) -> Image.Image:
+    factor = side // max(image.size)
+    if factor >= 2:
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return small
+
+
+def _lines(text: str, width: int, most: int) -> list[str]:
+    """The text in at most so many lines, broken between words; what is left over is cut."""
+    lines = [""]
+    words = text[:400].split()
+    for i, word in enumerate(words):
+        longer = f"{lines[-1]} {word}".strip()
+        if not lines[-1] or _font(_SIZE).getlength(drawable(longer)) <= width:
+            lines[-1] = longer
+        elif len(lines) < most:
+            lines.append(word)
+        else:
+            lines[-1] = " ".join([lines[-1], *words[i:]])
+            break
+    return [_fitting(line, width, _SIZE) for line in lines]
+
+
+def _fitting(text: str, width: int, size: int) -> str:
+    # no line is longer than this, and measuring a name of a million characters takes its time
+    text = drawable(text[:400])
+    if _font(size).getlength(text) <= width:
+        return text
+    while text and _font(size).getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    try:
+        # it has accents and most alphabets
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    except OSError:
+        font = ImageFont.load_default(size)
+        assert isinstance(font, ImageFont.FreeTypeFont)
+        return font
+
+
+@cache
+def _missing() -> Mapping[str, bytes]:
+    """What the font draws for a character that it lacks."""
+    return {"glyph": bytes(_font(_SIZE).getmask("\U0010fffd"))}
+
+
+@cache
+def _is_drawn(character: str) -> bool:
+    # a mark that combines with the letter before it is drawn as a box of its own
+    if not character.isprintable() or unicodedata.category(character).startswith("M"):
+        return False
+    return character == " " or bytes(_font(_SIZE).getmask(character)) != _missing()["glyph"]
