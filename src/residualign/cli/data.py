@@ -16,6 +16,7 @@ _SHOWN, _BAD_SHOWN = 30, 10
 def data(
     name: o.DataName = None,
     out: o.OptionalOut = None,
+    stream: o.Stream = False,
     quick: o.Quick = False,
     overwrite: o.Overwrite = False,
     workers: o.Workers = 2,
@@ -39,7 +40,7 @@ def data(
         return
     from residualign.workflow.data import run_data
 
-    card = run_data(name, out=out, quick=quick, overwrite=overwrite, workers=workers, watch=printer)
+    card = run_data(name, out=out, stream=stream, quick=quick, overwrite=overwrite, workers=workers, watch=printer)
     printer.finish(card.to_json() | {"out": None if out is None else str(out)})
     if not json:
         _show(printer, card)

@@ -30,7 +30,11 @@ class DownloadedRows:
     column: str
 
     def image(self, row: int, key: str) -> Image.Image:
-        return decode(_encoded(self.rows[row][self.column], key, self.name), key)
+        return decode(self.encoded(row, key), key)
+
+    def encoded(self, row: int, key: str) -> bytes:
+        """The image as it is stored."""
+        return _encoded(self.rows[row][self.column], key, self.name)
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,19 @@ class StreamedRows:
         """The same stream with a cursor of its own, for these rows."""
         return StreamedRows(self.stream, self.column, frozenset(rows))
 
+    @property
+    def parallel(self) -> bool:
+        """False: another process would begin a stream of its own."""
+        return False
+
     def image(self, row: int, key: str) -> Image.Image:
+        return decode(self.encoded(row, key), key)
+
+    def encoded(self, row: int, key: str) -> bytes:
+        """The image as it is stored."""
         with self._lock, hub_errors(self.stream.name):
             value = self._value(row, key)
-        return decode(_encoded(value, key, self.stream.name), key)
+        return _encoded(value, key, self.stream.name)
 
     def _value(self, row: int, key: str) -> Any:
         if row in self._waiting:

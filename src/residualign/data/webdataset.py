@@ -46,6 +46,10 @@ class _Members:
     places: NDArray[np.int64]
 
     def image(self, row: int, key: str) -> Image.Image:
+        return decode(self.encoded(row, key), key)
+
+    def encoded(self, row: int, key: str) -> bytes:
+        """The image as it is stored."""
         shard, offset, size = (int(number) for number in self.places[row])
         try:
             data = read_range(self.root / self.shards[shard], offset, size)
@@ -53,7 +57,7 @@ class _Members:
             raise BadImageError(key, f"its shard cannot be read ({error.strerror or error})") from error
         if len(data) < size:
             raise BadImageError(key, "its shard ends before its last byte")
-        return decode(data, key)
+        return data
 
 
 @dataclass

@@ -28,6 +28,7 @@ def run_data(
     name: str,
     *,
     out: Path | None = None,
+    stream: bool = False,
     quick: bool = False,
     overwrite: bool = False,
     workers: int = 2,
@@ -40,7 +41,7 @@ def run_data(
     """
     if out is not None:
         _check_out(out, overwrite)
-    card = make_card(name, quick=quick, workers=workers, watch=watch)
+    card = make_card(name, stream=stream, quick=quick, workers=workers, watch=watch)
     if out is not None:
         contents = (card_markdown(card), json.dumps(card.to_json(), indent=1) + "\n")
         with saying_what_is_kept(out, "no image was changed"):

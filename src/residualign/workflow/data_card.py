@@ -122,13 +122,13 @@ class DataCard:
         }
 
 
-def make_card(name: str, *, quick: bool = False, workers: int = 2, watch: Watcher) -> DataCard:
+def make_card(name: str, *, stream: bool = False, quick: bool = False, workers: int = 2, watch: Watcher) -> DataCard:
     """The card of anything the commands take as DATA; data for a reference set only (one class, no labels) too.
 
     quick: decode a few images of each class instead of all; then bad images and duplicates may be missed. Raises
     `BadInputError` for what no command takes. Costs one decoding of each image, and a hash of each in memory.
     """
-    data, limits = _load(name)
+    data, limits = _load(name, stream)
     wanted = [(split, _some(split) if quick else range(len(split))) for split in data.splits]
     facts = []
     with watch.progress("images") as progress:
@@ -156,12 +156,12 @@ def _pictures(n: int) -> str:
     return "1 picture lies" if n == 1 else f"{n} pictures lie"
 
 
-def _load(name: str) -> tuple[ImageData, str | None]:
+def _load(name: str, stream: bool) -> tuple[ImageData, str | None]:
     try:
-        return load_data(name), None
+        return load_data(name, stream=stream), None
     except BadInputError as error:
         try:
-            return load_data(name, split=False), str(error)
+            return load_data(name, split=False, stream=stream), str(error)
         except BadInputError:
             raise error from None
 
