@@ -2,8 +2,8 @@
 
 python -m benchmarks.family_checks
 
-Columns: largest |sum of units - output| over largest |output| over both rules for the mean, by dtype of the tower. The same
-models are compared unit by unit with forward passes by hand in `tests/`.
+Columns: largest |sum of units - output| over largest |output| over both rules for the mean, by dtype of the tower. The
+same models are compared unit by unit with forward passes by hand in `tests/`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def main() -> None:
                 pixels = model.tower.probe(5, seed=3)
                 found = [ra.decompose(model, pixels, rule=rule) for rule in ("shared", "own")]
                 errors.append(f"{max(c.residual_error for c in found):.1e}")
-            print(f"| {family} | {len(model.units)} | {found[0].maps.layout} | " + " | ".join(errors) + " |", flush=True)
+            print(
+                f"| {family} | {len(model.units)} | {found[0].maps.layout} | " + " | ".join(errors) + " |", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -15,8 +15,12 @@ LIGHT = ("--workers", "0")
 
 
 def test_without_data_it_lists_the_registered_names(run: Run, tmp_path: Path) -> None:
-    assert run("data").out.split() == list(registered_names())
-    assert run("data", "--json").json == {"names": list(registered_names())}
+    header, *lines = run("data").out.splitlines()
+    assert header.split() == ["name", "classes", "source"]
+    assert [line.split()[0] for line in lines] == list(registered_names())
+    assert ["gtsrb", "43", "hf:tanganke/gtsrb"] in [line.split() for line in lines]
+    found = run("data", "--json").json
+    assert found["names"] == [one["name"] for one in found["sets"]] == list(registered_names())
     refused = run("data", "--out", tmp_path / "out")
     assert refused.code == 2
     assert "--out needs DATA" in refused.sentence

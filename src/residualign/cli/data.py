@@ -29,14 +29,18 @@ def data(
     """
     printer = Out(json)
     if name is None:
-        from residualign.data import registered_names
+        from dataclasses import asdict
+
+        from residualign.cli.views import plain_table
+        from residualign.data import registered_sets
         from residualign.errors import BadInputError
 
         if out is not None:
             raise BadInputError("--out needs DATA: a folder or a registered name whose card to write")
-        names = registered_names()
-        printer.finish({"names": list(names)})
-        printer.show(*names)
+        sets = registered_sets()
+        printer.finish({"names": [one.name for one in sets], "sets": [asdict(one) for one in sets]})
+        rows = [(one.name, f"{one.n_classes:,}", one.source) for one in sets]
+        printer.show(plain_table((("name", False), ("classes", True), ("source", False)), rows))
         return
     from residualign.workflow.data import run_data
 

@@ -4,7 +4,7 @@ from residualign.data.images import BadImageError, read_image, to_rgb
 from residualign.data.load import load_data
 from residualign.data.partition import FewShots, few_shot
 from residualign.data.prompts import DEFAULT_TEMPLATE, fill_templates
-from residualign.data.registered import registered_names
+from residualign.data.registered import registered_names, registered_sets
 from residualign.data.split import ImageData, Split
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "load_data",
     "read_image",
     "registered_names",
+    "registered_sets",
     "to_rgb",
 ]

@@ -18,7 +18,7 @@ from residualign.data.set_file import HubSource, ScikitLearnSource, SetFile, rea
 from residualign.data.split import Split
 from residualign.errors import BadInputError
 
-__all__ = ["read_registered", "registered_names"]
+__all__ = ["RegisteredSet", "read_registered", "registered_names", "registered_sets"]
 
 
 def registered_names() -> tuple[str, ...]:
@@ -28,6 +28,33 @@ def registered_names() -> tuple[str, ...]:
     True
     """
     return set_names()
+
+
+@dataclass(frozen=True)
+class RegisteredSet:
+    """What is known of a registered set before it is loaded. source: where it comes from, as `load_data` takes it."""
+
+    name: str
+    n_classes: int
+    source: str
+    description: str
+
+
+def registered_sets() -> tuple[RegisteredSet, ...]:
+    """All registered sets, in order of their names. Reads the registry's files, nothing else.
+
+    >>> [(one.n_classes, one.source) for one in registered_sets() if one.name == "digits"]
+    [(10, 'scikit-learn')]
+    """
+    return tuple(_described(name, read_set_file(name)) for name in set_names())
+
+
+def _described(name: str, entry: SetFile) -> RegisteredSet:
+    source = "scikit-learn"
+    if isinstance(entry.source, HubSource):
+        config = "" if entry.source.config is None else f":{entry.source.config}"
+        source = f"hf:{entry.source.repo}{config}"
+    return RegisteredSet(name, entry.n_classes, source, " ".join(entry.description.split()))
 
 
 def read_registered(name: str, labelled: bool = True, stream: bool = False) -> RawData:
