@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from residualign.decomposition.contributions import Contributions
+from residualign.decomposition.diagnose import failing_part
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
 from residualign.errors import BadInputError
@@ -74,9 +75,10 @@ def check_sum(tower: Tower, name: str) -> float:
     error = Contributions.of(coordinates, unit_maps(tower)).residual_error
     tolerance = TOLERANCES[tower.dtype]
     if not error <= tolerance:
+        part = failing_part(tower, tower.probe(_N_PROBE), tolerance)
         raise BadInputError(
-            f"model {name!r}: the units do not sum to the model's output: relative error {error:.1e}, "
-            f"expected at most {tolerance:.0e} in {str(tower.dtype).removeprefix('torch.')}"
+            f"model {name!r}: the units do not sum to the model's output: relative error {error:.1e}, expected at most "
+            f"{tolerance:.0e} in {str(tower.dtype).removeprefix('torch.')}; what fails is {part}"
         )
     return error
 

@@ -157,8 +157,12 @@ def test_traced_rows_do_not_keep_activations_alive(directory: Path) -> None:
     model = ra.load_model(directory)
     with Trace(model.tower) as trace:
         model.encode_pixels(model.tower.probe(N))
-    for rows in (*trace._values.values(), *trace._mlps.values(), trace._stream):
-        assert rows.untyped_storage().nbytes() == rows.numel() * rows.element_size()
+    for kept in (trace._values, trace._mlps):
+        # one block for all layers, and nothing beside their rows in it
+        assert len({rows.untyped_storage().data_ptr() for rows in kept.values()}) == 1
+        assert kept[0].untyped_storage().nbytes() == sum(rows.nbytes for rows in kept.values())
+    assert trace._stream is not None
+    assert trace._stream.untyped_storage().nbytes() == trace._stream.nbytes
 
 
 def test_gradients_reach_nothing(directory: Path) -> None:
@@ -248,3 +252,23 @@ def test_a_real_vit_adds_up(deit_dir: Path, dtype: str) -> None:
     model = ra.load_model(deit_dir, dtype=dtype)
     c = ra.decompose(model, model.tower.probe(2))
     assert c.residual_error < {"float64": 1e-10, "float32": 1e-5}[dtype]
+
+
+@pytest.mark.parametrize("directory", [*OTHERS, "dinov2"], indirect=True)
+@pytest.mark.parametrize(("fault", "says"), [("scale", "what fails is its blocks"), ("norm", "after its blocks")])
+def test_a_tower_that_does_not_add_up_is_refused_by_the_part(directory: Path, fault: str, says: str) -> None:
+    from dataclasses import replace
+
+    from residualign.load import check_sum
+
+    tower = ra.load_model(directory, dtype="float64").tower
+    assert check_sum(tower, "x") < 1e-10
+    if fault == "scale":
+        # as if the family had overlooked a layer scale: the MLP gives half of what is added
+        halved = replace(tower.blocks[1], mlp_scale=torch.full((tower.width,), 0.5, dtype=torch.float64))
+        wrong = replace(tower, blocks=(tower.blocks[0], halved, *tower.blocks[2:]))
+    else:
+        wrong = replace(tower, forward=lambda pixels: tower.forward(pixels) * 1.5)
+    with pytest.raises(ra.BadInputError, match=f"the units do not sum to the model's output: .*{says}"):
+        check_sum(wrong, "x")
+    assert sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in tower.module.modules()) == 0

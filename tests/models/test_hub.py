@@ -16,6 +16,8 @@ from typing import Any
 
 import open_clip
 import pytest
+import torch
+from safetensors.torch import load_file
 from tests import hub, random_models
 
 import residualign as ra
@@ -202,6 +204,49 @@ def test_a_download_fetches_what_loading_reads_and_no_more(
     assert len(asked) == n_asked
     next(cache.glob("models--*/snapshots/*/tokenizer.json")).unlink()
     assert "the local cache holds a part of it or another revision only" in refusal(HUB_ID)
+
+
+def test_a_checkpoint_without_safetensors_is_fetched_in_the_older_format(
+    clip_dir: Path, cache: Path, tmp_path: Path, online: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = older_format(clip_dir, tmp_path / "published")
+    with online(folder) as asked:
+        model = ra.load_model(HUB_ID)
+    assert model.fingerprint == ra.load_model(clip_dir).fingerprint
+    assert "pytorch_model.bin" in {path.rpartition("/")[2] for path in asked if "/resolve/" in path}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert ra.load_model(HUB_ID).fingerprint == model.fingerprint
+    assert ra.load_model(folder).fingerprint == model.fingerprint
+
+
+def test_older_weights_that_bring_code_along_are_refused(clip_dir: Path, tmp_path: Path) -> None:
+    folder = older_format(clip_dir, tmp_path / "model")
+    ran = tmp_path / "ran"
+    (folder / "pytorch_model.bin").unlink()
+    torch.save({"logit_scale": Runs(str(ran))}, folder / "pytorch_model.bin")
+    said = refusal(str(folder))
+    assert "could not be loaded from pytorch_model.bin" in said
+    assert "\n" not in said
+    assert not ran.exists()
+
+
+class Runs:
+    """Unpickled as a pickle, it makes a folder."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.path,)
+
+
+def older_format(clip_dir: Path, folder: Path) -> Path:
+    """The same checkpoint with its weights in torch's own format."""
+    shutil.copytree(clip_dir, folder)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    return folder
 
 
 def test_a_revision_that_the_hub_lacks(clip_dir: Path, online: Callable[..., Any]) -> None:

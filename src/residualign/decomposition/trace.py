@@ -117,36 +117,49 @@ class Trace:
         scale = self._tower.blocks[layer].mlp_scale
         return mlp if scale is None else mlp * scale.to(mlp)
 
-    def _kept(self, x: Tensor) -> Tensor:
-        """What is needed of one layer's (image, token, size) activations."""
+    def _put(self, rows: dict[int, Tensor], layer: int, x: Tensor) -> None:
+        """Keep what is needed of one layer's (image, token, size) activations."""
+        kept = self._needed(x)
+        if kept.ndim == 3:
+            rows[layer] = kept
+            return
+        if layer == 0 or rows[0].shape != kept.shape or rows[0].dtype != kept.dtype:
+            # a copy of the pooled rows, so that the layer's activations are not kept alive by a view; and one block of
+            # memory for all layers: a small one after each would keep the allocator from using what lies below again
+            rows.update(enumerate(kept.new_empty(len(self._tower.blocks), *kept.shape).unbind()))
+        rows[layer].copy_(kept)
+
+    def _needed(self, x: Tensor) -> Tensor:
+        """The pooled row of (image, token, size), or, where weights are known at the end only, all tokens."""
         pooling = self._tower.pooling
         if isinstance(pooling, TokenPooling):
-            # a copy of one token's row, so that the layer's activations are not kept alive by a view
-            return x[:, pooling.index].detach().clone()
+            return x[:, pooling.index].detach()
         tokens = x[:, pooling.first :].detach()
         return tokens.mean(dim=1) if isinstance(pooling, MeanPooling) and not pooling.norm_first else tokens
 
     def _value_hook(self, layer: int) -> Any:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            self._values[layer] = self._kept(args[0])
+            self._put(self._values, layer, args[0])
 
         return hook
 
     def _mlp_hook(self, layer: int) -> Any:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            self._mlps[layer] = self._kept(output)
+            self._put(self._mlps, layer, output)
 
         return hook
 
     def _entry_hook(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._embedding = self._kept(args[0])
+        self._embedding = self._needed(args[0])
 
     def _norm_hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         pooling, stream = self._tower.pooling, args[0]
         # some families pool before the norm, some after it
         pooled = stream.ndim == 2 or (isinstance(pooling, MeanPooling) and not pooling.norm_first)
-        self._stream = stream.detach().clone() if pooled else self._kept(stream)
-        self._normed = self._kept(output) if isinstance(pooling, AttentionPooling) else None
+        # a copy where it is one row, which a view would keep all tokens alive for
+        needed = stream.detach() if pooled else self._needed(stream)
+        self._stream = needed.clone() if needed.ndim == 2 else needed
+        self._normed = self._needed(output) if isinstance(pooling, AttentionPooling) else None
 
     def _pool_mlp_hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         self._pool_mlp = (output if output.ndim == 2 else output[:, 0]).detach().clone()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from residualign.errors import BadInputError
+from residualign.models.hub import SAFETENSORS
 from residualign.models.not_loaded import not_loaded
 from residualign.models.preprocess import load_preprocess
 from residualign.models.siglip_text import SigLipText
@@ -132,14 +135,25 @@ def _tokenizer(source: str, name: str) -> Any:
 
 
 def _pretrained(kind: Any, name: str, source: str, **options: Any) -> Any:
-    """Weights from safetensors only, as float32, in evaluation mode, frozen. One that the file lacks is an error."""
+    """Weights as float32, in evaluation mode, frozen. One that the file lacks is an error.
+
+    From safetensors; where a checkpoint has none, from `pytorch_model.bin`, by torch's reader of weights alone, which
+    runs nothing that such a file may bring along.
+    """
+    older = not any((Path(source) / file).is_file() for file in SAFETENSORS)
+    how = "from pytorch_model.bin" if older else "from its safetensors weights"
     with _quiet():
         try:
             model, report = kind.from_pretrained(
-                source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+                source,
+                dtype=torch.float32,
+                use_safetensors=not older,
+                weights_only=True,
+                output_loading_info=True,
+                **options,
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise not_loaded(name, "from its safetensors weights", error) from error
+        except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+            raise not_loaded(name, how, error) from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise BadInputError(f"model {name!r}: the weights file lacks {missing[0]!r} ({len(missing)} tensors in all)")

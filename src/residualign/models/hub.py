@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from residualign.errors import BadInputError
 from residualign.models.not_loaded import not_loaded
 
-__all__ = ["Snapshot", "fetch"]
+__all__ = ["SAFETENSORS", "Snapshot", "fetch"]
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+"""One of these says that a checkpoint has safetensors weights, in one file or several."""
+
+_OLDER = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 # what loading reads; other formats of the same weights would double the download
 _FILES = (
     "config.json",
     "*processor_config.json",
-    *_WEIGHTS,
+    *SAFETENSORS,
     "model-*-of-*.safetensors",
     "tokenizer*.json",
     "special_tokens_map.json",
@@ -29,6 +32,9 @@ _FILES = (
     "merges.txt",
     "*.model",
 )
+
+# asked for where there are no safetensors: older checkpoints, BLIP's among them
+_OLDER_FILES = (*_OLDER, "pytorch_model-*-of-*.bin")
 
 
 @dataclass(frozen=True)
@@ -49,14 +55,20 @@ def fetch(name: str, hub_id: str, revision: str | None = None) -> Snapshot:
     """
     from huggingface_hub import snapshot_download
 
+    def has_any(folder: Path, files: Sequence[str]) -> bool:
+        return any((folder / file).is_file() for file in files)
+
     try:
         with _bars_on_terminals_only():
             folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_FILES)))
+            if not has_any(folder, (*SAFETENSORS, *_OLDER)) and (folder / "config.json").is_file():
+                # of the commit that is there already
+                snapshot_download(hub_id, revision=folder.name, allow_patterns=list(_OLDER_FILES))
     except Exception as error:
         # the client raises its own errors, those of its HTTP library and plain OSErrors
         raise _refusal(name, hub_id, revision, error) from error
     lacking = "config.json" if not (folder / "config.json").is_file() else None
-    if not any((folder / weights).is_file() for weights in _WEIGHTS):
+    if not has_any(folder, (*SAFETENSORS, *_OLDER)):
         lacking = lacking or "model.safetensors"
     if lacking is not None:
         # a link without its file is what an interrupted download or a cleaned cache leaves
