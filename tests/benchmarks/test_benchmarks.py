@@ -16,7 +16,7 @@ from benchmarks.machine import describe
 TINY = {
     "tracing": "--batch 2 --layers 1 --image-size 32 --rounds 2 --calls 1",
     "families": "--families vit-b32 siglip-b16 coca-b32 timm-mean-b16 --layers 1 --image-size 32 --rounds 2 "
-    "--batch 2 --memory-batch 1",
+    "--batch 2 --memory-batch 1 --memory-runs 2",
     "epochs": "--images 7 --batch 3 --classes 5 --layers 1 --image-size 32 --spectrum-images 20 --rounds 1",
     "adapted_inference": "--batch 2 --layers 1 --image-size 32 --rounds 1 --calls 1",
     "spectra": "--images 30 --layers 1 --heads 2 --dim 11 --svd-units 1 --rounds 1 --memory-images 20 40",
