@@ -180,6 +180,26 @@ def test_coordinates_of_another_layout_are_refused(model: ra.VisionModel, tmp_pa
         moments.merge(Moments.empty(unit_maps(other.tower)))
 
 
+def test_a_mean_and_a_class_token_of_one_tower_are_told_apart(tmp_path: Path) -> None:
+    """Heads and MLPs have the same sizes there; the embedding varies in one and is constant in the other."""
+    saved = random_models.save_vit(tmp_path / "vit")
+    token, mean = ra.load_model(saved), ra.load_model(f"{saved}#mean")
+    for one, other in ((token, mean), (mean, token)):
+        with pytest.raises(ra.BadInputError, match="these moments take an embedding of"):
+            Moments.empty(unit_maps(one.tower)).update(trace_coordinates(other.tower, other.tower.probe(2)))
+
+
+def test_what_a_class_token_has_anyway_is_not_in_its_plan(tmp_path: Path, folder: Path) -> None:
+    """So that stores of class-token models keep their fingerprint; those of the others name what they have more."""
+    data = ra.load_data(folder)
+    for saver, more in ((random_models.save_clip, set()), (random_models.save_siglip, {"layout", "pool_mlp"})):
+        model = ra.load_model(saver(tmp_path / saver.__name__))
+        store = ra.extract(model, data, tmp_path / f"{saver.__name__}-store")
+        plan = json.loads((Path(store.path) / "manifest.json").read_text())["plan"]
+        assert plan["shape"].keys() == {"n_layers", "n_heads", "head_dim", "width", "dim"} | more
+        assert ("logit_bias" in plan) == bool(more)
+
+
 def _twin(maps, coordinates, scaling, lambdas):  # type: ignore[no-untyped-def]
     parts = scaling.split(lambdas)
     units = {
