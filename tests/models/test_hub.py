@@ -249,6 +249,30 @@ def older_format(clip_dir: Path, folder: Path) -> Path:
     return folder
 
 
+def test_without_an_answer_libraries_look_into_the_cache_alone(
+    clip_dir: Path, online: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    from residualign.models.without_network import cache_alone_without_network
+
+    with online(clip_dir), cache_alone_without_network():
+        assert not constants.HF_HUB_OFFLINE
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        # bound and not listening: every connection is refused
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        with pytest.raises(ZeroDivisionError), cache_alone_without_network():  # noqa: PT012
+            assert constants.HF_HUB_OFFLINE
+            raise ZeroDivisionError
+        assert not constants.HF_HUB_OFFLINE
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        with cache_alone_without_network():
+            pass
+        assert constants.HF_HUB_OFFLINE
+
+
 def test_a_revision_that_the_hub_lacks(clip_dir: Path, online: Callable[..., Any]) -> None:
     with online(clip_dir):
         assert f"the hub's '{HUB_ID}' has no revision 'v9'" in refusal(f"hf:{HUB_ID}@v9")

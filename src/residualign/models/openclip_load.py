@@ -18,6 +18,7 @@ from residualign.models import openclip, openclip_timm
 from residualign.models.not_loaded import not_loaded
 from residualign.models.transform import TransformPreprocess
 from residualign.models.vision_model import VisionModel
+from residualign.models.without_network import cache_alone_without_network
 
 __all__ = ["load"]
 
@@ -37,8 +38,9 @@ def load(name: str) -> VisionModel:
     spec = name.removeprefix("open_clip:")
     identifier, tag = (spec, None) if spec.startswith(_SCHEMAS) else _parts(open_clip, name, spec)
     quick = tag is not None and _wants_quick_gelu(open_clip, name, identifier, tag)
+    network = contextlib.nullcontext() if spec.startswith("local-dir:") else cache_alone_without_network()
     try:
-        with _quiet():
+        with _quiet(), network:
             model = open_clip.create_model(identifier, tag, force_quick_gelu=quick, require_pretrained=True)
             tokenizer = open_clip.get_tokenizer(identifier)
     except Exception as error:

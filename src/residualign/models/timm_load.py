@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from residualign.errors import BadInputError
 from residualign.models import timm_families
 from residualign.models.not_loaded import not_loaded
 from residualign.models.transform import TransformPreprocess
 from residualign.models.vision_model import VisionModel
+from residualign.models.without_network import cache_alone_without_network
 
 __all__ = ["load"]
 
@@ -18,8 +21,10 @@ def load(name: str) -> VisionModel:
     except ImportError as error:
         raise BadInputError(f"model {name!r} needs timm: pip install 'residualign[timm]'") from error
     spec = name.removeprefix("timm:")
+    network = contextlib.nullcontext() if spec.startswith("local-dir:") else cache_alone_without_network()
     try:
-        model = timm.create_model(spec, pretrained=True, num_classes=0)
+        with network:
+            model = timm.create_model(spec, pretrained=True, num_classes=0)
     except Exception as error:
         # the library raises whatever its config, its downloads and torch raise
         raise not_loaded(name, "by timm", error) from error
