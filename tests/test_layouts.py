@@ -12,7 +12,6 @@ import torch
 
 import residualign as ra
 from residualign.cli import main
-from residualign.decomposition.contributions import Contributions
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
 from residualign.scaling.coefficients import ScaledUnit, Scaling, adapted_output
@@ -21,7 +20,8 @@ from residualign.scaling.folding import fold
 from residualign.scaling.methods import METHODS, build_scaling
 from residualign.spectrum import Moments
 from tests import random_models
-from tests.reference import adapted_twin, pca_twin
+from tests.reference import pca_twin
+from tests.scaling.as_twin import twin
 
 OPTIONS = [(mean, rest) for mean in ("drop", "keep") for rest in ("keep", "mean", "zero")]
 SAVERS: dict[str, Callable[[Path], Path]] = {
@@ -108,7 +108,7 @@ def test_folded_maps_and_coefficients_equal_the_plain_twin(
     lambdas = torch.randn(scaling.n_lambdas, generator=generator, dtype=torch.float64)
     weight = torch.randn(maps.dim, maps.dim, generator=generator, dtype=torch.float64)
     bias = torch.randn(maps.dim, generator=generator, dtype=torch.float64)
-    expected = _twin(maps, coordinates, scaling, lambdas)
+    expected = twin(maps, coordinates, scaling, lambdas)
     folded = fold(maps, scaling, lambdas)
     assert isinstance(folded, FactoredMap) == (maps.layout == "contributions")
     torch.testing.assert_close(folded(coordinates), expected, rtol=1e-9, atol=1e-9)
@@ -125,7 +125,7 @@ def test_the_embedding_is_scaled_like_any_unit(model: ra.VisionModel) -> None:
     scaling = Scaling((unit,), "keep", "keep", torch.zeros(maps.dim, dtype=torch.float64))
     lambdas = torch.linspace(-1, 2, unit.n_lambdas, dtype=torch.float64)
     coordinates = trace_coordinates(model.tower, model.tower.probe(5, seed=6))
-    expected = _twin(maps, coordinates, scaling, lambdas)
+    expected = twin(maps, coordinates, scaling, lambdas)
     torch.testing.assert_close(fold(maps, scaling, lambdas)(coordinates), expected, rtol=1e-9, atol=1e-9)
 
 
@@ -198,18 +198,3 @@ def test_what_a_class_token_has_anyway_is_not_in_its_plan(tmp_path: Path, folder
         plan = json.loads((Path(store.path) / "manifest.json").read_text())["plan"]
         assert plan["shape"].keys() == {"n_layers", "n_heads", "head_dim", "width", "dim"} | more
         assert ("logit_bias" in plan) == bool(more)
-
-
-def _twin(maps, coordinates, scaling, lambdas):  # type: ignore[no-untyped-def]
-    parts = scaling.split(lambdas)
-    units = {
-        unit.label: (
-            unit.mean.numpy(),
-            None if unit.components is None else unit.components.numpy(),
-            parts[unit.label].numpy(),
-        )
-        for unit in scaling.units
-    }
-    values = Contributions.of(coordinates, maps).values.numpy()
-    arguments = (units, scaling.mean, scaling.rest, scaling.rest_mean.numpy())
-    return torch.from_numpy(adapted_twin.adapted(values, coordinates.output.numpy(), maps.units.labels, *arguments))

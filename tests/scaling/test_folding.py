@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from residualign.decomposition.contributions import Contributions
 from residualign.scaling.coefficients import adapted_output
 from residualign.scaling.folding import fold
 from residualign.scaling.methods import METHODS, build_scaling
 from residualign.spectrum import Moments
-from tests.reference import adapted_twin
+from tests.scaling.as_twin import twin
 from tests.spectrum.random_tower import DIM, make_coordinates, make_maps
 
 N = 17
@@ -42,28 +41,13 @@ def _learned(method, scaling, seed=3):
     return lambdas, torch.randn(DIM, DIM, generator=g, dtype=torch.float64), torch.randn(DIM, generator=g).double()
 
 
-def _twin(maps, coordinates, scaling, lambdas):
-    parts = scaling.split(lambdas)
-    units = {
-        unit.label: (
-            unit.mean.numpy(),
-            None if unit.components is None else unit.components.numpy(),
-            parts[unit.label].numpy(),
-        )
-        for unit in scaling.units
-    }
-    values = Contributions.of(coordinates, maps).values.numpy()
-    arguments = (units, scaling.mean, scaling.rest, scaling.rest_mean.numpy())
-    return torch.from_numpy(adapted_twin.adapted(values, coordinates.output.numpy(), maps.units.labels, *arguments))
-
-
 @pytest.mark.parametrize(("mean", "rest"), OPTIONS)
 @pytest.mark.parametrize("name", METHODS)
-def test_folded_is_the_plain_twin(tower, name, mean, rest):
+def test_folded_is_the_plaintwin(tower, name, mean, rest):
     maps, coordinates, spectra = tower
     scaling = build_scaling(METHODS[name], spectra, mean, rest, threshold=0.8)
     lambdas, weight, bias = _learned(METHODS[name], scaling)
-    expected = _twin(maps, coordinates, scaling, lambdas)
+    expected = twin(maps, coordinates, scaling, lambdas)
     if weight is not None:
         expected = expected @ weight + bias
     folded = fold(maps, scaling, lambdas, weight, bias)

@@ -6,15 +6,14 @@ change nothing: heads are read at the projection's input.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from residualign.errors import BadInputError
-from residualign.models.pooling import pooling_constants
-from residualign.models.timm_parts import activation_name, patch_tensors
-from residualign.models.timm_pooling import final_norm, normed_tokens, pool_tensors, pooling_of, refused_pooling
+from residualign.models.timm_parts import patch_tensors
+from residualign.models.timm_pooling import final_norm, pool_tensors, refused_pooling
+from residualign.models.timm_tower import timm_tower
 from residualign.models.tower import Block, Tower
 
 __all__ = ["tower"]
@@ -24,31 +23,11 @@ def tower(model: Any, name: str) -> Tower:
     """Where the parts of an `Eva` without class head are; `BadInputError` names the part of one built otherwise."""
     _refuse_other_towers(model, name)
     blocks = list(model.blocks)
-    norm, pooling = final_norm(model), pooling_of(model)
-
-    def forward(pixels: Tensor) -> Tensor:
-        output: Tensor = model(pixels)
-        return output
-
-    return Tower(
-        module=model,
-        forward=forward,
-        blocks=tuple(Block(block.attn.proj, block.mlp, block.gamma_1, block.gamma_2) for block in blocks),
-        entry=blocks[0],
-        n_heads=blocks[0].attn.num_heads,
-        final_norm=norm,
-        projection=None,
-        image_size=int(model.patch_embed.img_size[0]),
-        tensors=_tensors(model, blocks, norm),
-        constants={
-            "activation": activation_name(blocks[0].mlp.act),
-            "eps": repr(norm.eps),
-            **_rotary(model),
-            **pooling_constants(pooling),
-        },
-        pooling=pooling,
-        tokens=partial(normed_tokens, model, norm),
-        n_prefix=model.num_prefix_tokens,
+    return timm_tower(
+        model,
+        [Block(block.attn.proj, block.mlp, block.gamma_1, block.gamma_2) for block in blocks],
+        _tensors(model, blocks, final_norm(model)),
+        _rotary(model),
     )
 
 

@@ -40,9 +40,10 @@ class FactoredMap:
     def __call__(self, coordinates: Coordinates) -> Float[Tensor, "image dim"]:
         """Adapted embeddings, not normalised: O(image x component x dim), in the dtype of the map."""
         y = coordinates.to(dtype=self.bias.dtype)
+        units = y.units
         total = torch.zeros_like(y.output)
         for label, components, scale in self.factors:
-            x = y.of(y.units.get(label))
+            x = y.of(units.get(label))
             total = total + scale * x if components is None else total.addmm_(x @ components.T * scale, components)
         return self.of_output(y.output) + (total if self.after is None else total @ self.after)
 
