@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 from rich.theme import Theme
+
+from residualign._json import plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -114,17 +115,7 @@ def error_console() -> Console:
 
 def as_json(payload: Mapping[str, Any]) -> str:
     """One JSON object in ASCII, whatever class names and paths hold; numbers that are not finite become null."""
-    return json.dumps(_plain(payload), ensure_ascii=True, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_plain(item) for item in value]
-    return value
+    return json.dumps(plain(payload), ensure_ascii=True, allow_nan=False)
 
 
 def _console(stderr: bool) -> Console:

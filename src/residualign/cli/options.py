@@ -13,6 +13,7 @@ import typer
 
 __all__ = [
     "AdapterDir",
+    "AnalysisOut",
     "BatchSize",
     "CheckedDTypes",
     "Classes",
@@ -23,6 +24,8 @@ __all__ = [
     "Data",
     "DataName",
     "Device",
+    "FormatChoice",
+    "Formats",
     "Images",
     "Json",
     "LossChoice",
@@ -47,9 +50,12 @@ __all__ = [
     "Seed",
     "Shots",
     "SkipBad",
+    "SplitChoice",
+    "SplitOption",
     "StoreOption",
     "Stream",
     "Templates",
+    "UnitLabels",
     "Workers",
 ]
 
@@ -84,6 +90,23 @@ class DType(StrEnum):
     float32 = "float32"
     float16 = "float16"
     bfloat16 = "bfloat16"
+
+
+class SplitChoice(StrEnum):
+    """Which images are looked at."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+class FormatChoice(StrEnum):
+    """A file of a result."""
+
+    json = "json"
+    csv = "csv"
+    png = "png"
+    pdf = "pdf"
 
 
 ModelName = Annotated[
@@ -305,5 +328,34 @@ ReportFile = Annotated[
     Path | None,
     typer.Option(
         "--out", metavar="FILE", help="File for the report (JSON).", rich_help_panel=_OUTPUT, show_default=False
+    ),
+]
+SplitOption = Annotated[
+    SplitChoice, typer.Option("--split", help="Which images are looked at.", rich_help_panel=_INPUT)
+]
+UnitLabels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--unit",
+        metavar="LABEL",
+        help="A residual unit: L3.H7, L3.mlp, embedding; repeats. Or heads, mlps, all.",
+        rich_help_panel=_METHOD,
+        show_default=False,
+    ),
+]
+Formats = Annotated[
+    list[FormatChoice] | None,
+    typer.Option(
+        "--format", help="Which files --out gets; repeats.", rich_help_panel=_OUTPUT, show_default="json, csv and png"
+    ),
+]
+AnalysisOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="Folder for tables and figures.",
+        rich_help_panel=_OUTPUT,
+        show_default=False,
     ),
 ]

@@ -1,0 +1,102 @@
+"""The files of an analysis, for papers and scripts: one JSON file, its tables as CSV, its figures as PNG or PDF."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from residualign._files import publish, saying_what_is_kept
+from residualign._json import plain
+from residualign.errors import BadInputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["FORMATS", "Row", "Table", "check_analysis_files", "write_analysis_files"]
+
+FORMATS = ("json", "csv", "png", "pdf")
+"""What `--format` takes."""
+
+DEFAULT_FORMATS = ("json", "csv", "png")
+
+Row = Mapping[str, Any]
+Table = Sequence[Row]
+"""One mapping a line, all with the same names in the same order."""
+
+_DPI = 200
+
+
+def check_analysis_files(folder: str | os.PathLike[str] | None, formats: Sequence[str] | None, overwrite: bool) -> None:
+    """`BadInputError` for formats without a folder, a file in the folder's place, and a folder with content.
+
+    overwrite allows a folder with content: files of the same names are replaced, others stay.
+    """
+    if folder is None:
+        if formats:
+            raise BadInputError("--format says which files --out gets; give --out DIR too")
+        return
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise BadInputError(f"{str(path)!r} is a file, expected a folder for tables and figures")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise BadInputError(
+            f"{str(path)!r} is not empty; add --overwrite to replace files there, or choose another name"
+        )
+
+
+def write_analysis_files(
+    folder: str | os.PathLike[str],
+    name: str,
+    payload: Mapping[str, Any],
+    tables: Mapping[str, Table],
+    figures: Mapping[str, Callable[[], Figure]],
+    formats: Sequence[str] | None = None,
+) -> tuple[Path, ...]:
+    """Write `NAME.json` (what `--json` prints), a CSV file a table, and each figure in every format asked for.
+
+    tables and figures: by file name without ending. Files appear whole or not at all. Returns their paths. `RunError`
+    where writing fails.
+    """
+    wanted = tuple(dict.fromkeys(formats or DEFAULT_FORMATS))
+    contents: dict[str, Callable[[], bytes]] = {}
+    if "json" in wanted:
+        contents[f"{name}.json"] = lambda: (json.dumps(plain(payload), indent=1, allow_nan=False) + "\n").encode()
+    if "csv" in wanted:
+        contents |= {f"{key}.csv": _bind(_csv, table) for key, table in tables.items()}
+    for ending in ("png", "pdf"):
+        if ending in wanted:
+            contents |= {f"{key}.{ending}": _bind(_image, figure, ending) for key, figure in figures.items()}
+    written: list[Path] = []
+    for file, content in contents.items():
+        path = Path(folder) / file
+        with saying_what_is_kept(path, f"{len(written)} of {len(contents)} files were written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            publish(path, content())
+        written.append(path)
+    return tuple(written)
+
+
+def _bind(function: Callable[..., bytes], *arguments: Any) -> Callable[[], bytes]:
+    return lambda: function(*arguments)
+
+
+def _csv(table: Table) -> bytes:
+    buffer = io.StringIO()
+    if table:
+        writer = csv.DictWriter(buffer, list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+    return buffer.getvalue().encode()
+
+
+def _image(figure: Callable[[], Figure], ending: str) -> bytes:
+    buffer = io.BytesIO()
+    # without the clock and the library's version the same figure gives the same bytes
+    metadata = {"Software": None} if ending == "png" else {"CreationDate": None, "Producer": None, "Creator": None}
+    figure().savefig(buffer, format=ending, dpi=_DPI, bbox_inches="tight", metadata=metadata)
+    return buffer.getvalue()
