@@ -13,7 +13,7 @@ from residualign.errors import BadInputError
 from residualign.scaling.adapter import Adapter
 from residualign.scaling.coefficients import OUTPUT, ScaledUnit, Scaling
 
-__all__ = ["REST", "Attribution", "attribute"]
+__all__ = ["REST", "Attribution", "attribute", "unit_parts"]
 
 REST = "rest"
 """The label of what belongs to no unit: means put in place of units, the constants of an output map, rounding."""
@@ -64,13 +64,16 @@ def attribute(adapter: Adapter, coordinates: Coordinates) -> Attribution:
     length = embedded.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     direction = adapter.classifier.logit_scale * (vectors[first] - vectors[second]) / length
     margin = (embedded * direction).sum(dim=1)
-    parts = _unit_parts(adapter, coordinates.to(dtype=torch.float64), direction)
+    parts = unit_parts(adapter, coordinates.to(dtype=torch.float64), direction)
     values = torch.stack([*parts, margin - torch.stack(parts).sum(dim=0)], dim=1)
     return Attribution((*adapter.maps.units.labels, REST), first, second, margin, values)
 
 
-def _unit_parts(adapter: Adapter, coordinates: Coordinates, direction: Tensor) -> list[Tensor]:
-    """Each unit's adapted contribution along its image's direction, (image,), in unit order."""
+def unit_parts(adapter: Adapter, coordinates: Coordinates, direction: Tensor) -> list[Tensor]:
+    """Each unit's adapted contribution along its image's direction, (image,), in unit order.
+
+    direction: (image, dim), float64. What belongs to no unit (see `REST`) is what they lack of the whole.
+    """
     scaling, lambdas = adapter.full_scaling, adapter.lambdas
     scaled = {unit.label: unit for unit in scaling.units}
     whole_embedding = scaled.get(OUTPUT)

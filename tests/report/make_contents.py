@@ -1,0 +1,126 @@
+"""Contents of a report of any size, with names that try to break out of the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+
+from PIL import Image
+
+from residualign.report.contents import (
+    MEASURES,
+    ChangedImage,
+    ComponentLine,
+    CurvePoint,
+    End,
+    Fact,
+    LayerLine,
+    MethodLine,
+    MovedLine,
+    PutBackPoint,
+    ReportContents,
+    UnitLine,
+)
+
+ATTACK = '</script><script>window.attacked = true</script><img src=x onerror="window.attacked = true">\'"&'
+"""In a class name, a key, a text: nothing of it may run."""
+
+
+def make_contents(
+    n_layers: int = 5, n_heads: int = 3, n_components: int = 7, n_pictures: int = 11, picture_side: int = 24
+) -> ReportContents:
+    random_ = random.Random(7)
+    pictures = {f"{i:016x}.jpg": _picture(random_, picture_side) for i in range(n_pictures)}
+    names = tuple(pictures)
+
+    def end(seed: int) -> End:
+        texts = (f"striped fabric {seed}", ATTACK, "a photo of a red circle")
+        return End(texts, tuple(names[(seed + k) % len(names)] for k in range(3)))
+
+    def measures() -> dict[str, float | None]:
+        values = {
+            "ratio": lambda: 2 ** random_.uniform(-3, 3),
+            "share": random_.random,
+            "number": lambda: 40 * random_.random(),
+        }
+        return {measure.name: values[measure.scale]() for measure in MEASURES}
+
+    units = [UnitLine("embedding", "embedding", None, None, {}, None, (), ())]
+    for layer in range(n_layers):
+        units.append(UnitLine(f"L{layer}.mlp", "mlp", layer, None, measures() | {"two_nn": None}, None, (), ()))
+    for layer in range(n_layers):
+        for head in range(n_heads):
+            components = tuple(
+                ComponentLine(
+                    k, 0.5**k, random_.gauss(1, 0.5), end(k) if k < 3 else None, end(k + 1) if k < 3 else None
+                )
+                for k in range(n_components)
+            )
+            label = f"L{layer}.H{head}"
+            texts = (f"words of {label}", ATTACK)
+            units.append(UnitLine(label, "head", layer, head, measures(), (3.1, 4.7), texts, components))
+    classes = ("apple", ATTACK, "a class with a long name, commas and \u2028 more", "pear", "plum")
+    confusion_before = tuple(tuple(random_.randrange(20) for _ in classes) for _ in classes)
+    confusion_after = tuple(tuple(random_.randrange(20) + 30 * (i == j) for j in range(5)) for i in range(5))
+    return ReportContents(
+        title=f"mini on {ATTACK}",
+        model="mini",
+        data=f"data {ATTACK}",
+        method="residual",
+        scales_of="residual",
+        n_test=359,
+        before_is="zero-shot: class vectors from text",
+        methods=(
+            MethodLine("zero-shot", "before", 0.791, (0.746, 0.830), None, None),
+            MethodLine("residual", "method", 0.969, (0.946, 0.983), 1992, 1.7, is_shown=True),
+            MethodLine("coarse", "method", 0.772, (0.726, 0.812), 36, 1.2),
+            MethodLine("linear probe", "probe", 0.958, (0.932, 0.974), 1290, 0.3),
+        ),
+        n_layers=n_layers,
+        n_heads=n_heads,
+        units=tuple(units),
+        profiles=tuple(
+            LayerLine(layer, name, 5 + layer, 4.5 + layer, 5.5 + layer)
+            for name in ("linear_dimension", "two_nn", "ratio", "evr_first")
+            for layer in range(n_layers)
+        ),
+        moved=(
+            MovedLine(f"L{n_layers - 1}.H0", 0, 2.31, 0.42, ("a digit", ATTACK)),
+            MovedLine("L0.mlp", 3, 0.11, 0.2, ("", "")),
+        ),
+        put_back=tuple(
+            PutBackPoint(order, count, 0.97 - 0.02 * count)
+            for order in ("farthest moved first", "least moved first", "random")
+            for count in range(7)
+        ),
+        curve=tuple(CurvePoint(run, step, 0.8 + 0.02 * step, 0.5) for run in ("a", "b") for step in range(5)),
+        class_names=classes,
+        confusion_before=confusion_before,
+        confusion_after=confusion_after,
+        n_changed=64,
+        changed=tuple(
+            ChangedImage(
+                key, picture, label, before, after, 0.97, 2.5, (("L0.H1", 1.5), ("L1.mlp", -0.25), ("rest", 0.1))
+            )
+            for key, picture, label, before, after in (
+                (f"test/{ATTACK}.png", names[0], "apple", "pear", "apple"),
+                ("test/2.png", names[1], ATTACK, ATTACK, "plum"),
+                ("test/3.png", None, "apple", "plum", "pear"),
+            )
+        ),
+        made=(Fact("command", f"residualign adapt mini '{ATTACK}'"), Fact("seed", "0")),
+        findings=("Accuracy rose from 79.1 % to 96.9 %.", ATTACK),
+        notes=(ATTACK,),
+        pictures=pictures,
+    )
+
+
+def _picture(random_: random.Random, side: int) -> str:
+    image = Image.new("RGB", (side, side))
+    image.putdata(
+        [(random_.randrange(256), random_.randrange(256), random_.randrange(256)) for _ in range(side * side)]
+    )
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return base64.b64encode(buffer.getvalue()).decode()
