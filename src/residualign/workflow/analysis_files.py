@@ -15,6 +15,7 @@ from residualign._json import plain
 from residualign.errors import BadInputError
 
 if TYPE_CHECKING:
+    import altair as alt
     from matplotlib.figure import Figure
 
 __all__ = ["FORMATS", "Row", "Table", "check_analysis_files", "write_analysis_files"]
@@ -54,7 +55,7 @@ def write_analysis_files(
     name: str,
     payload: Mapping[str, Any],
     tables: Mapping[str, Table],
-    figures: Mapping[str, Callable[[], Figure]],
+    figures: Mapping[str, Callable[[], Figure | alt.Chart]],
     formats: Sequence[str] | None = None,
 ) -> tuple[Path, ...]:
     """Write `NAME.json` (what `--json` prints), a CSV file a table, and each figure in every format asked for.
@@ -94,9 +95,15 @@ def _csv(table: Table) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _image(figure: Callable[[], Figure], ending: str) -> bytes:
+def _image(draw: Callable[[], Any], ending: str) -> bytes:
+    figure = draw()
     buffer = io.BytesIO()
+    if not hasattr(figure, "savefig"):
+        # an altair chart; on white, for its own ground is whatever the page has
+        scale = {"scale_factor": 2} if ending == "png" else {}
+        figure.configure(background="white").save(buffer, format=ending, **scale)
+        return buffer.getvalue()
     # without the clock and the library's version the same figure gives the same bytes
     metadata = {"Software": None} if ending == "png" else {"CreationDate": None, "Producer": None, "Creator": None}
-    figure().savefig(buffer, format=ending, dpi=_DPI, bbox_inches="tight", metadata=metadata)
+    figure.savefig(buffer, format=ending, dpi=_DPI, bbox_inches="tight", metadata=metadata)
     return buffer.getvalue()

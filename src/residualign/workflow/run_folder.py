@@ -29,7 +29,9 @@ ADAPTER_FILES = ("adapter.safetensors", "history.jsonl", "README.md", "adapter_c
 
 RESULT_NAME = "result.json"
 
-OWN_FILES = (RUN_NAME, "summary.json", "thumbnails.zip", *ADAPTER_FILES)
+REPORT_NAME = "report.html"
+
+OWN_FILES = (RUN_NAME, "summary.json", "thumbnails.zip", REPORT_NAME, *ADAPTER_FILES)
 
 _FORMAT, _VERSION = "residualign run", 1
 

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from residualign.data import ImageData
+from residualign.text.explain import explain_units
 from residualign.workflow.examples import choose_examples
 from residualign.workflow.run_folder import RunFolder
 from residualign.workflow.thumbnails import Thumbnails, make_thumbnails
@@ -15,12 +16,15 @@ from residualign.workflow.thumbnails import Thumbnails, make_thumbnails
 if TYPE_CHECKING:
     from residualign.workflow.adapt import AdaptOutcome
 
-__all__ = ["SUMMARY_NAME", "THUMBNAILS_NAME", "outcome_json", "write_summary"]
+__all__ = ["SUMMARY_FORMAT", "SUMMARY_NAME", "THUMBNAILS_NAME", "outcome_json", "write_summary"]
 
 SUMMARY_NAME, THUMBNAILS_NAME = "summary.json", "thumbnails.zip"
 
-_FORMAT, _VERSION = "residualign summary", 1
+SUMMARY_FORMAT, _VERSION = "residualign summary", 1
 _PACKAGES = ("residualign", "torch", "transformers", "numpy", "scikit-learn")
+
+# pictures for a page: the first components of every head, so many images at each end, so many in all
+_COMPONENTS, _EACH_END, _MOST_FURTHEST = 3, 4, 600
 
 BEFORE = {"text": "zero-shot: class vectors from text", "means": "class means of the training images"}
 """What `accuracy.zero_shot` is, by classifier."""
@@ -58,17 +62,20 @@ def outcome_json(outcome: AdaptOutcome) -> dict[str, Any]:
 
 
 def write_summary(outcome: AdaptOutcome, folder: RunFolder, data: ImageData | None) -> None:
-    """Write `summary.json`, and `thumbnails.zip` where the images are at hand (a store alone has none)."""
+    """Write `summary.json`, and `thumbnails.zip` where the images are at hand (a store alone has none).
+
+    There are pictures of the examples first, then of the images that lie furthest along the heads' components.
+    """
     positions, examples = _examples(outcome)
     thumbnails = None
     if data is not None and positions:
-        thumbnails = _thumbnails(data, [example["key"] for example in examples])
+        thumbnails = _thumbnails(data, [*(example["key"] for example in examples), *_furthest_keys(outcome)])
         folder.write(THUMBNAILS_NAME, thumbnails.content)
     for example in examples:
         example["thumbnail"] = None if thumbnails is None else thumbnails.names.get(example["key"])
     store = outcome.store
     content = {
-        "format": _FORMAT,
+        "format": SUMMARY_FORMAT,
         "version": _VERSION,
         **outcome_json(outcome),
         "made_with": {
@@ -89,6 +96,7 @@ def write_summary(outcome: AdaptOutcome, folder: RunFolder, data: ImageData | No
         "chosen": outcome.chosen.method,
         "results": [result.to_json() for result in outcome.results],
         "examples": examples,
+        "pictures": {} if thumbnails is None else thumbnails.names,
     }
     folder.write(SUMMARY_NAME, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -115,7 +123,18 @@ def _examples(outcome: AdaptOutcome) -> tuple[list[int], list[dict[str, Any]]]:
     ]
 
 
+def _furthest_keys(outcome: AdaptOutcome) -> list[str]:
+    """Test images at both ends of the heads' first components, the furthest of every head first."""
+    found = explain_units(
+        outcome.store.split("test"), outcome.spectra.spectra, None, n_components=_COMPONENTS, n_images=_EACH_END
+    )
+    lines = sorted(found.image_rows(), key=lambda row: (row["rank"], row["component"]))
+    return list(dict.fromkeys(row["key"] for row in lines))[:_MOST_FURTHEST]
+
+
 def _thumbnails(data: ImageData, keys: list[str]) -> Thumbnails:
     rows = {key: i for i, key in enumerate(data.test.keys)}
+    wanted = list(dict.fromkeys(keys))
     # in the order of the split: a stream goes forward only
-    return make_thumbnails((key, data.test.image(rows[key])) for key in sorted(keys, key=rows.__getitem__))
+    images = ((key, data.test.image(rows[key])) for key in sorted(wanted, key=rows.__getitem__))
+    return make_thumbnails(images, wanted=wanted)

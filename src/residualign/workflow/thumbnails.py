@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -32,16 +32,20 @@ class Thumbnails:
     names: dict[str, str]
 
 
-def make_thumbnails(images: Iterable[tuple[str, Image.Image]], max_bytes: int = MAX_BYTES) -> Thumbnails:
-    """Thumbnails of (key, RGB image), first come first served, until the file is full.
+def make_thumbnails(
+    images: Iterable[tuple[str, Image.Image]], max_bytes: int = MAX_BYTES, wanted: Sequence[str] = ()
+) -> Thumbnails:
+    """Thumbnails of (key, RGB image), until the file is full: those in `wanted` first, then as they come.
 
-    Files are named by their content, so equal pictures are stored once. The same images give the same bytes.
+    Files are named by their content, so equal pictures are stored once. The same images give the same bytes. All
+    thumbnails are in memory, a few kilobytes each.
     """
+    rank = {key: i for i, key in enumerate(wanted)}
+    small = sorted(((key, _jpeg(image)) for key, image in images), key=lambda pair: rank.get(pair[0], len(rank)))
     pictures: dict[str, bytes] = {}
     names: dict[str, str] = {}
     size = _OVERHEAD
-    for key, image in images:
-        picture = _jpeg(image)
+    for key, picture in small:
         name = f"{hashlib.sha256(picture).hexdigest()[:16]}.jpg"
         if name not in pictures:
             if size + len(picture) + _OVERHEAD_EACH > max_bytes:
