@@ -26,6 +26,7 @@ __all__ = [
     "Device",
     "FormatChoice",
     "Formats",
+    "Fraction",
     "Images",
     "Json",
     "LossChoice",
@@ -54,7 +55,9 @@ __all__ = [
     "SplitOption",
     "StoreOption",
     "Stream",
+    "Subsamples",
     "Templates",
+    "Threshold",
     "UnitLabels",
     "Workers",
 ]
@@ -248,7 +251,7 @@ Reference = Annotated[
         "--reference",
         metavar="DATA",
         help="Images (or spectra file) the principal components come from. By default those shipped with the model, "
-        "else the training split.",
+        "else the training split; for an analysis, the images looked at.",
         rich_help_panel=_METHOD,
         show_default=False,
     ),
@@ -357,5 +360,32 @@ AnalysisOut = Annotated[
         help="Folder for tables and figures.",
         rich_help_panel=_OUTPUT,
         show_default=False,
+    ),
+]
+Threshold = Annotated[
+    float,
+    typer.Option(
+        "--threshold",
+        metavar="SHARE",
+        help="The share of variance that a unit's linear dimension holds.",
+        rich_help_panel=_METHOD,
+    ),
+]
+Fraction = Annotated[
+    float,
+    typer.Option(
+        "--fraction",
+        metavar="SHARE",
+        help="The share of the points, smallest distance ratios first, that TwoNN is fitted to.",
+        rich_help_panel=_METHOD,
+    ),
+]
+Subsamples = Annotated[
+    int,
+    typer.Option(
+        "--subsamples",
+        metavar="N",
+        help="Half samples for intervals, an even number; 0 for none.",
+        rich_help_panel=_METHOD,
     ),
 ]

@@ -1,1 +1,6 @@
-"""The shape of what units represent: dimensions, profiles over depth, how classes lie in it."""
+"""The shape of what each residual unit represents: dimensions, linear and intrinsic, by layer; how classes lie in it."""
+
+from residualign.geometry.measure import Geometry, UnitGeometry, measure_geometry
+from residualign.geometry.profile import Hunchback, LayerProfile, Trend
+
+__all__ = ["Geometry", "Hunchback", "LayerProfile", "Trend", "UnitGeometry", "measure_geometry"]

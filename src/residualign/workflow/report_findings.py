@@ -122,11 +122,10 @@ def _hunchback(geometry: Geometry) -> str:
         return ""
     test = profile.hunchback
     if test.holds:
-        return f"The intrinsic dimension of the heads rises to a maximum at layer {test.peak} and falls again, beyond chance."
-    return (
-        f"The intrinsic dimension of the heads is largest at layer {test.peak}; a rise and a fall around it are not "
-        "both beyond chance."
-    )
+        rest = "; from there it falls on both sides, beyond chance."
+    else:
+        rest = "; a rise before it and a fall behind it are not both beyond chance."
+    return f"The intrinsic dimension of the heads is largest at layer {test.peak}{rest}"
 
 
 def _curvature(geometry: Geometry) -> str:
@@ -137,7 +136,8 @@ def _curvature(geometry: Geometry) -> str:
     low, high = trend.interval
     grows = "grows with depth" if trend.grows else "does not clearly grow with depth"
     between = f", 95 % between {low:.2f} and {high:.2f}" if math.isfinite(low) else ""
-    return f"How curved heads are (linear over intrinsic dimension) {grows}: rank correlation {trend.spearman:.2f}{between}."
+    correlation = f"rank correlation {trend.spearman:.2f}{between}"
+    return f"How curved heads are (linear over intrinsic dimension) {grows}: {correlation}."
 
 
 def _percent(share: float) -> str:
