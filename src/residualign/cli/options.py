@@ -48,6 +48,7 @@ __all__ = [
     "ReportFile",
     "RequiredStore",
     "Seed",
+    "Seeds",
     "Shots",
     "SkipBad",
     "SplitChoice",
@@ -55,6 +56,7 @@ __all__ = [
     "StoreOption",
     "Stream",
     "Templates",
+    "Top",
     "UnitLabels",
     "Workers",
 ]
@@ -358,4 +360,11 @@ AnalysisOut = Annotated[
         rich_help_panel=_OUTPUT,
         show_default=False,
     ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option("--seeds", min=1, metavar="N", help="How many seeds are compared.", rich_help_panel=_METHOD),
+]
+Top = Annotated[
+    int, typer.Option("--top", min=1, metavar="N", help="How many rows are shown.", rich_help_panel=_OUTPUT)
 ]
