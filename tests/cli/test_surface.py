@@ -25,6 +25,8 @@ COMMANDS = (
     "evaluate",
     "decompose",
     "geometry",
+    "where",
+    "lambdas",
     "models",
     "models check",
     "data",
@@ -61,8 +63,8 @@ def test_flags_mean_one_thing_everywhere() -> None:
                     texts.setdefault(flag, set()).add(parameter.help)
     assert {flag for flag, told in texts.items() if len(told) > 1} == {"--out"}
     known = "json seed quick overwrite skip-bad template classes classifier store reference shots method mean device"
-    known += " dtype batch-size workers model out loss stream"
-    known += " split unit format threshold fraction subsamples"
+    known += " dtype batch-size workers model out loss stream split unit format threshold fraction"
+    known += " subsamples seeds top component text"
     assert set(texts) == {f"--{name}" for name in known.split()}
 
 

@@ -49,6 +49,7 @@ __all__ = [
     "ReportFile",
     "RequiredStore",
     "Seed",
+    "Seeds",
     "Shots",
     "SkipBad",
     "SplitChoice",
@@ -58,6 +59,7 @@ __all__ = [
     "Subsamples",
     "Templates",
     "Threshold",
+    "Top",
     "UnitLabels",
     "Workers",
 ]
@@ -388,4 +390,11 @@ Subsamples = Annotated[
         help="Half samples for intervals, an even number; 0 for none.",
         rich_help_panel=_METHOD,
     ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option("--seeds", min=1, metavar="N", help="How many seeds are compared.", rich_help_panel=_METHOD),
+]
+Top = Annotated[
+    int, typer.Option("--top", min=1, metavar="N", help="How many rows are shown.", rich_help_panel=_OUTPUT)
 ]

@@ -1,4 +1,4 @@
-"""The shape of what each residual unit represents: dimensions, linear and intrinsic, by layer; how classes lie in it."""
+"""The shape of what residual units represent: dimensions, linear and intrinsic, by layer; how classes lie in it."""
 
 from residualign.geometry.measure import Geometry, UnitGeometry, measure_geometry
 from residualign.geometry.profile import Hunchback, LayerProfile, Trend

@@ -298,7 +298,9 @@ def _probe(store: Store) -> tuple[float | None, int, float] | None:
     train, val, test = (store.split(name) for name in ("train", "val", "test"))
     if not len(val) or not len(test) or len(set(train.labels.tolist())) < 2:
         return None
-    found = linear_probe(*((part.embeddings(), part.labels) for part in (train, val, test)))
+    found = linear_probe(
+        (train.embeddings(), train.labels), (val.embeddings(), val.labels), (test.embeddings(), test.labels)
+    )
     return found.accuracy, found.parameters, found.seconds
 
 
