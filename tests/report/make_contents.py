@@ -81,7 +81,7 @@ def make_contents(
         n_heads=n_heads,
         units=tuple(units),
         profiles=tuple(
-            LayerLine(layer, name, 5 + layer, 4.5 + layer, 5.5 + layer)
+            LayerLine(layer, name, 5.0 + layer, 4.5 + layer, 5.5 + layer)
             for name in ("linear_dimension", "two_nn", "ratio", "evr_first")
             for layer in range(n_layers)
         ),

@@ -10,7 +10,7 @@ def report(
     adapter: o.AdapterDir,
     out: o.AnalysisOut = None,
     format: o.Formats = None,
-    dictionary: o.Dictionary = None,
+    dictionary: o.DictionaryFile = None,
     store: o.StoreOption = None,
     model: o.ModelPath = None,
     device: o.Device = "cpu",

@@ -40,7 +40,12 @@ def component_chart() -> alt.Chart:
     """Spectrum and lambdas of one unit; the data are put in as `components` where the chart is shown."""
     import altair as alt
 
-    x = alt.X("index:Q", title="principal component", axis=alt.Axis(tickMinStep=1, grid=False))
+    x = alt.X(
+        "index:Q",
+        title="principal component",
+        axis=alt.Axis(tickMinStep=1, grid=False),
+        scale=alt.Scale(nice=False, zero=False, padding=10),
+    )
     tooltip = [
         alt.Tooltip("index:Q", title="component"),
         alt.Tooltip("share:Q", title="share of variance", format=".2%"),
@@ -53,7 +58,8 @@ def component_chart() -> alt.Chart:
     one = base.transform_filter("datum.scale !== null").mark_rule(strokeDash=[3, 3], color=QUIET).encode(y=alt.datum(1))
     sticks = base.transform_filter("datum.scale !== null").mark_rule(color=ACCENT, strokeWidth=1.5)
     points = base.transform_filter("datum.scale !== null").mark_circle(color=ACCENT, size=28, opacity=1)
-    y = alt.Y("scale:Q", title="lambda", axis=alt.Axis(tickCount=4))
+    # components of little variance may have lambdas of a hundred: without the logarithm they flatten all others
+    y = alt.Y("scale:Q", title="lambda", axis=alt.Axis(tickCount=5), scale=alt.Scale(type="symlog", constant=1))
     scales = alt.layer(one, sticks.encode(x=x, y=y, y2=alt.datum(1)), points.encode(x=x, y=y, tooltip=tooltip))
     width: Any = "container"
     return _styled(
@@ -140,7 +146,7 @@ def _profiles(contents: ReportContents) -> alt.Chart | None:
         band = (
             alt.Chart(alt.Data(values=lines))
             .mark_area(color=ACCENT, opacity=0.18)
-            .encode(x=x, y=alt.Y("low:Q", title=None, axis=axis), y2="high:Q")
+            .encode(x=x, y=alt.Y("low:Q", title=None, axis=axis, scale=alt.Scale(zero=share)), y2="high:Q")
         )
         mean = (
             alt.Chart(alt.Data(values=lines))
@@ -160,10 +166,10 @@ def _profiles(contents: ReportContents) -> alt.Chart | None:
             )
         )
         title = alt.TitleParams(y_title, fontSize=12, anchor="start", fontWeight="normal")
-        panels.append(alt.layer(band, heads, mean).properties(width=250, height=140, title=title))
+        panels.append(alt.layer(band, heads, mean).properties(width=430, height=150, title=title))
     if not panels:
         return None
-    return _styled(alt.concat(*panels, columns=2, spacing=24))
+    return _styled(alt.concat(*panels, columns=2, spacing=28, align="all"))
 
 
 def _put_back(contents: ReportContents) -> alt.Chart | None:
@@ -191,7 +197,7 @@ def _put_back(contents: ReportContents) -> alt.Chart | None:
             tooltip=["order:N", "count:Q", alt.Tooltip("accuracy:Q", format=".1%")],
         )
     )
-    return _styled(chart.properties(width=520, height=200))
+    return _styled(chart.properties(width=430, height=200))
 
 
 def _curve(contents: ReportContents) -> alt.Chart | None:
@@ -220,7 +226,7 @@ def _curve(contents: ReportContents) -> alt.Chart | None:
             ],
         )
     )
-    return _styled(chart.properties(width=520, height=200))
+    return _styled(chart.properties(width=430, height=200))
 
 
 def _confusion(contents: ReportContents) -> alt.Chart | None:

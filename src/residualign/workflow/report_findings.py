@@ -134,7 +134,10 @@ def _curvature(geometry: Geometry) -> str:
         return ""
     trend = profile.trend
     low, high = trend.interval
-    grows = "grows with depth" if trend.grows else "does not clearly grow with depth"
+    if trend.grows:
+        grows = "grows with depth"
+    else:
+        grows = "falls with depth" if high < 0 else "neither grows nor falls clearly with depth"
     between = f", 95 % between {low:.2f} and {high:.2f}" if math.isfinite(low) else ""
     correlation = f"rank correlation {trend.spearman:.2f}{between}"
     return f"How curved heads are (linear over intrinsic dimension) {grows}: {correlation}."

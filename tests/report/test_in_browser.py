@@ -1,0 +1,143 @@
+"""The page in a real browser: it opens without complaint, a click opens a head, keys do too, names do nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from residualign.report.page import render_page
+from tests.report.make_contents import ATTACK, make_contents
+
+COMPLAINTS = ("SEVERE", "WARNING")
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render_page(make_contents())
+
+
+def complaints(browser) -> list[str]:
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in COMPLAINTS]
+
+
+def colour(browser, selector: str, name: str) -> str:
+    script = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
+    return str(browser.execute_script(script, selector, name))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_complaints_and_every_chart_is_drawn(show, page, scheme) -> None:
+    browser = show(page, scheme)
+    assert complaints(browser) == []
+    figures = browser.find_elements("css selector", "figure.chart")
+    assert len(figures) == 6
+    for figure in figures:
+        assert figure.find_elements("css selector", "svg"), figure.get_attribute("aria-label")
+        assert "could not be drawn" not in figure.text
+
+
+def test_names_with_markup_do_nothing(show, page) -> None:
+    browser = show(page)
+    assert browser.execute_script("return window.attacked") is None
+    assert ATTACK in browser.find_element("css selector", "h1").text
+    assert browser.execute_script("return document.querySelectorAll('img[src=\"x\"]').length") == 0
+    assert browser.execute_script("return document.scripts.length") == 3
+
+
+def test_even_markup_that_got_in_could_not_run(show, page) -> None:
+    """The second line of defence: the page's own policy."""
+    broken = page.replace(
+        "<main", "<img src=x onerror='window.attacked = true'><script>window.attacked = 1</script><main"
+    )
+    browser = show(broken)
+    assert browser.execute_script("return window.attacked") is None
+    assert any("Content Security Policy" in message for message in complaints(browser))
+
+
+def test_a_click_opens_a_head(show, page) -> None:
+    browser = show(page)
+    browser.find_element("css selector", "button[data-unit='L2.H1']").click()
+    panel = browser.find_element("id", "panel")
+    assert panel.find_element("css selector", "h3").text.startswith("L2.H1")
+    assert "words of L2.H1" in panel.text
+    assert ATTACK in panel.text
+    assert len(panel.find_elements("css selector", ".component")) == 3
+    pictures = panel.find_elements("css selector", ".strip img")
+    assert len(pictures) == 18
+    assert all(browser.execute_script("return arguments[0].naturalWidth", picture) == 24 for picture in pictures)
+    assert browser.execute_script("return location.hash") == "#L2.H1"
+    chosen = browser.find_elements("css selector", "#map button[aria-selected=true]")
+    assert [button.get_attribute("data-unit") for button in chosen] == ["L2.H1"]
+    assert complaints(browser) == []
+
+
+def test_the_map_is_walked_with_arrow_keys(show, page) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser = show(page)
+    browser.find_element("css selector", "button[data-unit='L0.H0']").click()
+    browser.execute_script("document.querySelector(\"button[data-unit='L0.H0']\").focus()")
+    for key in (Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_LEFT):
+        browser.switch_to.active_element.send_keys(key)
+    focused = browser.switch_to.active_element
+    assert focused.get_attribute("data-unit") == "L1.H1"
+    # of the whole map one cell is a stop of the tab key
+    assert len(browser.find_elements("css selector", "#map button[tabindex='0']")) == 1
+    focused.send_keys(Keys.ENTER)
+    assert browser.find_element("css selector", "#panel h3").text.startswith("L1.H1")
+    assert browser.switch_to.active_element.get_attribute("id") == "panel"
+
+
+def test_measures_change_the_map_and_hovering_shows_numbers(show, page) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    browser = show(page)
+    cell = browser.find_element("css selector", "button[data-unit='L1.H2']")
+    before = cell.text, cell.get_attribute("aria-label")
+    browser.execute_script("document.querySelector('input[value=two_nn]').click()")
+    after = cell.text, cell.get_attribute("aria-label")
+    assert before != after
+    assert "Intrinsic dimension" in after[1]
+    # an MLP has no such number here
+    assert "absent" in browser.find_element("css selector", "button[data-unit='L1.mlp']").get_attribute("class")
+    tip = browser.find_element("id", "tip")
+    assert not tip.is_displayed()
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", cell)
+    ActionChains(browser).move_to_element(cell).perform()
+    assert tip.is_displayed()
+    assert "L1.H2" in tip.text
+    assert ATTACK in tip.text
+
+
+def test_an_address_with_a_unit_opens_it_and_links_do(show, page) -> None:
+    browser = show(page)
+    browser.execute_script("location.hash = '#L3.H0'")
+    assert browser.find_element("css selector", "#panel h3").text.startswith("L3.H0")
+    link = browser.find_element("css selector", "table.moved a")
+    browser.execute_script("arguments[0].click()", link)
+    assert browser.find_element("css selector", "#panel h3").text.startswith(link.text)
+
+
+def test_dark_and_light_have_their_own_colours(show, page) -> None:
+    paper, ink = {}, {}
+    for scheme in ("light", "dark"):
+        browser = show(page, scheme)
+        paper[scheme] = colour(browser, "body", "backgroundColor")
+        ink[scheme] = colour(browser, "figure.chart svg text", "fill")
+    assert paper["light"] != paper["dark"]
+    assert ink["light"] != ink["dark"]
+
+
+def test_nothing_is_wider_than_a_telephone(show, page) -> None:
+    browser = show(page)
+    metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_it_prints(show, page) -> None:
+    browser = show(page)
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
+    assert len(printed["data"]) > 20_000

@@ -1,0 +1,133 @@
+"""The page as a file: what it holds, what it cannot hold, and how large it gets."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html.parser
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from residualign.report.contents import MEASURES
+from residualign.report.page import MAX_BYTES, render_page
+from residualign.report.report import Report
+from tests.report.make_contents import ATTACK, make_contents
+
+
+class Elements(html.parser.HTMLParser):
+    """Every element with its attributes, and the text of scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self._script = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        self._script = tag == "script"
+        if self._script:
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self._script = False
+
+    def handle_data(self, data):
+        if self._script:
+            self.scripts[-1] += data
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render_page(make_contents())
+
+
+def test_the_page_holds_three_scripts_of_ours_and_nothing_that_names_brought_in(page: str) -> None:
+    elements = Elements(page)
+    assert len(elements.scripts) == 3
+    attributes = [name for _, attrs in elements.found for name in attrs]
+    assert not [name for name in attributes if name.startswith("on")]
+    assert all(attrs.get("src", "").startswith("data:") for tag, attrs in elements.found if "src" in attrs)
+    # whatever the names say, no element came of it
+    assert not [tag for tag, attrs in elements.found if attrs.get("src") == "x"]
+
+
+def test_nothing_is_fetched_and_only_our_scripts_may_run(page: str) -> None:
+    elements = Elements(page)
+    policy = next(attrs["content"] for _, attrs in elements.found if attrs.get("http-equiv"))
+    assert "default-src 'none'" in policy
+    assert "unsafe-eval" not in policy
+    for script in elements.scripts[1:]:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    script_source = next(part for part in policy.split(";") if part.strip().startswith("script-src"))
+    assert "unsafe-inline" not in script_source
+    links = [attrs.get("href", "") or "" for tag, attrs in elements.found if tag in ("a", "link")]
+    assert all(link.startswith(("#", "data:,")) for link in links)
+
+
+def test_the_data_come_back_as_they_were(page: str) -> None:
+    contents = make_contents()
+    data = json.loads(Elements(page).scripts[0])
+    assert [unit["label"] for unit in data["units"]] == [unit.label for unit in contents.units]
+    assert data["units"][-1]["texts"][1] == ATTACK
+    assert data["pictures"] == dict(contents.pictures)
+    assert data["first_unit"] == contents.moved[0].label
+    assert [measure["name"] for measure in data["measures"]] == [measure.name for measure in MEASURES]
+
+
+def test_what_is_not_finite_becomes_absent() -> None:
+    contents = make_contents()
+    broken = replace(contents.units[-1], measures={**contents.units[-1].measures, "two_nn": float("nan")})
+    data = json.loads(Elements(render_page(replace(contents, units=(*contents.units[:-1], broken)))).scripts[0])
+    assert data["units"][-1]["measures"]["two_nn"] is None
+
+
+def test_a_page_of_a_vit_b_stays_below_its_size() -> None:
+    # 66 components a head, and as many noisy thumbnails as two megabytes hold: worse than any photograph
+    contents = make_contents(12, 12, n_components=66, n_pictures=500, picture_side=64)
+    pictures = sum(len(picture) for picture in contents.pictures.values()) * 3 / 4
+    assert pictures > 1_000_000
+    kept = dict(list(contents.pictures.items())[: int(500 * min(1.0, 2_000_000 / pictures))])
+    assert len(render_page(replace(contents, pictures=kept)).encode()) < MAX_BYTES
+
+
+def test_sections_without_data_are_left_out() -> None:
+    bare = replace(
+        make_contents(), units=(), profiles=(), moved=(), put_back=(), curve=(), changed=(), findings=(), n_test=0,
+        confusion_before=(), confusion_after=(), methods=(), notes=(),
+    )  # fmt: skip
+    page = render_page(bare)
+    assert set(re.findall(r'<section id="(\w+)"', page)) == {"made"}
+    assert "How it was made" in page
+
+
+def test_the_tables_hold_the_same_numbers() -> None:
+    contents = make_contents()
+    tables = Report(contents).tables
+    assert [row["accuracy"] for row in tables["methods"]] == [line.accuracy for line in contents.methods]
+    assert len(tables["components"]) == sum(len(unit.components) for unit in contents.units)
+    assert {row["unit"]: row["two_nn"] for row in tables["units"]} == {
+        unit.label: unit.measures.get("two_nn") for unit in contents.units
+    }
+    cells = {(row["true"], row["predicted"]): (row["before"], row["after"]) for row in tables["confusion"]}
+    assert cells["pear", "plum"] == (contents.confusion_before[3][4], contents.confusion_after[3][4])
+    for rows in tables.values():
+        assert len({tuple(row) for row in rows}) == 1
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf"])
+def test_every_chart_becomes_a_file(ending: str, tmp_path) -> None:
+    from residualign.workflow.analysis_files import write_analysis_files
+
+    charts = Report(make_contents()).charts
+    assert {"accuracy", "profiles", "put_back", "learning_curve", "confusion", "map_two_nn"} <= set(charts)
+    figures = {name: (lambda chart=chart: chart) for name, chart in charts.items()}
+    written = write_analysis_files(tmp_path, "report", {}, {}, figures, [ending])
+    start = b"\x89PNG" if ending == "png" else b"%PDF"
+    assert all(path.read_bytes().startswith(start) for path in written)
+    assert len(written) == len(charts)
