@@ -22,6 +22,7 @@ TINY = {
     "spectra": "--images 30 --layers 1 --heads 2 --dim 11 --svd-units 1 --rounds 1 --memory-images 20 40",
     "one_pass": "--images 50 --part 20 --batch 7 --classes 2 --layers 1 --image-size 32 --rounds 1 --fits 1",
     "decoding": "--images 7 --batch 3 --workers 1 --image-size 32 --rounds 2",
+    "somp": "--images 23 --dim 11 --rank 5 --texts 31 --chosen 3 --rounds 2",
     "fit_growth": "--base-images 20 --base-layers 1 --base-classes 3 --images 20 30 --heads 12 24 --classes 3 5 "
     "--width 24 --dim 11 --repeats 1",
 }

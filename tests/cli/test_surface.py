@@ -23,9 +23,10 @@ COMMANDS = (
     "adapt",
     "classify",
     "evaluate",
+    "report",
     "decompose",
     "geometry",
-    "where",
+    "explain",
     "lambdas",
     "models",
     "models check",
@@ -64,7 +65,7 @@ def test_flags_mean_one_thing_everywhere() -> None:
     assert {flag for flag, told in texts.items() if len(told) > 1} == {"--out"}
     known = "json seed quick overwrite skip-bad template classes classifier store reference shots method mean device"
     known += " dtype batch-size workers model out loss stream split unit format threshold fraction"
-    known += " subsamples seeds top component text"
+    known += " subsamples seeds top component text dictionary words texts"
     assert set(texts) == {f"--{name}" for name in known.split()}
 
 

@@ -13,6 +13,7 @@ from residualign.cli.data import data
 from residualign.cli.decompose import decompose
 from residualign.cli.demo import demo
 from residualign.cli.evaluate import evaluate
+from residualign.cli.explain import explain
 from residualign.cli.extract import extract
 from residualign.cli.geometry import geometry
 from residualign.cli.lambdas import lambdas
@@ -46,7 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (demo, extract, adapt, classify, evaluate, report, decompose, geometry, lambdas, data):
+for _command in (demo, extract, adapt, classify, evaluate, report, decompose, geometry, explain, lambdas, data):
     app.command()(_command)
 app.add_typer(models, name="models")
 

@@ -19,11 +19,13 @@ __all__ = [
     "Classes",
     "ClassifierChoice",
     "ClassifierOption",
+    "Components",
     "DType",
     "DTypeOption",
     "Data",
     "DataName",
     "Device",
+    "DictionaryFile",
     "FormatChoice",
     "Formats",
     "Fraction",
@@ -58,9 +60,12 @@ __all__ = [
     "Stream",
     "Subsamples",
     "Templates",
+    "TextCount",
     "Threshold",
     "Top",
     "UnitLabels",
+    "WordsChoice",
+    "WordsOption",
     "Workers",
 ]
 
@@ -103,6 +108,14 @@ class SplitChoice(StrEnum):
     train = "train"
     val = "val"
     test = "test"
+
+
+class WordsChoice(StrEnum):
+    """How texts are chosen for a unit."""
+
+    somp = "somp"
+    textspan = "textspan"
+    omp = "omp"
 
 
 class FormatChoice(StrEnum):
@@ -395,6 +408,45 @@ Seeds = Annotated[
     int,
     typer.Option("--seeds", min=1, metavar="N", help="How many seeds are compared.", rich_help_panel=_METHOD),
 ]
+Components = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--component",
+        min=0,
+        metavar="N",
+        help="A principal component by its number, 0 for the largest; repeats.",
+        rich_help_panel=_METHOD,
+        show_default="the first three",
+    ),
+]
+DictionaryFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--dictionary",
+        metavar="FILE",
+        help="Descriptions to choose from: a UTF-8 text file, one a line, `#` before headings.",
+        rich_help_panel=_INPUT,
+        show_default="the package's own",
+    ),
+]
+WordsOption = Annotated[
+    WordsChoice | None,
+    typer.Option(
+        "--words",
+        help="How texts are chosen: rebuilding all images together, spanning their spread, or one component.",
+        rich_help_panel=_METHOD,
+        show_default="somp",
+    ),
+]
+TextCount = Annotated[
+    int,
+    typer.Option(
+        "--texts", min=1, metavar="N", help="Texts for a unit, and for an end of a component.", rich_help_panel=_METHOD
+    ),
+]
 Top = Annotated[
-    int, typer.Option("--top", min=1, metavar="N", help="How many rows are shown.", rich_help_panel=_OUTPUT)
+    int,
+    typer.Option(
+        "--top", min=1, metavar="N", help="How many are shown, those most worth reading.", rich_help_panel=_OUTPUT
+    ),
 ]

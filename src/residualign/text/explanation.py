@@ -1,0 +1,133 @@
+"""What was found about units in words and images, ready for pages, tables and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["ChosenText", "ComponentWords", "Explanation", "TextMatch", "UnitWords"]
+
+
+@dataclass(frozen=True)
+class ChosenText:
+    """A text of a unit. weight: as the method states. explained_variance_ratio: with all texts before it and itself."""
+
+    text: str
+    weight: float
+    explained_variance_ratio: float
+
+
+@dataclass(frozen=True)
+class TextMatch:
+    """A text at one end of a component. score: of `somp` and `textspan` a cosine in (0, 1], of `omp` |weight|."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class ComponentWords:
+    """What the two ends of one component say, largest first; 0 is the component of the largest variance.
+
+    explained_variance_ratio: the component's share of the unit's variance over the images the components come from.
+    images_positive, images_negative: (key, coefficient) of the images that lie furthest along it, from the component's
+    own mean; only those that lie on that side.
+    """
+
+    index: int
+    explained_variance_ratio: float
+    positive: tuple[TextMatch, ...]
+    negative: tuple[TextMatch, ...]
+    images_positive: tuple[tuple[str, float], ...]
+    images_negative: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class UnitWords:
+    """One unit: texts for the whole of it, how well they hang together (`Coherence`), and its components."""
+
+    label: str
+    chosen: tuple[ChosenText, ...]
+    coherence: float | None
+    components: tuple[ComponentWords, ...]
+
+    @property
+    def explained(self) -> float:
+        """Share of its variance that all its texts explain; 0 without texts."""
+        return self.chosen[-1].explained_variance_ratio if self.chosen else 0.0
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain_units` returns. dictionary: its name; None where images alone explain. n_texts: in it."""
+
+    method: str
+    dictionary: str | None
+    n_texts: int
+    split: str
+    n_images: int
+    units: tuple[UnitWords, ...]
+
+    def __getitem__(self, label: str) -> UnitWords:
+        """One unit by its label; `KeyError` for one that was not explained."""
+        for unit in self.units:
+            if unit.label == label:
+                return unit
+        raise KeyError(label)
+
+    def most_telling(self, count: int) -> tuple[UnitWords, ...]:
+        """The units whose texts explain the largest share of their variance, best first.
+
+        Without texts: those of which the first component shown carries the largest share.
+        """
+
+        def worth(unit: UnitWords) -> float:
+            if self.dictionary is not None:
+                return unit.explained
+            return unit.components[0].explained_variance_ratio if unit.components else 0.0
+
+        return tuple(sorted(self.units, key=worth, reverse=True)[:count])
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        content = asdict(self)
+        for unit in content["units"]:
+            for component in unit["components"]:
+                for end in ("images_positive", "images_negative"):
+                    component[end] = [{"key": key, "coefficient": value} for key, value in component[end]]
+        return content
+
+    def text_rows(self) -> list[dict[str, Any]]:
+        """A line for every text of a unit."""
+        return [
+            {"unit": unit.label, "rank": rank, **asdict(text), "coherence": unit.coherence}
+            for unit in self.units
+            for rank, text in enumerate(unit.chosen, 1)
+        ]
+
+    def component_rows(self) -> list[dict[str, Any]]:
+        """A line for every text at an end of a component."""
+        return [
+            {
+                "unit": unit.label,
+                "component": component.index,
+                "explained_variance_ratio": component.explained_variance_ratio,
+                "end": end,
+                "rank": rank,
+                **asdict(match),
+            }
+            for unit in self.units
+            for component in unit.components
+            for end, matches in (("positive", component.positive), ("negative", component.negative))
+            for rank, match in enumerate(matches, 1)
+        ]
+
+    def image_rows(self) -> list[dict[str, Any]]:
+        """A line for every image at an end of a component."""
+        return [
+            {"unit": unit.label, "component": c.index, "end": end, "rank": rank, "key": key, "coefficient": value}
+            for unit in self.units
+            for c in unit.components
+            for end, images in (("positive", c.images_positive), ("negative", c.images_negative))
+            for rank, (key, value) in enumerate(images, 1)
+        ]
