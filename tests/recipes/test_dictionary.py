@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 SECTIONS = {
     "colors", "shapes", "textures", "materials", "sizes", "counts", "digits", "letters", "writing", "positions",
     "backgrounds", "image quality", "light", "weather", "sky", "seasons and times", "styles", "composition",
-    "landscapes", "buildings", "indoor places", "animals", "plants", "people", "actions", "emotions and moods", "food and drink",
-    "household objects", "vehicles", "clothing",
+    "landscapes", "buildings", "indoor places", "animals", "plants", "people", "actions", "emotions and moods",
+    "food and drink", "household objects", "vehicles", "clothing",
 }  # fmt: skip
 
 
