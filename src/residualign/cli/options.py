@@ -14,6 +14,7 @@ import typer
 __all__ = [
     "AdapterDir",
     "AnalysisOut",
+    "Anchors",
     "BatchSize",
     "CheckedDTypes",
     "Classes",
@@ -30,6 +31,8 @@ __all__ = [
     "Json",
     "LossChoice",
     "LossOption",
+    "MatchingChoice",
+    "MatchingOption",
     "MeanChoice",
     "MeanOption",
     "Methods",
@@ -43,19 +46,23 @@ __all__ = [
     "Out",
     "OutFile",
     "Overwrite",
+    "Pairs",
     "Quick",
     "Reference",
     "ReportFile",
     "RequiredStore",
+    "SameSpace",
     "Seed",
     "Shots",
     "SkipBad",
+    "Sources",
     "SplitChoice",
     "SplitOption",
     "StoreOption",
     "Stream",
     "Templates",
     "UnitLabels",
+    "Variance",
     "Workers",
 ]
 
@@ -107,6 +114,13 @@ class FormatChoice(StrEnum):
     csv = "csv"
     png = "png"
     pdf = "pdf"
+
+
+class MatchingChoice(StrEnum):
+    """How components of two bases are paired."""
+
+    greedy = "greedy"
+    optimal = "optimal"
 
 
 ModelName = Annotated[
@@ -357,5 +371,49 @@ AnalysisOut = Annotated[
         help="Folder for tables and figures.",
         rich_help_panel=_OUTPUT,
         show_default=False,
+    ),
+]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="STORE STORE...|MODEL DATA DATA...",
+        help="Two or more stores (or spectra files), or a model and two or more data sets.",
+        show_default=False,
+    ),
+]
+Variance = Annotated[
+    float,
+    typer.Option(
+        "--variance",
+        metavar="SHARE",
+        help="Share of each unit's variance at which its components are cut, above 0, at most 1.",
+        rich_help_panel=_METHOD,
+    ),
+]
+Pairs = Annotated[bool, typer.Option("--pairs", help="Every head with every head, too.", rich_help_panel=_METHOD)]
+MatchingOption = Annotated[
+    MatchingChoice,
+    typer.Option(
+        "--matching",
+        help="How --pairs matches components: greedy, as published, or optimal, one head pair after the other.",
+        rich_help_panel=_METHOD,
+    ),
+]
+SameSpace = Annotated[
+    bool,
+    typer.Option(
+        "--same-space",
+        help="The models differ in weights and yet share their output space: fine-tuned variants of one model.",
+        rich_help_panel=_METHOD,
+    ),
+]
+Anchors = Annotated[
+    int,
+    typer.Option(
+        "--anchors",
+        min=0,
+        metavar="N",
+        help="Images of the first source that relative representations are relative to; 0 leaves them out.",
+        rich_help_panel=_METHOD,
     ),
 ]
