@@ -56,7 +56,7 @@ class CkaPairs:
     debiased: Float[Tensor, "row column"]
 
 
-def linear_cka(x: Float[Tensor, "image x_dim"], y: Float[Tensor, "image y_dim"]) -> UnitCka:
+def linear_cka(x: Float[Tensor, "image x_dim"], y: Float[Tensor, "y_image y_dim"]) -> UnitCka:
     """CKA of two matrices whose rows belong to the same images, in float64; the label is empty.
 
     Raises `BadInputError` for other numbers of rows, or none.

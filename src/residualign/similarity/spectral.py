@@ -172,50 +172,39 @@ def compare_heads(
     rows, columns = a.units.of_kind("head"), b.units.of_kind("head")
     first = _Bases.of([a[unit] for unit in rows], variance_threshold)
     second = _Bases.of([b[unit] for unit in columns], variance_threshold)
+    height, width = first.components.shape[1], second.components.shape[1]
     weighted = first.components.new_empty(len(rows), len(columns))
     unweighted = torch.empty_like(weighted)
-    height, width = first.components.shape[1], second.components.shape[1]
-    of_one_row = len(columns) * max(height * width, 1) * weighted.element_size()
-    step = max(1, _BLOCK_BYTES // of_one_row)
-    for start in range(0, len(rows), step):
-        part = first[start : start + step]
-        product = part.components.flatten(0, 1) @ second.components.flatten(0, 1).T
-        cosines = product.abs_().view(len(part), height, len(columns), width).transpose(1, 2).flatten(0, 1)
-        left = part.repeat_interleave(len(columns))
-        right = second.repeat(len(part))
-        weighted[start : start + step] = _similarity(cosines, left, right, True, matching).view(len(part), -1)
-        unweighted[start : start + step] = _similarity(cosines, left, right, False, matching).view(len(part), -1)
+    step = max(1, _BLOCK_BYTES // (8 * len(columns) * max(height * width, 1)))
+    every_column = torch.arange(len(columns), device=weighted.device)
+    for some_rows in torch.arange(len(rows), device=weighted.device).split(step):
+        product = first.components[some_rows].flatten(0, 1) @ second.components.flatten(0, 1).T
+        cosines = product.abs_().view(-1, height, len(columns), width).transpose(1, 2).flatten(0, 1)
+        of_rows = first.weights[some_rows.repeat_interleave(len(columns))]
+        of_columns = second.weights[every_column.repeat(len(some_rows))]
+        for into, by_variance in ((weighted, True), (unweighted, False)):
+            values = _similarity(cosines, of_rows, of_columns, by_variance, matching)
+            into[some_rows] = values.view(len(some_rows), len(columns))
     return HeadPairs(rows, columns, weighted, unweighted, matching, variance_threshold)
 
 
 @dataclass(frozen=True)
-class _Bases:
-    """Bases of several units, filled up with zeros to the same number of components.
+class _Weights:
+    """Explained variances over the largest of the unit, which cancels; zero beyond `counts`, a unit's components."""
 
-    variances: explained variances over the largest of the unit, which cancels, zero where filled up.
-    """
-
-    components: Float[Tensor, "unit component dim"]
     variances: Float[Tensor, "unit component"]
     counts: Float[Tensor, " unit"]
 
-    def __len__(self) -> int:
-        return len(self.counts)
+    def __getitem__(self, units: Tensor) -> _Weights:
+        return _Weights(self.variances[units], self.counts[units])
 
-    def __getitem__(self, part: slice) -> _Bases:
-        return _Bases(self.components[part], self.variances[part], self.counts[part])
 
-    # of the weights alone, which is all that matching needs: the components would be copied for nothing
-    def repeat_interleave(self, times: int) -> _Bases:
-        return self._without_components(torch.arange(len(self)).repeat_interleave(times))
+@dataclass(frozen=True)
+class _Bases:
+    """Bases of several units, filled up with zeros to the same number of components."""
 
-    def repeat(self, times: int) -> _Bases:
-        return self._without_components(torch.arange(len(self)).repeat(times))
-
-    def _without_components(self, index: Tensor) -> _Bases:
-        index = index.to(self.counts.device)
-        empty = self.components.new_zeros(len(index), 0, self.components.shape[2])
-        return _Bases(empty, self.variances[index], self.counts[index])
+    components: Float[Tensor, "unit component dim"]
+    weights: _Weights
 
     @classmethod
     def of(cls, spectrums: Sequence[Spectrum], variance_threshold: float) -> _Bases:
@@ -228,7 +217,7 @@ class _Bases:
             if spectrum.n_components:
                 components[i, : counts[i]] = spectrum.components
                 variances[i, : counts[i]] = spectrum.explained_variance / spectrum.explained_variance[0]
-        return cls(components, variances, torch.tensor(counts, dtype=torch.float64, device=device))
+        return cls(components, _Weights(variances, torch.tensor(counts, dtype=torch.float64, device=device)))
 
 
 def _by_unit(
@@ -238,16 +227,16 @@ def _by_unit(
     a, b = _Bases.of(first, variance_threshold), _Bases.of(second, variance_threshold)
     cosines = (a.components @ b.components.mT).abs_()
     columns = [
-        _similarity(cosines, a, b, weighted, matching).tolist()
+        _similarity(cosines, a.weights, b.weights, weighted, matching).tolist()
         for matching in ("greedy", "optimal")
         for weighted in (True, False)
     ]
-    counts = zip(a.counts.int().tolist(), b.counts.int().tolist(), strict=True)
+    counts = zip(a.weights.counts.int().tolist(), b.weights.counts.int().tolist(), strict=True)
     return [(pair, SpectralCosine(*values)) for pair, values in zip(counts, zip(*columns, strict=True), strict=True)]
 
 
 def _similarity(
-    cosines: Float[Tensor, "pair row column"], a: _Bases, b: _Bases, weighted: bool, matching: Matching
+    cosines: Float[Tensor, "pair row column"], a: _Weights, b: _Weights, weighted: bool, matching: Matching
 ) -> Float[Tensor, " pair"]:
     fewest = torch.minimum(a.counts, b.counts)
     if weighted:

@@ -64,7 +64,7 @@ def _heads(first: str, compared: Sequence[Compared]) -> Figure:
                 panel.set_ylabel("layer")
     assert image is not None
     figure.colorbar(image, ax=axes, label="normalised spectral cosine", shrink=0.8, aspect=30)
-    figure.suptitle(f"Heads on {_cut(first)} and on", fontsize=11)
+    figure.suptitle(f"Principal components of heads on {_cut(first)} and on other images", fontsize=11)
     return figure
 
 
@@ -91,7 +91,7 @@ def _layers(first: str, compared: Sequence[Compared]) -> Figure:
             if column == 0:
                 panel.set_ylabel("normalised spectral cosine")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(compared)), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(compared)), frameon=False)
     figure.suptitle(f"Principal components on {_cut(first)} and on other images", fontsize=11)
     return figure
 
