@@ -9,7 +9,7 @@ from residualign.cli.console import Out
 
 if TYPE_CHECKING:
     from residualign.similarity.spectral import UnitSimilarity
-    from residualign.workflow.similarity import Compared, SimilarityOutcome
+    from residualign.workflow.similarity import Compared, SimilarityOutcome, Source
 
 _SHOWN = 5
 
@@ -82,7 +82,7 @@ def _show(printer: Out, outcome: SimilarityOutcome) -> None:
         facts(
             ("model", first.model),
             ("images", f"{first.spectra.n_samples:,} of {first.name}, {outcome.settings.split}"),
-            *(("beside", f"{one.second.spectra.n_samples:,} of {one.second.name}") for one in outcome.compared),
+            *(("beside", _beside(first.model, one.second)) for one in outcome.compared),
         )
     )
     alike = [one for one in outcome.compared if one.spectral is not None]
@@ -97,6 +97,11 @@ def _show(printer: Out, outcome: SimilarityOutcome) -> None:
             _show_cka(printer, one)
         if one.pairs_cka is not None or one.pairs is not None:
             _show_pairs(printer, one, one_pair)
+
+
+def _beside(model: str, other: Source) -> str:
+    images = f"{other.spectra.n_samples:,} of {other.name}"
+    return images if other.model == model else f"{images}, model {other.model}"
 
 
 def _show_layers(printer: Out, compared: list[Compared]) -> None:
@@ -169,33 +174,31 @@ def _show_cka(printer: Out, one: Compared) -> None:
 
 
 def _show_pairs(printer: Out, one: Compared, in_full: bool) -> None:
-    """For some heads of the first, the head of the other that is most like it."""
+    """The pairs of heads that are most alike; in one tower, those of different heads."""
     import torch
 
     from residualign.cli.views import heading, plain_table
 
-    found = (
-        []
-        if one.pairs is None
-        else [("weighted", "weighted cosine", one.pairs.rows, one.pairs.columns, one.pairs.weighted)]
-    )
+    found = []
+    if one.pairs is not None:
+        found.append(("weighted cosine", one.pairs.rows, one.pairs.columns, one.pairs.weighted))
     if one.pairs_cka is not None:
-        found.append(("CKA", "CKA", one.pairs_cka.rows, one.pairs_cka.columns, one.pairs_cka.cka))
-    for name, what, heads, others, matrix in found:
+        found.append(("CKA", one.pairs_cka.rows, one.pairs_cka.columns, one.pairs_cka.cka))
+    one_tower = one.first.spectra.units == one.second.spectra.units
+    for what, heads, others, matrix in found:
         values = torch.nan_to_num(matrix, nan=-1.0)
-        own = {unit.label: i for i, unit in enumerate(others)}
-        itself = sum(own.get(heads[i].label) == int(j) for i, j in enumerate(values.argmax(dim=1)))
-        found_itself = f"{itself} of {len(heads)} heads are most like the head of the same place, by {what}"
-        if not in_full:
-            printer.show("", f"  {one.second.name}: {found_itself}")
-            continue
-        top = values.flatten().argsort(descending=True, stable=True).tolist()
-        apart = [(heads[k // len(others)], others[k % len(others)], values.flatten()[k]) for k in top]
-        shown = [pair for pair in apart if pair[0].label != pair[1].label][: 2 * _SHOWN]
-        title = f"  {one.second.name}: pairs of different heads that are most alike, {name}"
-        rows = [(first.label, second.label, _figure(float(value))) for first, second, value in shown]
-        printer.show("", heading(title), plain_table((("", False), (one.second.name, False), (name, True)), rows))
-        printer.show("", f"  {found_itself}")
+        if in_full or not one_tower:
+            top = values.flatten().argsort(descending=True, stable=True).tolist()
+            pairs = [(heads[k // len(others)], others[k % len(others)], float(values.flatten()[k])) for k in top]
+            shown = [pair for pair in pairs if not one_tower or pair[0].label != pair[1].label][: 2 * _SHOWN]
+            rows = [(first.label, second.label, _figure(value)) for first, second, value in shown]
+            title = f"  {one.second.name}: {'different ' if one_tower else ''}heads that are most alike, {what}"
+            titles = ((one.first.name, False), (one.second.name, False), (what, True))
+            printer.show("", heading(title), plain_table(titles, rows))
+        if one_tower:
+            itself = sum(heads[i].label == others[int(j)].label for i, j in enumerate(values.argmax(dim=1)))
+            sentence = f"{itself} of {len(heads)} heads are most like the head of the same place, by {what}"
+            printer.show("", f"  {one.second.name}: {sentence}")
 
 
 def _figure(value: float | None) -> str:

@@ -77,7 +77,8 @@ class Source:
 class Compared:
     """The first source beside one other. None: what cannot be said of the two, or was not asked for.
 
-    spectral, means: only of one space. cka: only of the same images, by unit where both towers have the same units.
+    spectral, means: only of one space. cka: only of the same images, by unit where both towers have the same units, and
+    of the output, which comes last.
     pairs, pairs_cka: heads of the first (rows) with heads of the second (columns).
     """
 
@@ -255,8 +256,8 @@ def _compare(
     if _same_images(first, other):
         assert first.split is not None
         assert other.split is not None
-        if a.units == b.units:
-            by_unit = cka_by_unit(first.split, other.split, units)
+        # of other towers only the output has a counterpart
+        by_unit = cka_by_unit(first.split, other.split, units if a.units == b.units else ())
         if settings.pairs or a.units != b.units:
             with watch.progress(f"CKA of heads with {other.name}") as progress:
                 pairs_cka = cka_pairs(first.split, other.split, progress=progress)

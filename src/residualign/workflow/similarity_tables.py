@@ -58,7 +58,8 @@ def _unit_lines(compared: Compared) -> list[Line]:
     means = {} if compared.means is None else {line.label: line for line in compared.means}
     cka = {} if compared.cka is None else {line.label: line for line in compared.cka}
     lines: list[Line] = []
-    for unit in compared.units:
+    of_same_tower = compared.first.spectra.units == compared.second.spectra.units
+    for unit in compared.units if of_same_tower else ():
         line: Line = {"label": unit.label, "kind": unit.kind, "layer": unit.layer, "head": unit.head}
         line |= _spectral(compared, unit.label)
         mean = means.get(unit.label)
