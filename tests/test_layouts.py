@@ -198,3 +198,29 @@ def test_what_a_class_token_has_anyway_is_not_in_its_plan(tmp_path: Path, folder
         plan = json.loads((Path(store.path) / "manifest.json").read_text())["plan"]
         assert plan["shape"].keys() == {"n_layers", "n_heads", "head_dim", "width", "dim"} | more
         assert ("logit_bias" in plan) == bool(more)
+
+
+def test_similarities_of_every_layout(model: ra.VisionModel, name: str, folder: Path, tmp_path: Path) -> None:
+    from residualign.similarity import cka_by_unit, compare_spectra, draw_anchors, linear_cka, relative_means
+
+    store = ra.extract(model, ra.load_data(folder), tmp_path / "store", workers=0, dtype="float32")
+    train = store.split("train")
+    maps = store.maps.to(dtype=torch.float64)
+    coordinates = train.coordinates().to(dtype=torch.float64)
+    a, b = moments_of(model).spectra(maps, source="noise"), ra.fit_spectrum(store)
+    similar = compare_spectra(a, b)
+    assert {unit.label for unit in similar.units} == set(model.units.labels)
+    assert all(0 <= unit.cosine.weighted <= 1 for unit in similar.units)
+    assert all(unit.cosine.weighted == pytest.approx(1, abs=1e-12) for unit in compare_spectra(b, b).units)
+    anchors = draw_anchors(train, 3)
+    relative = relative_means(store.split("val"), anchors)
+    of_val, of_anchors = (part.coordinates().to(dtype=torch.float64) for part in (store.split("val"), anchors))
+    flipped = cka_by_unit(train, train)
+    for i, unit in enumerate(maps.units):
+        rows, directions = (maps.contribution(part, unit) for part in (of_val, of_anchors))
+        cosines = torch.nn.functional.cosine_similarity(rows[:, None], directions[None], dim=-1)
+        torch.testing.assert_close(relative.values[i], cosines.mean(dim=0), rtol=1e-10, atol=1e-12)
+        values = maps.contribution(coordinates, unit)
+        expected = linear_cka(values, values)
+        assert flipped[i].label == unit.label
+        assert (flipped[i].cka, flipped[i].debiased) == pytest.approx((expected.cka, expected.debiased), abs=1e-9)

@@ -26,6 +26,7 @@ COMMANDS = (
     "report",
     "decompose",
     "geometry",
+    "similarity",
     "explain",
     "lambdas",
     "models",
@@ -65,7 +66,8 @@ def test_flags_mean_one_thing_everywhere() -> None:
     assert {flag for flag, told in texts.items() if len(told) > 1} == {"--out"}
     known = "json seed quick overwrite skip-bad template classes classifier store reference shots method mean device"
     known += " dtype batch-size workers model out loss stream split unit format threshold fraction"
-    known += " subsamples seeds top component text dictionary words texts"
+    known += " subsamples seeds top component text dictionary words texts variance pairs matching"
+    known += " same-space anchors"
     assert set(texts) == {f"--{name}" for name in known.split()}
 
 

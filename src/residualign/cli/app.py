@@ -19,6 +19,7 @@ from residualign.cli.geometry import geometry
 from residualign.cli.lambdas import lambdas
 from residualign.cli.models import app as models
 from residualign.cli.report import report
+from residualign.cli.similarity import similarity
 
 __all__ = ["Interrupted", "app"]
 
@@ -47,7 +48,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (demo, extract, adapt, classify, evaluate, report, decompose, geometry, explain, lambdas, data):
+for _command in (
+    demo,
+    extract,
+    adapt,
+    classify,
+    evaluate,
+    report,
+    decompose,
+    geometry,
+    similarity,
+    explain,
+    lambdas,
+    data,
+):
     app.command()(_command)
 app.add_typer(models, name="models")
 

@@ -14,6 +14,7 @@ import typer
 __all__ = [
     "AdapterDir",
     "AnalysisOut",
+    "Anchors",
     "BatchSize",
     "CheckedDTypes",
     "Classes",
@@ -33,6 +34,8 @@ __all__ = [
     "Json",
     "LossChoice",
     "LossOption",
+    "MatchingChoice",
+    "MatchingOption",
     "MeanChoice",
     "MeanOption",
     "Methods",
@@ -46,14 +49,17 @@ __all__ = [
     "Out",
     "OutFile",
     "Overwrite",
+    "Pairs",
     "Quick",
     "Reference",
     "ReportFile",
     "RequiredStore",
+    "SameSpace",
     "Seed",
     "Seeds",
     "Shots",
     "SkipBad",
+    "Sources",
     "SplitChoice",
     "SplitOption",
     "StoreOption",
@@ -64,6 +70,7 @@ __all__ = [
     "Threshold",
     "Top",
     "UnitLabels",
+    "Variance",
     "WordsChoice",
     "WordsOption",
     "Workers",
@@ -125,6 +132,13 @@ class FormatChoice(StrEnum):
     csv = "csv"
     png = "png"
     pdf = "pdf"
+
+
+class MatchingChoice(StrEnum):
+    """How components of two bases are paired."""
+
+    greedy = "greedy"
+    optimal = "optimal"
 
 
 ModelName = Annotated[
@@ -448,5 +462,49 @@ Top = Annotated[
     int,
     typer.Option(
         "--top", min=1, metavar="N", help="How many are shown, those most worth reading.", rich_help_panel=_OUTPUT
+    ),
+]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="STORE STORE...|MODEL DATA DATA...",
+        help="Two or more stores (or spectra files), or a model and two or more data sets.",
+        show_default=False,
+    ),
+]
+Variance = Annotated[
+    float,
+    typer.Option(
+        "--variance",
+        metavar="SHARE",
+        help="Share of each unit's variance at which its components are cut, above 0, at most 1.",
+        rich_help_panel=_METHOD,
+    ),
+]
+Pairs = Annotated[bool, typer.Option("--pairs", help="Every head with every head, too.", rich_help_panel=_METHOD)]
+MatchingOption = Annotated[
+    MatchingChoice,
+    typer.Option(
+        "--matching",
+        help="How --pairs matches components: greedy, as published, or optimal, one head pair after the other.",
+        rich_help_panel=_METHOD,
+    ),
+]
+SameSpace = Annotated[
+    bool,
+    typer.Option(
+        "--same-space",
+        help="The models differ in weights and yet share their output space: fine-tuned variants of one model.",
+        rich_help_panel=_METHOD,
+    ),
+]
+Anchors = Annotated[
+    int,
+    typer.Option(
+        "--anchors",
+        min=0,
+        metavar="N",
+        help="Images of the first source that relative representations are relative to; 0 leaves them out.",
+        rich_help_panel=_METHOD,
     ),
 ]

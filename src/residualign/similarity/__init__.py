@@ -1,0 +1,36 @@
+"""How alike two sets of unit representations are: by their principal components, their means, or image by image."""
+
+from residualign.similarity.cka import CkaPairs, UnitCka, cka_by_unit, cka_pairs, linear_cka
+from residualign.similarity.means import MeanSimilarity, compare_means
+from residualign.similarity.relative import RelativeMeans, draw_anchors, relative_means
+from residualign.similarity.spectral import (
+    HeadPairs,
+    LayerSimilarity,
+    SpectralCosine,
+    SpectraSimilarity,
+    UnitSimilarity,
+    compare_heads,
+    compare_spectra,
+    spectral_cosine,
+)
+
+__all__ = [
+    "CkaPairs",
+    "HeadPairs",
+    "LayerSimilarity",
+    "MeanSimilarity",
+    "RelativeMeans",
+    "SpectraSimilarity",
+    "SpectralCosine",
+    "UnitCka",
+    "UnitSimilarity",
+    "cka_by_unit",
+    "cka_pairs",
+    "compare_heads",
+    "compare_means",
+    "compare_spectra",
+    "draw_anchors",
+    "linear_cka",
+    "relative_means",
+    "spectral_cosine",
+]
