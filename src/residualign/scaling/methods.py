@@ -16,14 +16,25 @@ from residualign.errors import BadInputError
 from residualign.scaling.coefficients import OUTPUT, MeanMode, RestMode, ScaledUnit, Scaling
 from residualign.spectrum.spectrum import Spectra, Spectrum, truncate
 
-__all__ = ["METHODS", "Loss", "Method", "StartMode", "build_scaling", "get_method", "start_parameters"]
+__all__ = [
+    "ADAPTER_METHODS",
+    "METHODS",
+    "SELECT",
+    "Loss",
+    "Method",
+    "StartMode",
+    "build_scaling",
+    "get_method",
+    "start_parameters",
+]
 
 StartMode = Literal["ones", "randn"]
 Loss = Literal["softmax", "sigmoid"]
 Learned = Literal["lambdas", "map", "class_residual"]
 
 REFUSED = {
-    "select": "'select' learns nothing: it ranks heads and keeps the best, so it is not a method of fit()",
+    "select": "'select' learns nothing, so it is not fitted: `residualign select` ranks heads and keeps the best; "
+    "with --adapter DIR it saves them as an adapter",
     "finetune": "'finetune' trains the encoder itself, which needs the images and not a store; it is not available yet",
 }
 
@@ -82,6 +93,12 @@ METHODS: dict[str, Method] = {
     )
 }
 """Every method of `fit`, by name."""
+
+SELECT = Method("select", _nothing, mean=None, rest="mean")
+"""Heads chosen by a score (`residualign select`): lambdas of one, which nothing fits."""
+
+ADAPTER_METHODS = {**METHODS, SELECT.name: SELECT}
+"""Every method an adapter may be of."""
 
 
 def get_method(name: str) -> Method:
