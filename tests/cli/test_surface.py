@@ -17,7 +17,7 @@ from residualign.cli.views import bar, percent, seconds
 from residualign.errors import BadInputError, RunError
 from residualign.scaling.methods import METHODS
 
-COMMANDS = ("demo", "extract", "adapt", "classify", "evaluate", "decompose", "models", "models check", "data")
+COMMANDS = ("demo", "extract", "adapt", "classify", "evaluate", "decompose", "select", "models", "models check", "data")
 
 
 def test_help_imports_no_model_library() -> None:
@@ -51,6 +51,7 @@ def test_flags_mean_one_thing_everywhere() -> None:
     assert {flag for flag, told in texts.items() if len(told) > 1} == {"--out"}
     known = "json seed quick overwrite skip-bad template classes classifier store reference shots method mean device"
     known += " dtype batch-size workers model out loss stream"
+    known += " score ablation heads keep-mlps compare split adapter format"
     assert set(texts) == {f"--{name}" for name in known.split()}
 
 

@@ -15,6 +15,7 @@ from residualign.cli.demo import demo
 from residualign.cli.evaluate import evaluate
 from residualign.cli.extract import extract
 from residualign.cli.models import app as models
+from residualign.cli.select import select
 
 __all__ = ["Interrupted", "app"]
 
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (demo, extract, adapt, classify, evaluate, decompose, data):
+for _command in (demo, extract, adapt, classify, evaluate, decompose, select, data):
     app.command()(_command)
 app.add_typer(models, name="models")
 

@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "AblationChoice",
+    "Ablations",
     "AdapterDir",
     "AnalysisOut",
     "BatchSize",
@@ -19,6 +21,7 @@ __all__ = [
     "Classes",
     "ClassifierChoice",
     "ClassifierOption",
+    "CompareStores",
     "DType",
     "DTypeOption",
     "Data",
@@ -26,8 +29,10 @@ __all__ = [
     "Device",
     "FormatChoice",
     "Formats",
+    "HeadBudget",
     "Images",
     "Json",
+    "KeepMlps",
     "LossChoice",
     "LossOption",
     "MeanChoice",
@@ -47,6 +52,9 @@ __all__ = [
     "Reference",
     "ReportFile",
     "RequiredStore",
+    "SavedAdapter",
+    "ScoreChoice",
+    "Scores",
     "Seed",
     "Shots",
     "SkipBad",
@@ -98,6 +106,23 @@ class SplitChoice(StrEnum):
     train = "train"
     val = "val"
     test = "test"
+
+
+class AblationChoice(StrEnum):
+    """What stands in the place of units that are left out."""
+
+    zero = "zero"
+    mean = "mean"
+
+
+class ScoreChoice(StrEnum):
+    """By what heads are ranked."""
+
+    S = "S"
+    U = "U"
+    UT = "UT"
+    R = "R"
+    cosine = "cosine"
 
 
 class FormatChoice(StrEnum):
@@ -355,6 +380,59 @@ AnalysisOut = Annotated[
         "--out",
         metavar="DIR",
         help="Folder for tables and figures.",
+        rich_help_panel=_OUTPUT,
+        show_default=False,
+    ),
+]
+Scores = Annotated[
+    list[ScoreChoice] | None,
+    typer.Option(
+        "--score",
+        help="By what heads are ranked: accuracy of the head alone (S), correlation with the output (U), the same in "
+        "the span of the class vectors (UT), chance (R), mean cosine with the output; repeats.",
+        rich_help_panel=_METHOD,
+        show_default="all",
+    ),
+]
+Ablations = Annotated[
+    list[AblationChoice] | None,
+    typer.Option(
+        "--ablation",
+        help="What stands in the place of units that are left out: nothing, or their mean; repeats.",
+        rich_help_panel=_METHOD,
+        show_default="both",
+    ),
+]
+HeadBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--heads",
+        metavar="N|N%",
+        help="How many heads --adapter keeps. By default as many as are best on validation images.",
+        rich_help_panel=_METHOD,
+        show_default=False,
+    ),
+]
+KeepMlps = Annotated[
+    bool,
+    typer.Option("--keep-mlps", help="MLPs and the embedding stay when heads are left out.", rich_help_panel=_METHOD),
+]
+CompareStores = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--compare",
+        metavar="STORE",
+        help="Another store of the same model, to see whether its data needs the same heads; repeats.",
+        rich_help_panel=_INPUT,
+        show_default=False,
+    ),
+]
+SavedAdapter = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapter",
+        metavar="DIR",
+        help="Folder for an adapter of the best selection on validation images.",
         rich_help_panel=_OUTPUT,
         show_default=False,
     ),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +24,7 @@ from residualign.store_classifier import store_classifier
 if TYPE_CHECKING:
     from residualign.spectrum.spectrum import Spectra
 
-__all__ = ["SCORED_ON", "Selection", "SelectionSubject", "select_heads", "selection_subject"]
+__all__ = ["SCORED_ON", "Selection", "SelectionSubject", "best_selection", "select_heads", "selection_subject"]
 
 SCORED_ON = "val"
 """The split on which heads are scored, as published: training images made the class means, test images judge."""
@@ -117,34 +117,48 @@ def select_heads(
     score. Deterministic. Costs O(image x coordinate x (dim + class)). `BadInputError` for unusable input. Source: arXiv
     2411.00246 section 5.
     """
-    name, ablation = get_score(score), check_ablation(mode)
     subject = store if isinstance(store, SelectionSubject) else selection_subject(store, spectra, classifier)
+    return _judged(subject, _chosen(subject, score, budget, mode, keep_mlps, seed))
+
+
+def best_selection(
+    subject: SelectionSubject,
+    scores: Sequence[str],
+    modes: Sequence[str],
+    *,
+    budget: int | str | None = None,
+    keep_mlps: bool = False,
+    seed: int = 0,
+) -> Selection:
+    """Of the selections by each score with each ablation, the best on validation images; of equal ones the smallest.
+
+    The test split is looked at once, for the chosen one. Arguments and errors: see `select_heads`.
+    """
+    found = [_chosen(subject, score, budget, mode, keep_mlps, seed) for mode in modes for score in scores]
+    best = max(found, key=lambda one: (one.accuracy["val"] or 0.0, -len(one.heads)))
+    return _judged(subject, best)
+
+
+def _chosen(
+    subject: SelectionSubject, score: str, budget: int | str | None, mode: str, keep_mlps: bool, seed: int
+) -> Selection:
+    """The selection with its accuracy on validation images alone."""
+    name, ablation = get_score(score), check_ablation(mode)
     units = subject.store.maps.units
     labels = tuple(unit.label for unit in units.of_kind("head"))
     wanted = None if budget is None else parse_budget(budget, len(labels))
     values = head_scores(name, subject.coordinates, subject.products, subject.store.maps, subject.classifier, seed)
     order = ranked(values)
     replaced = replacements(subject.products, ablation, subject.means, subject.classifier.vectors)
-    if wanted is None:
-        (curve,) = accuracy_curves(subject.products, [order], replaced, keep_mlps=keep_mlps).tolist()
-        count = max(range(len(curve)), key=lambda i: (curve[i], -i)) + 1
-    else:
-        count = wanted.n_heads
+    (curve,) = accuracy_curves(subject.products, [order], replaced, keep_mlps=keep_mlps).tolist()
+    count = max(range(len(curve)), key=lambda i: (curve[i], -i)) + 1 if wanted is None else wanted.n_heads
     heads = tuple(labels[i] for i in order[:count])
     stays = set(heads) | ({unit.label for unit in units if unit.kind != "head"} if keep_mlps else set())
-    kept = tuple(label for label in units.labels if label in stays)
     gone = [subject.means[label] for label in units.labels if label not in stays]
-    masks = torch.tensor([[label in stays for label in units.labels], [True] * len(units)])
-    accuracy: dict[str, float | None] = {"zero_shot": None, "adapted": None}
-    accuracy["val"] = float(kept_accuracies(subject.products, masks, replaced)[0])
-    test = subject.store.split("test")
-    if len(test):
-        products = ClassProducts.of(test.coordinates(), test.labels, subject.store.maps, subject.classifier.vectors)
-        accuracy["adapted"], accuracy["zero_shot"] = kept_accuracies(products, masks, replaced).tolist()
     return Selection(
         score=name,
         heads=heads,
-        kept=kept,
+        kept=tuple(label for label in units.labels if label in stays),
         ablation="zero" if ablation == "zero" else "mean",
         keep_mlps=keep_mlps,
         budget=None if budget is None else str(budget),
@@ -152,9 +166,21 @@ def select_heads(
         scores=HeadScores(name, seed if name == "R" else None, labels, tuple(values.tolist())),
         classifier=subject.classifier,
         rest_mean=torch.stack(gone).sum(dim=0) if gone else torch.zeros(subject.store.maps.dim, dtype=torch.float64),
-        accuracy=accuracy,
+        accuracy={"zero_shot": None, "adapted": None, "val": curve[count - 1]},
         n_train=subject.n_train,
         n_val=len(subject.products),
-        n_test=len(test),
+        n_test=len(subject.store.split("test")),
         source=subject.source,
     )
+
+
+def _judged(subject: SelectionSubject, selection: Selection) -> Selection:
+    """The one look at the test split."""
+    test, maps = subject.store.split("test"), subject.store.maps
+    if not len(test):
+        return selection
+    products = ClassProducts.of(test.coordinates(), test.labels, maps, subject.classifier.vectors)
+    replaced = replacements(products, selection.ablation, subject.means, subject.classifier.vectors)
+    masks = torch.tensor([[True] * len(maps.units), [label in selection.kept for label in maps.units.labels]])
+    before, after = kept_accuracies(products, masks, replaced).tolist()
+    return replace(selection, accuracy={**selection.accuracy, "zero_shot": before, "adapted": after})
