@@ -17,7 +17,19 @@ from residualign.cli.views import bar, percent, seconds
 from residualign.errors import BadInputError, RunError
 from residualign.scaling.methods import METHODS
 
-COMMANDS = ("demo", "extract", "adapt", "classify", "evaluate", "decompose", "select", "models", "models check", "data")
+COMMANDS = (
+    "demo",
+    "extract",
+    "adapt",
+    "classify",
+    "evaluate",
+    "decompose",
+    "select",
+    "ablate",
+    "models",
+    "models check",
+    "data",
+)
 
 
 def test_help_imports_no_model_library() -> None:
@@ -52,6 +64,7 @@ def test_flags_mean_one_thing_everywhere() -> None:
     known = "json seed quick overwrite skip-bad template classes classifier store reference shots method mean device"
     known += " dtype batch-size workers model out loss stream"
     known += " score ablation heads keep-mlps compare split adapter format"
+    known += " components scaled basis start learning-rate repeats rest"
     assert set(texts) == {f"--{name}" for name in known.split()}
 
 

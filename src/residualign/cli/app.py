@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from residualign.cli.ablate import ablate
 from residualign.cli.adapt import adapt
 from residualign.cli.classify import classify
 from residualign.cli.data import data
@@ -44,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (demo, extract, adapt, classify, evaluate, decompose, select, data):
+for _command in (demo, extract, adapt, classify, evaluate, decompose, select, ablate, data):
     app.command()(_command)
 app.add_typer(models, name="models")
 

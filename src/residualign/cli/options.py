@@ -16,12 +16,15 @@ __all__ = [
     "Ablations",
     "AdapterDir",
     "AnalysisOut",
+    "Bases",
+    "BasisChoice",
     "BatchSize",
     "CheckedDTypes",
     "Classes",
     "ClassifierChoice",
     "ClassifierOption",
     "CompareStores",
+    "Components",
     "DType",
     "DTypeOption",
     "Data",
@@ -33,6 +36,7 @@ __all__ = [
     "Images",
     "Json",
     "KeepMlps",
+    "LearningRates",
     "LossChoice",
     "LossOption",
     "MeanChoice",
@@ -50,9 +54,14 @@ __all__ = [
     "Overwrite",
     "Quick",
     "Reference",
+    "Repeats",
     "ReportFile",
     "RequiredStore",
+    "RestChoice",
+    "RestOption",
     "SavedAdapter",
+    "ScaledChoice",
+    "ScaledKinds",
     "ScoreChoice",
     "Scores",
     "Seed",
@@ -60,6 +69,8 @@ __all__ = [
     "SkipBad",
     "SplitChoice",
     "SplitOption",
+    "StartChoice",
+    "Starts",
     "StoreOption",
     "Stream",
     "Templates",
@@ -123,6 +134,36 @@ class ScoreChoice(StrEnum):
     UT = "UT"
     R = "R"
     cosine = "cosine"
+
+
+class ScaledChoice(StrEnum):
+    """Which units are scaled."""
+
+    heads = "heads"
+    mlps = "mlps"
+    both = "both"
+
+
+class BasisChoice(StrEnum):
+    """Whose principal components are scaled."""
+
+    reference = "reference"
+    target = "target"
+
+
+class StartChoice(StrEnum):
+    """Where lambdas begin."""
+
+    ones = "ones"
+    randn = "randn"
+
+
+class RestChoice(StrEnum):
+    """What becomes of everything that no lambda multiplies."""
+
+    keep = "keep"
+    mean = "mean"
+    zero = "zero"
 
 
 class FormatChoice(StrEnum):
@@ -435,5 +476,68 @@ SavedAdapter = Annotated[
         help="Folder for an adapter of the best selection on validation images.",
         rich_help_panel=_OUTPUT,
         show_default=False,
+    ),
+]
+Components = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--components",
+        metavar="N|N%|all",
+        help="Components of each unit that are scaled: a count, those of a share of its variance, or all; repeats.",
+        rich_help_panel=_METHOD,
+        show_default="50%, 90%, all",
+    ),
+]
+ScaledKinds = Annotated[
+    list[ScaledChoice] | None,
+    typer.Option(
+        "--scaled", help="Which units are scaled; repeats.", rich_help_panel=_METHOD, show_default="all three"
+    ),
+]
+Bases = Annotated[
+    list[BasisChoice] | None,
+    typer.Option(
+        "--basis",
+        help="Components of the reference, or of the training images; repeats.",
+        rich_help_panel=_METHOD,
+        show_default="target, and reference where there is one",
+    ),
+]
+Starts = Annotated[
+    list[StartChoice] | None,
+    typer.Option(
+        "--start",
+        help="Lambdas begin at one, or at 1 + N(0, 1); repeats.",
+        rich_help_panel=_METHOD,
+        show_default="both",
+    ),
+]
+LearningRates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--learning-rate",
+        metavar="RATE|auto|none",
+        help="Schedule-Free's; auto looks for one, none fits with L-BFGS; repeats.",
+        rich_help_panel=_METHOD,
+        show_default="none, 0.8",
+    ),
+]
+Repeats = Annotated[
+    int | None,
+    typer.Option(
+        "--repeats",
+        min=1,
+        metavar="N",
+        help="Seeds of each setting, from --seed on.",
+        rich_help_panel=_METHOD,
+        show_default="3",
+    ),
+]
+RestOption = Annotated[
+    RestChoice,
+    typer.Option(
+        "--rest",
+        help="Keep what no lambda multiplies, put its mean in its place, or leave it out.",
+        rich_help_panel=_METHOD,
     ),
 ]

@@ -90,6 +90,7 @@ def fit(
     threshold: float = 0.9,
     loss: str = "softmax",
     seed: int = 0,
+    scaling: Scaling | None = None,
     dtype: torch.dtype = torch.float32,
     max_bytes: int = MAX_BYTES,
 ) -> FitResult:
@@ -100,10 +101,11 @@ def fit(
     "schedule-free" or one with its settings; None takes the method's default. mean, rest: see `Scaling`; None takes
     the method's default (see `METHODS`). start: lambdas begin at ones, or at 1 + N(0, 1). shots: that many training
     and at most four validation images a class. threshold: the share of variance `residual-heads` keeps. loss:
-    "softmax", or "sigmoid" with a model trained so (SigLIP): each class by itself, with its logit bias. max_bytes:
-    above it coefficients are recomputed per batch. Deterministic given the seed. `BadInputError` for unusable input,
-    `RunError` where the loss is not finite. Source: arXiv 2411.00246 sections 3 and 5; docs/solver_study.md for the
-    defaults.
+    "softmax", or "sigmoid" with a model trained so (SigLIP): each class by itself, with its logit bias. scaling: what
+    the lambdas multiply, in place of what the method makes of the spectra (mean, rest and threshold then change
+    nothing). max_bytes: above it coefficients are recomputed per batch. Deterministic given the seed. `BadInputError`
+    for unusable input, `RunError` where the loss is not finite. Source: arXiv 2411.00246 sections 3 and 5;
+    docs/solver_study.md for the defaults.
     """
     began = time.perf_counter()
     chosen = get_method(method)
@@ -111,7 +113,8 @@ def fit(
     base = store_classifier(store, classifier, train.labelled_embeddings, val.labelled_embeddings, dtype)
     if spectra is None:
         spectra = _own_spectra(train, store.maps)
-    scaling = build_scaling(chosen, spectra, mean, rest, threshold)
+    if scaling is None:
+        scaling = build_scaling(chosen, spectra, mean, rest, threshold)
     if loss not in get_args(Loss):
         raise BadInputError(f"loss is one of {', '.join(get_args(Loss))}, got {loss!r}")
     bias = base.required_bias() if loss == "sigmoid" else None
