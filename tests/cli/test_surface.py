@@ -28,6 +28,8 @@ COMMANDS = (
     "geometry",
     "similarity",
     "explain",
+    "select",
+    "ablate",
     "lambdas",
     "models",
     "models check",
@@ -67,7 +69,8 @@ def test_flags_mean_one_thing_everywhere() -> None:
     known = "json seed quick overwrite skip-bad template classes classifier store reference shots method mean device"
     known += " dtype batch-size workers model out loss stream split unit format threshold fraction"
     known += " subsamples seeds top component text dictionary words texts variance pairs matching"
-    known += " same-space anchors"
+    known += " same-space anchors score ablation heads keep-mlps compare adapter components scaled basis"
+    known += " start learning-rate repeats rest"
     assert set(texts) == {f"--{name}" for name in known.split()}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from residualign.cli.ablate import ablate
 from residualign.cli.adapt import adapt
 from residualign.cli.classify import classify
 from residualign.cli.data import data
@@ -19,6 +20,7 @@ from residualign.cli.geometry import geometry
 from residualign.cli.lambdas import lambdas
 from residualign.cli.models import app as models
 from residualign.cli.report import report
+from residualign.cli.select import select
 from residualign.cli.similarity import similarity
 
 __all__ = ["Interrupted", "app"]
@@ -59,6 +61,8 @@ for _command in (
     geometry,
     similarity,
     explain,
+    select,
+    ablate,
     lambdas,
     data,
 ):

@@ -12,14 +12,19 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "AblationChoice",
+    "Ablations",
     "AdapterDir",
     "AnalysisOut",
     "Anchors",
+    "Bases",
+    "BasisChoice",
     "BatchSize",
     "CheckedDTypes",
     "Classes",
     "ClassifierChoice",
     "ClassifierOption",
+    "CompareStores",
     "Components",
     "DType",
     "DTypeOption",
@@ -30,8 +35,11 @@ __all__ = [
     "FormatChoice",
     "Formats",
     "Fraction",
+    "HeadBudget",
     "Images",
     "Json",
+    "KeepMlps",
+    "LearningRates",
     "LossChoice",
     "LossOption",
     "MatchingChoice",
@@ -52,9 +60,17 @@ __all__ = [
     "Pairs",
     "Quick",
     "Reference",
+    "Repeats",
     "ReportFile",
     "RequiredStore",
+    "RestChoice",
+    "RestOption",
     "SameSpace",
+    "SavedAdapter",
+    "ScaledChoice",
+    "ScaledKinds",
+    "ScoreChoice",
+    "Scores",
     "Seed",
     "Seeds",
     "Shots",
@@ -62,6 +78,8 @@ __all__ = [
     "Sources",
     "SplitChoice",
     "SplitOption",
+    "StartChoice",
+    "Starts",
     "StoreOption",
     "Stream",
     "Subsamples",
@@ -139,6 +157,53 @@ class MatchingChoice(StrEnum):
 
     greedy = "greedy"
     optimal = "optimal"
+
+
+class AblationChoice(StrEnum):
+    """What stands in the place of units that are left out."""
+
+    zero = "zero"
+    mean = "mean"
+
+
+class ScoreChoice(StrEnum):
+    """By what heads are ranked."""
+
+    S = "S"
+    U = "U"
+    UT = "UT"
+    R = "R"
+    cosine = "cosine"
+
+
+class ScaledChoice(StrEnum):
+    """Which units are scaled."""
+
+    heads = "heads"
+    mlps = "mlps"
+    both = "both"
+
+
+class BasisChoice(StrEnum):
+    """Whose principal components are scaled."""
+
+    reference = "reference"
+    target = "target"
+
+
+class StartChoice(StrEnum):
+    """Where lambdas begin."""
+
+    ones = "ones"
+    randn = "randn"
+
+
+class RestChoice(StrEnum):
+    """What becomes of everything that no lambda multiplies."""
+
+    keep = "keep"
+    mean = "mean"
+    zero = "zero"
 
 
 ModelName = Annotated[
@@ -505,6 +570,112 @@ Anchors = Annotated[
         min=0,
         metavar="N",
         help="Images of the first source that relative representations are relative to; 0 leaves them out.",
+        rich_help_panel=_METHOD,
+    ),
+]
+Scores = Annotated[
+    list[ScoreChoice] | None,
+    typer.Option(
+        "--score",
+        help="By what heads are ranked: accuracy of the head alone (S), correlation with the output (U), the same in "
+        "the span of the class vectors (UT), chance (R), mean cosine with the output; repeats.",
+        rich_help_panel=_METHOD,
+        show_default="all",
+    ),
+]
+Ablations = Annotated[
+    list[AblationChoice] | None,
+    typer.Option(
+        "--ablation",
+        help="What stands in the place of units that are left out: nothing, or their mean; repeats.",
+        rich_help_panel=_METHOD,
+        show_default="both",
+    ),
+]
+HeadBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--heads",
+        metavar="N|N%",
+        help="How many heads --adapter keeps. By default as many as are best on validation images.",
+        rich_help_panel=_METHOD,
+        show_default=False,
+    ),
+]
+KeepMlps = Annotated[
+    bool,
+    typer.Option("--keep-mlps", help="MLPs and the embedding stay when heads are left out.", rich_help_panel=_METHOD),
+]
+CompareStores = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--compare",
+        metavar="STORE",
+        help="Another store of the same model, to see whether its data needs the same heads; repeats.",
+        rich_help_panel=_INPUT,
+        show_default=False,
+    ),
+]
+SavedAdapter = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapter",
+        metavar="DIR",
+        help="Folder for an adapter of the best selection on validation images.",
+        rich_help_panel=_OUTPUT,
+        show_default=False,
+    ),
+]
+ScaledKinds = Annotated[
+    list[ScaledChoice] | None,
+    typer.Option(
+        "--scaled", help="Which units are scaled; repeats.", rich_help_panel=_METHOD, show_default="all three"
+    ),
+]
+Bases = Annotated[
+    list[BasisChoice] | None,
+    typer.Option(
+        "--basis",
+        help="Components of the reference, or of the training images; repeats.",
+        rich_help_panel=_METHOD,
+        show_default="target, and reference where there is one",
+    ),
+]
+Starts = Annotated[
+    list[StartChoice] | None,
+    typer.Option(
+        "--start",
+        help="Lambdas begin at one, or at 1 + N(0, 1); repeats.",
+        rich_help_panel=_METHOD,
+        show_default="both",
+    ),
+]
+LearningRates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--learning-rate",
+        metavar="RATE|auto|none",
+        help="Schedule-Free's; auto looks for one, none fits with L-BFGS; repeats.",
+        rich_help_panel=_METHOD,
+        show_default="none, 0.8",
+    ),
+]
+Repeats = Annotated[
+    int | None,
+    typer.Option(
+        "--repeats",
+        min=1,
+        metavar="N",
+        help="Seeds of each setting, from --seed on.",
+        rich_help_panel=_METHOD,
+        show_default="3",
+    ),
+]
+RestOption = Annotated[
+    RestChoice,
+    typer.Option(
+        "--rest",
+        help="Keep what no lambda multiplies, put its mean in its place, or leave it out.",
         rich_help_panel=_METHOD,
     ),
 ]

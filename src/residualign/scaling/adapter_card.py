@@ -40,9 +40,8 @@ def model_card(config: Mapping[str, Any]) -> str:
             *_front_matter(config, name),
             f"# {escape(config['method'])} adapter for {escape(name)}",
             "",
-            f"Classifies images into {len(classes)} classes with the frozen encoder {escape(name)}. What was learned "
-            f"is {_METHODS[config['method']]}: {config['parameters']} numbers. The encoder's weights are not changed "
-            "and not included.",
+            f"Classifies images into {len(classes)} classes with the frozen encoder {escape(name)}. {_what(config)} "
+            "The encoder's weights are not changed and not included.",
             "",
             *_accuracy(config, before),
             "## Use",
@@ -73,6 +72,16 @@ def model_card(config: Mapping[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _what(config: Mapping[str, Any]) -> str:
+    """What makes the adapter, in a sentence."""
+    if config["method"] == "select":
+        heads = sum(1 for label, *_ in config["units"] if ".H" in label)
+        rest = "put at its mean" if config["rest"] == "mean" else "left out"
+        others = "every other unit is" if len(config["units"]) == heads else "every other head is"
+        return f"Nothing was learned: {heads} attention heads are kept as they are, {others} {rest}."
+    return f"What was learned is {_METHODS[config['method']]}: {config['parameters']} numbers."
 
 
 def _front_matter(config: Mapping[str, Any], name: str) -> list[str]:

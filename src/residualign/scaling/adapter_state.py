@@ -12,7 +12,7 @@ from residualign.classify import Classifier
 from residualign.errors import BadInputError
 from residualign.scaling.adapter_file import CONFIG, TENSORS, AdapterFiles, field_of
 from residualign.scaling.compact import CompactScaling, CompactUnit
-from residualign.scaling.methods import METHODS
+from residualign.scaling.methods import ADAPTER_METHODS
 
 if TYPE_CHECKING:
     from residualign.scaling.adapter import Adapter
@@ -76,8 +76,8 @@ def from_files(files: AdapterFiles) -> dict[str, Any]:
     """The arguments of `Adapter`. `BadInputError` naming what is missing or does not fit together."""
     config = files.config
     method = field_of(config, "method", str)
-    if method not in METHODS:
-        raise BadInputError(f"{CONFIG}: method {method!r} is none of {', '.join(METHODS)}")
+    if method not in ADAPTER_METHODS:
+        raise BadInputError(f"{CONFIG}: method {method!r} is none of {', '.join(ADAPTER_METHODS)}")
     classifier, base = _classifiers(files)
     dim = classifier.vectors.shape[1]
     scaling = _scaling(files, dim)
@@ -146,9 +146,9 @@ def _listed(entry: Any) -> tuple[str, int, str]:
 
 def _learned(files: AdapterFiles, method: str, scaling: CompactScaling, dim: int) -> dict[str, Tensor]:
     learned = {}
-    if "lambdas" in METHODS[method].learns:
+    if "lambdas" in ADAPTER_METHODS[method].learns:
         learned["lambdas"] = _tensor(files, "learned.lambdas", (sum(unit.n_lambdas for unit in scaling.units),))
-    if "map" in METHODS[method].learns:
+    if "map" in ADAPTER_METHODS[method].learns:
         learned["map"] = _tensor(files, "learned.map", (dim, dim))
         learned["bias"] = _tensor(files, "learned.bias", (dim,))
     return learned

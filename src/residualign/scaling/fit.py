@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from residualign.classify import Classifier, choose_logit_scale, class_means, text_classifier
+from residualign.classify import Classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.scaling.coefficients import MAX_BYTES, Scaling, adapted_output, build_features
@@ -21,6 +21,7 @@ from residualign.scaling.objective import Objective, Parameters
 from residualign.scaling.solvers import Solution, Solver, default_solver
 from residualign.scaling.splits import LabelledCoordinates, StoreLike, read_split
 from residualign.spectrum.moments import Moments
+from residualign.store_classifier import store_classifier
 
 if TYPE_CHECKING:
     from residualign.spectrum.spectrum import Spectra
@@ -89,6 +90,7 @@ def fit(
     threshold: float = 0.9,
     loss: str = "softmax",
     seed: int = 0,
+    scaling: Scaling | None = None,
     dtype: torch.dtype = torch.float32,
     max_bytes: int = MAX_BYTES,
 ) -> FitResult:
@@ -99,18 +101,20 @@ def fit(
     "schedule-free" or one with its settings; None takes the method's default. mean, rest: see `Scaling`; None takes
     the method's default (see `METHODS`). start: lambdas begin at ones, or at 1 + N(0, 1). shots: that many training
     and at most four validation images a class. threshold: the share of variance `residual-heads` keeps. loss:
-    "softmax", or "sigmoid" with a model trained so (SigLIP): each class by itself, with its logit bias. max_bytes:
-    above it coefficients are recomputed per batch. Deterministic given the seed. `BadInputError` for unusable input,
-    `RunError` where the loss is not finite. Source: arXiv 2411.00246 sections 3 and 5; docs/solver_study.md for the
-    defaults.
+    "softmax", or "sigmoid" with a model trained so (SigLIP): each class by itself, with its logit bias. scaling: what
+    the lambdas multiply, in place of what the method makes of the spectra (mean, rest and threshold then change
+    nothing). max_bytes: above it coefficients are recomputed per batch. Deterministic given the seed. `BadInputError`
+    for unusable input, `RunError` where the loss is not finite. Source: arXiv 2411.00246 sections 3 and 5;
+    docs/solver_study.md for the defaults.
     """
     began = time.perf_counter()
     chosen = get_method(method)
     train, val = (read_split(store, name, shots, seed) for name in ("train", "val"))
-    base = _classifier(store, classifier, train, val, dtype)
+    base = store_classifier(store, classifier, train.labelled_embeddings, val.labelled_embeddings, dtype)
     if spectra is None:
         spectra = _own_spectra(train, store.maps)
-    scaling = build_scaling(chosen, spectra, mean, rest, threshold)
+    if scaling is None:
+        scaling = build_scaling(chosen, spectra, mean, rest, threshold)
     if loss not in get_args(Loss):
         raise BadInputError(f"loss is one of {', '.join(get_args(Loss))}, got {loss!r}")
     bias = base.required_bias() if loss == "sigmoid" else None
@@ -139,29 +143,6 @@ def fit(
         ),
         began,
     )
-
-
-def _classifier(
-    store: StoreLike,
-    wanted: Classifier | str | None,
-    train: LabelledCoordinates,
-    val: LabelledCoordinates,
-    dtype: torch.dtype,
-) -> Classifier:
-    """The classifier asked for; class means are made from the training images, their scale chosen on validation."""
-    if isinstance(wanted, Classifier):
-        return wanted
-    kind = wanted or ("means" if store.text_vectors is None else "text")
-    if kind == "means":
-        means = class_means(train.coordinates.output.to(dtype), train.labels, store.class_names)
-        return choose_logit_scale(means, val.coordinates.output, val.labels)
-    if kind != "text":
-        raise BadInputError(f"classifier is 'text' or 'means', got {wanted!r}")
-    if store.text_vectors is None or store.logit_scale is None:
-        raise BadInputError("the store has no class vectors from text (a model without text tower): use means")
-    # stand-ins for a store need not know of sigmoid losses
-    bias = getattr(store, "logit_bias", None)
-    return text_classifier(store.text_vectors, store.class_names, store.logit_scale, bias)
 
 
 def _own_spectra(train: LabelledCoordinates, maps: UnitMaps) -> Spectra:

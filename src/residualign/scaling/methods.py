@@ -14,16 +14,29 @@ from torch import Tensor
 
 from residualign.errors import BadInputError
 from residualign.scaling.coefficients import OUTPUT, MeanMode, RestMode, ScaledUnit, Scaling
-from residualign.spectrum.spectrum import Spectra, Spectrum, truncate
+from residualign.spectrum.spectrum import Spectra, Spectrum, leading, truncate
+from residualign.units import UnitKind
 
-__all__ = ["METHODS", "Loss", "Method", "StartMode", "build_scaling", "get_method", "start_parameters"]
+__all__ = [
+    "ADAPTER_METHODS",
+    "METHODS",
+    "SELECT",
+    "Loss",
+    "Method",
+    "StartMode",
+    "build_scaling",
+    "component_scaling",
+    "get_method",
+    "start_parameters",
+]
 
 StartMode = Literal["ones", "randn"]
 Loss = Literal["softmax", "sigmoid"]
 Learned = Literal["lambdas", "map", "class_residual"]
 
 REFUSED = {
-    "select": "'select' learns nothing: it ranks heads and keeps the best, so it is not a method of fit()",
+    "select": "'select' learns nothing, so it is not fitted: `residualign select` ranks heads and keeps the best; "
+    "with --adapter DIR it saves them as an adapter",
     "finetune": "'finetune' trains the encoder itself, which needs the images and not a store; it is not available yet",
 }
 
@@ -83,6 +96,12 @@ METHODS: dict[str, Method] = {
 }
 """Every method of `fit`, by name."""
 
+SELECT = Method("select", _nothing, mean=None, rest="mean")
+"""Heads chosen by a score (`residualign select`): lambdas of one, which nothing fits."""
+
+ADAPTER_METHODS = {**METHODS, SELECT.name: SELECT}
+"""Every method an adapter may be of."""
+
 
 def get_method(name: str) -> Method:
     """The method of this name; `BadInputError` with the reason for one that is not fitted here."""
@@ -107,16 +126,35 @@ def build_scaling(
     """
     if not 0 < threshold <= 1:
         raise BadInputError(f"threshold is a share of variance in (0, 1], got {threshold}")
-    units = method.units(spectra, threshold)
-    scaled = {unit.label for unit in units}
-    others = [spectra[label].mean for label in spectra.units.labels if label not in scaled]
-    rest_mean = torch.stack(others).sum(dim=0) if others else torch.zeros_like(spectra.output.mean)
-    return Scaling(
-        units=units,
-        mean=_option("mean", mean, get_args(MeanMode), method.mean),
-        rest=_option("rest", rest, get_args(RestMode), method.rest),
-        rest_mean=rest_mean,
+    return _scaling(
+        method.units(spectra, threshold),
+        spectra,
+        _option("mean", mean, get_args(MeanMode), method.mean),
+        _option("rest", rest, get_args(RestMode), method.rest),
     )
+
+
+def component_scaling(
+    spectra: Spectra,
+    kinds: Sequence[UnitKind] = ("mlp", "head"),
+    threshold: float = 1.0,
+    count: int | None = None,
+    mean: str = "keep",
+    rest: str = "keep",
+) -> Scaling:
+    """Leading components of all units of some kinds, for questions no method asks; give it to `fit(scaling=...)`.
+
+    threshold: share of each unit's variance, in (0, 1], that its components explain. count: at most so many of them.
+    `BadInputError` for a count below one, and as `build_scaling`.
+    """
+    if count is not None and count < 1:
+        raise BadInputError(f"a unit keeps at least one component, got {count}")
+    units = []
+    for unit in spectra.units.of_kind(*kinds):
+        spectrum = leading(truncate(spectra[unit.label], threshold), count)
+        units.append(ScaledUnit(unit.label, spectrum.mean, spectrum.components))
+    chosen_mean = _option("mean", mean, get_args(MeanMode), "keep")
+    return _scaling(tuple(units), spectra, chosen_mean, _option("rest", rest, get_args(RestMode), "keep"))
 
 
 def start_parameters(
@@ -136,6 +174,13 @@ def start_parameters(
     if "class_residual" in method.learns:
         parameters["class_residual"] = torch.zeros(n_classes, dim, dtype=torch.float64)
     return parameters
+
+
+def _scaling(units: tuple[ScaledUnit, ...], spectra: Spectra, mean: MeanMode, rest: RestMode) -> Scaling:
+    scaled = {unit.label for unit in units}
+    others = [spectra[label].mean for label in spectra.units.labels if label not in scaled]
+    rest_mean = torch.stack(others).sum(dim=0) if others else torch.zeros_like(spectra.output.mean)
+    return Scaling(units, mean, rest, rest_mean)
 
 
 def _option(name: str, wanted: str | None, allowed: Sequence[Any], default: Any) -> Any:

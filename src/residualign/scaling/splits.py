@@ -3,63 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from residualign.decomposition.coordinates import Coordinates, UnitMaps
+from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
+from residualign.store.like import SplitLike, StoreLike
 
 __all__ = ["LabelledCoordinates", "SplitLike", "StoreLike", "few_shots", "read_split"]
 
 MAX_VAL_SHOTS = 4
-
-
-@runtime_checkable
-class SplitLike(Protocol):
-    """One split: labels (image,) and coordinates."""
-
-    @property
-    def labels(self) -> Tensor:
-        """(image,)."""
-        ...
-
-    def coordinates(self) -> Coordinates:
-        """Of all images of the split."""
-        ...
-
-    def __len__(self) -> int: ...
-
-
-@runtime_checkable
-class StoreLike(Protocol):
-    """Coordinates of labelled images with the tower's maps; `residualign.store.Store` is one."""
-
-    @property
-    def maps(self) -> UnitMaps:
-        """The tower's fixed maps."""
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """In label order."""
-        ...
-
-    @property
-    def text_vectors(self) -> Tensor | None:
-        """Unit class vectors from text, (class, dim), where the model has a text tower."""
-        ...
-
-    @property
-    def logit_scale(self) -> float | None:
-        """The model's own, where it has a text tower."""
-        ...
-
-    def split(self, name: str) -> SplitLike:
-        """The split called train, val or test."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -71,6 +26,11 @@ class LabelledCoordinates:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def labelled_embeddings(self) -> tuple[Tensor, Tensor]:
+        """The model's own embeddings and the labels."""
+        return self.coordinates.output, self.labels
 
 
 def few_shots(labels: Int[Tensor, " image"], shots: int, seed: int) -> Int[Tensor, " chosen"]:

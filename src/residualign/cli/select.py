@@ -1,0 +1,167 @@
+"""`residualign select`: which heads carry a task, and how few of them are enough."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from residualign.cli import options as o
+from residualign.cli.console import Out
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from residualign.selection.study import SelectionStudy
+    from residualign.workflow.select import SelectOutcome
+
+
+def select(
+    source: o.ModelOrStore,
+    data: o.OptionalData = None,
+    score: o.Scores = None,
+    ablation: o.Ablations = None,
+    keep_mlps: o.KeepMlps = False,
+    heads: o.HeadBudget = None,
+    compare: o.CompareStores = None,
+    split: o.SplitOption = o.SplitChoice.test,
+    reference: o.Reference = None,
+    classifier: o.ClassifierOption = None,
+    classes: o.Classes = None,
+    template: o.Templates = None,
+    store: o.StoreOption = None,
+    model: o.ModelPath = None,
+    seed: o.Seed = 0,
+    adapter: o.SavedAdapter = None,
+    out: o.AnalysisOut = None,
+    formats: o.Formats = None,
+    stream: o.Stream = False,
+    skip_bad: o.SkipBad = False,
+    overwrite: o.Overwrite = False,
+    device: o.Device = "cpu",
+    dtype: o.DTypeOption = o.DType.float32,
+    batch_size: o.BatchSize = 32,
+    workers: o.Workers = 2,
+    json: o.Json = False,
+) -> None:
+    """Rank heads and keep the best, everything else ablated: MODEL DATA, or a STORE.
+
+    Heads are scored on validation images; accuracy is that of the --split. --adapter saves a selection as an adapter.
+    """
+    from residualign.selection.scores import SCORES
+    from residualign.workflow.select import SelectRequest, run_select
+    from residualign.workflow.subject import Machine
+
+    printer = Out(json)
+    outcome = run_select(
+        SelectRequest(
+            source=source,
+            data=data,
+            scores=tuple(one.value for one in score) if score else SCORES,
+            ablations=tuple(one.value for one in ablation) if ablation else ("mean", "zero"),
+            heads=heads,
+            keep_mlps=keep_mlps,
+            compare=tuple(compare or ()),
+            split=split.value,
+            reference=reference,
+            classifier=classifier,
+            classes=None if classes is None else str(classes),
+            templates=None if template is None else tuple(template),
+            store=store,
+            model=model,
+            seed=seed,
+            adapter=adapter,
+            out=out,
+            formats=tuple(one.value for one in formats) if formats else None,
+            stream=stream,
+            skip_bad=skip_bad,
+            overwrite=overwrite,
+            machine=Machine(device, dtype.value, batch_size, workers),
+        ),
+        printer,
+    )
+    printer.finish(outcome.to_json())
+    if not json:
+        _show(printer, outcome)
+
+
+def _show(out: Out, outcome: SelectOutcome) -> None:
+    from residualign.cli.views import facts
+
+    first = outcome.study
+    out.show(
+        facts(
+            ("model", f"{outcome.model}: {first.n_heads} heads"),
+            ("images", f"{first.n_scored:,} val images for the scores, {first.n_images:,} {first.split} for accuracy"),
+            ("means", f"of what is left out: {outcome.means_from}"),
+        )
+    )
+    for study in outcome.studies:
+        before = "class means" if study.classifier == "means" else "zero-shot"
+        kept = "heads beside MLPs and embedding" if study.keep_mlps else "heads and nothing else"
+        out.show(
+            "", f"  {study.name}: {before} with every unit {100 * study.accuracy:.1f} %; with the best {kept}:", ""
+        )
+        out.show(_budgets(study))
+    out.show("", _layers(first))
+    if len(outcome.studies) > 1:
+        out.show("", _overlaps(outcome))
+    if outcome.selection is not None:
+        out.show("", facts(("adapter", _adapter(outcome))))
+    if outcome.request.out is not None:
+        out.show("", f"  tables and figures in {outcome.request.out}")
+
+
+def _budgets(study: SelectionStudy) -> RenderableType:
+    """One line a score and ablation, one column a budget."""
+    from residualign.cli.views import plain_table
+    from residualign.workflow.select import ENOUGH
+
+    columns = [("score", False), ("rest", False), *((one.name, True) for one in study.budgets)]
+    rows = [("", "heads", *(str(one.n_heads) for one in study.budgets), "")]
+    for one in study.summaries:
+        enough = one.heads_for(ENOUGH * study.accuracy)
+        figures = (f"{100 * one.at(budget.n_heads):.1f}" for budget in study.budgets)
+        share = "–" if enough is None else f"{enough} = {100 * enough / study.n_heads:.0f} %"
+        rows.append((one.title, one.ablation, *figures, share))
+    return plain_table((*columns, (f"for {100 * ENOUGH:.0f} % of it", True)), rows)
+
+
+def _layers(study: SelectionStudy) -> RenderableType:
+    """One line a layer: what is lost without it, and what its heads are worth alone."""
+    from residualign.cli.views import plain_table
+
+    mode = study.layers[0].ablation
+    found = {(one.kind, one.layer): 100 * one.accuracy for one in study.layers if one.ablation == mode}
+    kinds = ("without heads", "without mlp", "without layer", "heads of layer", "heads from layer", "up to layer")
+    titles = ("without heads", "MLP", "both", "its heads alone", "heads from it on", "all up to it")
+    layers = sorted({layer for _, layer in found if layer is not None})
+    rows = [(f"L{layer}", *(f"{found[kind, layer]:.1f}" for kind in kinds)) for layer in layers]
+    return plain_table((("layer", False), *((title, True) for title in titles)), rows)
+
+
+def _overlaps(outcome: SelectOutcome) -> RenderableType:
+    """Pairs of data sets at one budget, a tenth of the heads."""
+    from residualign.cli.views import plain_table
+    from residualign.selection.scores import score_title
+
+    count = next(one.n_heads for one in outcome.study.budgets if one.name == "10%")
+    rows = [
+        (f"{one.first[0]} · {one.second[0]}", score_title(one.first[1]), f"{one.jaccard:.2f}", f"{one.expected:.2f}")
+        for one in outcome.overlaps
+        if one.first[0] != one.second[0] and one.n_heads == count
+    ]
+    title = f"overlap of the best {count} heads"
+    return plain_table(((title, False), ("score", False), ("Jaccard", True), ("chance", True)), rows)
+
+
+def _adapter(outcome: SelectOutcome) -> str:
+    from residualign.cli.views import percent
+    from residualign.selection.scores import score_title
+
+    chosen = outcome.selection
+    assert chosen is not None
+    rest = "zero" if chosen.ablation == "zero" else "at its mean"
+    test, val = percent(chosen.accuracy["adapted"]), percent(chosen.accuracy["val"])
+    return (
+        f"{outcome.request.adapter}: {len(chosen.heads)} heads by {score_title(chosen.score)}, the rest {rest}; "
+        f"val {val}, test {test}"
+    )

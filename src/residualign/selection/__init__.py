@@ -1,0 +1,1 @@
+"""Which heads carry a task: scores, ablations, and how well the chosen ones agree."""

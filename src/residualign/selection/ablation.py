@@ -1,0 +1,78 @@
+"""Accuracy with units left out: curves over heads that are added one by one, and any sets of units at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from residualign.errors import BadInputError
+from residualign.selection.products import ClassProducts
+
+__all__ = ["AblationMode", "accuracy_curves", "check_ablation", "kept_accuracies", "replacements"]
+
+AblationMode = Literal["zero", "mean"]
+
+
+def check_ablation(mode: str) -> str:
+    """`BadInputError` for anything but "zero" and "mean"."""
+    if mode not in get_args(AblationMode):
+        raise BadInputError(f"ablation is 'zero' or 'mean', got {mode!r}")
+    return mode
+
+
+def replacements(
+    products: ClassProducts, ablation: str, means: Mapping[str, Tensor], vectors: Float[Tensor, "class dim"]
+) -> Float[Tensor, "unit class"]:
+    """What stands in a unit's place once it is left out, as products with the class vectors.
+
+    "zero": nothing, so that a unit goes with its share of the constants; "mean": `means[label]`, (dim,).
+    """
+    if check_ablation(ablation) == "zero":
+        return torch.zeros_like(products.constants)
+    return torch.stack([means[unit.label].to(products.constants) for unit in products.units]) @ vectors.double().T
+
+
+def accuracy_curves(
+    products: ClassProducts,
+    orders: Sequence[Sequence[int]],
+    replaced: Float[Tensor, "unit class"],
+    *,
+    keep_mlps: bool = False,
+) -> Float[Tensor, "order head"]:
+    """Accuracy with the first 1, 2, ... heads of each order, in [0, 1].
+
+    orders: positions among the heads (in unit order), each a permutation. replaced: see `replacements`. keep_mlps:
+    whether MLPs and embedding stay; the paper leaves them out. One running sum an order: O(image x head x class) for
+    all its heads.
+    """
+    positions = [i for i, unit in enumerate(products.units) if unit.kind == "head"]
+    others = [i for i, unit in enumerate(products.units) if unit.kind != "head"]
+    correct = torch.zeros(len(orders), len(positions), dtype=torch.float64)
+    chosen = [torch.tensor([positions[i] for i in order]) for order in orders]
+    for values, labels in products.blocks():
+        changed = values - replaced
+        base = replaced.sum(dim=0).expand(len(labels), -1)
+        if keep_mlps:
+            base = base + changed[:, others].sum(dim=1)
+        for i, order in enumerate(chosen):
+            running = changed[:, order].cumsum(dim=1) + base[:, None]
+            correct[i] += (running.argmax(dim=-1) == labels[:, None]).sum(dim=0)
+    return correct / max(len(products), 1)
+
+
+def kept_accuracies(
+    products: ClassProducts, kept: Bool[Tensor, "setting unit"], replaced: Float[Tensor, "unit class"]
+) -> Float[Tensor, " setting"]:
+    """Accuracy, in [0, 1], where only the units marked are kept, for many sets at once.
+
+    O(image x class x unit x setting).
+    """
+    correct = torch.zeros(len(kept), dtype=torch.float64)
+    for values, labels in products.blocks():
+        sums = torch.einsum("su,iuc->sic", kept.double(), values - replaced) + replaced.sum(dim=0)
+        correct += (sums.argmax(dim=-1) == labels).sum(dim=-1)
+    return correct / max(len(products), 1)

@@ -1,0 +1,161 @@
+"""Scores of heads: how much each one seems to carry of a task, before any of them is left out.
+
+Source: arXiv 2411.00246 section 5 (S, U, U|T, R); the correlations are those of arXiv 2406.01583. All are computed on
+the validation images, as published. Where the text leaves a choice open:
+
+- every score looks at a head's direct contribution, constants included; "the output" is the model's whole embedding
+  (the published code correlates with the sum of the heads alone);
+- U averages over the dimensions of the output. The published code orthonormalises the images' own embeddings, which
+  for more images than dimensions is an arbitrary basis that depends on their order (docs/select.md has figures);
+- U|T averages over the class vectors, orthonormalised in class order (QR), as published.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+
+from residualign.classify import Classifier
+from residualign.decomposition.coordinates import Coordinates, UnitMaps
+from residualign.errors import BadInputError
+from residualign.selection.products import ClassProducts
+
+__all__ = [
+    "SCORES",
+    "ScoreName",
+    "accuracy_scores",
+    "class_directions",
+    "correlation_scores",
+    "cosine_scores",
+    "get_score",
+    "head_scores",
+    "random_scores",
+    "ranked",
+    "score_title",
+]
+
+ScoreName = Literal["S", "U", "UT", "R", "cosine"]
+SCORES: tuple[str, ...] = get_args(ScoreName)
+
+_IN_SPAN = 1e-5
+"""A unit vector with less length than this outside the span of earlier ones lies in it, but for rounding."""
+
+_CHUNK = 4096
+
+
+def get_score(name: str) -> str:
+    """The score of this name (`U|T` is `UT` too); `BadInputError` where there is none."""
+    found = name.replace("|", "")
+    if found not in SCORES:
+        raise BadInputError(f"a score is one of {', '.join(SCORES)}, got {name!r}")
+    return found
+
+
+def score_title(name: str) -> str:
+    """The paper's name of a score."""
+    return "U|T" if name == "UT" else name
+
+
+def head_scores(
+    name: str, coordinates: Coordinates, products: ClassProducts, maps: UnitMaps, classifier: Classifier, seed: int = 0
+) -> Float[Tensor, " head"]:
+    """The scores of all heads in unit order, float64; a larger one is better.
+
+    S: accuracy of the head's contribution alone, in [0, 1]. U: its correlation with the output, U|T within the span of
+    the class vectors, cosine: the mean cosine with the output, all in [-1, 1]. R: random numbers of the seed.
+    """
+    chosen = get_score(name)
+    if chosen == "S":
+        return accuracy_scores(products)
+    if chosen == "U":
+        return correlation_scores(coordinates, maps, torch.eye(maps.dim, dtype=torch.float64))
+    if chosen == "UT":
+        return correlation_scores(coordinates, maps, class_directions(classifier.vectors))
+    if chosen == "cosine":
+        return cosine_scores(coordinates, maps)
+    return random_scores(len(maps.units.of_kind("head")), seed)
+
+
+def ranked(scores: Float[Tensor, " head"]) -> tuple[int, ...]:
+    """Positions of the heads from the best score to the worst; of equal scores the earlier head comes first."""
+    return tuple(scores.argsort(descending=True, stable=True).tolist())
+
+
+def accuracy_scores(products: ClassProducts) -> Float[Tensor, " head"]:
+    """S: the share of images that a head's contribution alone gives to their own class."""
+    heads = [i for i, unit in enumerate(products.units) if unit.kind == "head"]
+    correct = torch.zeros(len(heads), dtype=torch.float64)
+    for values, labels in products.blocks():
+        correct += (values[:, heads].argmax(dim=-1) == labels[:, None]).sum(dim=0)
+    return correct / max(len(products), 1)
+
+
+def class_directions(vectors: Float[Tensor, "class dim"]) -> Float[Tensor, "direction dim"]:
+    """The class vectors made orthonormal in their order; one that lies in the span of earlier ones adds nothing."""
+    unit = F.normalize(vectors.double(), dim=-1)
+    directions: list[Tensor] = []
+    for vector in unit:
+        rest = vector
+        # twice is enough: once leaves what rounding left of earlier directions
+        for _ in range(2):
+            for direction in directions:
+                rest = rest - (rest @ direction) * direction
+        length = rest.norm()
+        if length > _IN_SPAN:
+            directions.append(rest / length)
+    return torch.stack(directions)
+
+
+def correlation_scores(
+    coordinates: Coordinates, maps: UnitMaps, directions: Float[Tensor, "direction dim"]
+) -> Float[Tensor, " head"]:
+    """U, U|T: each head's Pearson correlation with the output over the images, averaged over orthonormal directions.
+
+    A direction along which a head or the output does not vary counts as zero. One head in memory at a time; costs
+    O(image x coordinate x direction) a head. Source: arXiv 2411.00246 section 5; 2406.01583.
+    """
+    output = _standardised(coordinates.output.double() @ directions.T)
+    scores = []
+    for unit in maps.units.of_kind("head"):
+        weight = maps.weight(unit).double() @ directions.T
+        # constants vanish in a correlation
+        own = _standardised(coordinates.of(unit).double() @ weight)
+        scores.append((own * output).sum(dim=0).mean())
+    return torch.stack(scores)
+
+
+def cosine_scores(coordinates: Coordinates, maps: UnitMaps) -> Float[Tensor, " head"]:
+    """The mean over the images of the cosine between a head's contribution and the output, both centred.
+
+    An image whose contribution or output is the mean counts as zero. O(image x coordinate x dim) a head.
+    """
+    output = coordinates.output.double()
+    direction = F.normalize(output - output.mean(dim=0), dim=-1)
+    scores = []
+    for unit in maps.units.of_kind("head"):
+        weight, total = maps.weight(unit).double(), torch.zeros((), dtype=torch.float64)
+        centre = coordinates.of(unit).double().mean(dim=0)
+        for start in range(0, len(coordinates), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            own = (coordinates[part].of(unit).double() - centre) @ weight
+            total += (F.normalize(own, dim=-1) * direction[part]).sum()
+        scores.append(total / max(len(coordinates), 1))
+    return torch.stack(scores)
+
+
+def random_scores(n_heads: int, seed: int) -> Float[Tensor, " head"]:
+    """R: standard normal numbers, the same for a seed everywhere."""
+    return torch.randn(n_heads, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _standardised(values: Float[Tensor, "image direction"]) -> Float[Tensor, "image direction"]:
+    """Columns centred and of length one; those that do not vary are zero."""
+    centred = values - values.mean(dim=0)
+    length = centred.norm(dim=0)
+    # what is left of a constant column is rounding of its own size
+    varies = length > 1e-12 * values.norm(dim=0)
+    return torch.where(varies, centred / length.where(varies, torch.ones_like(length)), 0.0)

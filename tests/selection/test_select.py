@@ -1,0 +1,197 @@
+"""Selections: budgets, overlap, the study, and adapters that predict what masked sums predict."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from residualign.decomposition.contributions import Contributions
+from residualign.errors import BadInputError
+from residualign.scaling.adapter import load_adapter
+from residualign.scaling.coefficients import adapted_output
+from residualign.scaling.folding import fold
+from residualign.scaling.methods import get_method
+from residualign.scaling.selected import adapter_from_selection, scaling_of_selection
+from residualign.selection.budgets import budgets, parse_budget
+from residualign.selection.overlap import expected_jaccard, jaccard
+from residualign.selection.products import unit_means
+from residualign.selection.select import select_heads, selection_subject
+from residualign.selection.study import N_RANDOM, overlaps, study_selection
+from tests.scaling.standin import SIZES as STANDIN_SIZES
+from tests.scaling.standin import make_spectra, make_store
+from tests.selection.towers import LAYOUTS, store_of
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def store(request, tmp_path_factory):
+    return store_of(request.param, tmp_path_factory.mktemp("models"))
+
+
+def masked_sum(store, selection, split="test"):
+    """The sum of kept contributions, and of the training means of the others."""
+    coordinates = store.split(split).coordinates()
+    contributions = Contributions.of(coordinates, store.maps)
+    gone = [unit for unit in store.maps.units if unit.label not in selection.kept]
+    return contributions.ablate(
+        gone, selection.ablation, unit_means(store.split("train").coordinates(), store.maps)
+    ).sum()
+
+
+@pytest.mark.parametrize("mode", ["zero", "mean"])
+@pytest.mark.parametrize("keep_mlps", [False, True])
+def test_a_selection_is_its_ablated_sum(store, mode, keep_mlps):
+    selection = select_heads(store, score="cosine", budget=2, mode=mode, keep_mlps=keep_mlps)
+    assert len(selection.heads) == 2
+    assert len(selection.kept) == 2 + (len(store.maps.units) - len(store.maps.units.of_kind("head"))) * keep_mlps
+    scaling, coordinates = scaling_of_selection(selection), store.split("test").coordinates()
+    ones, expected = torch.ones(len(selection.kept), dtype=torch.float64), masked_sum(store, selection)
+    for adapted in (
+        adapted_output(coordinates, store.maps, scaling, ones),
+        fold(store.maps, scaling, ones)(coordinates),
+    ):
+        torch.testing.assert_close(adapted, expected, rtol=0, atol=1e-12 * max(1.0, float(expected.abs().max())))
+    predicted = (expected @ store.text_vectors.T).argmax(dim=-1)
+    accuracy = (predicted == store.split("test").labels).double().mean().item()
+    assert selection.accuracy["adapted"] == pytest.approx(accuracy)
+    on_val = (masked_sum(store, selection, "val") @ store.text_vectors.T).argmax(dim=-1)
+    assert selection.accuracy["val"] == pytest.approx((on_val == store.split("val").labels).double().mean().item())
+    own = (coordinates.output @ store.text_vectors.T).argmax(dim=-1)
+    assert selection.accuracy["zero_shot"] == pytest.approx((own == store.split("test").labels).double().mean().item())
+
+
+@pytest.mark.parametrize("mode", ["zero", "mean"])
+def test_its_adapter_is_saved_and_used_like_any_other(store, mode, tmp_path):
+    selection = select_heads(store, score="S", budget="50%", mode=mode)
+    adapter = adapter_from_selection(selection, store)
+    assert (adapter.method, adapter.parameters, adapter.epochs) == ("select", 0, 0)
+    assert {label: part.tolist() for label, part in adapter.lambdas.items()} == {label: [1] for label in selection.kept}
+    coordinates, expected = store.split("test").coordinates(), masked_sum(store, selection)
+    # means are shipped in float32, contributions are exact
+    tolerance = 1e-12 if mode == "zero" else 1e-6
+    torch.testing.assert_close(adapter.embed_coordinates(coordinates), expected, rtol=0, atol=tolerance)
+    adapter.save(tmp_path)
+    again = load_adapter(tmp_path)
+    again._store_maps = store.maps
+    assert torch.equal(again.embed_coordinates(coordinates), adapter.embed_coordinates(coordinates))
+    assert again.settings["heads"] == list(selection.heads)
+    card = (tmp_path / "README.md").read_text()
+    assert f"Nothing was learned: {len(selection.heads)} attention heads are kept" in card
+
+
+def test_validation_chooses_the_fewest_of_the_best(store):
+    chosen = select_heads(store, score="cosine")
+    n_heads = len(store.maps.units.of_kind("head"))
+    all_counts = [select_heads(store, score="cosine", budget=k).accuracy["val"] for k in range(1, n_heads + 1)]
+    assert len(chosen.heads) == all_counts.index(max(all_counts)) + 1
+    assert chosen.budget is None
+
+
+def test_means_come_from_the_spectra_that_are_given():
+    store = make_store(text=True)
+    spectra = make_spectra(store.maps)
+    selection = select_heads(store, spectra, budget=1)
+    gone = [label for label in store.maps.units.labels if label not in selection.kept]
+    torch.testing.assert_close(selection.rest_mean, sum(spectra[label].mean for label in gone))
+    assert selection.source == spectra.source
+    assert select_heads(store, budget=1).source == "training split"
+
+
+def test_class_means_serve_as_class_vectors():
+    store = make_store()
+    selection = select_heads(store, budget="100%", keep_mlps=True)
+    assert selection.classifier.kind == "means"
+    assert selection.accuracy["adapted"] == selection.accuracy["zero_shot"]
+    assert (selection.n_train, selection.n_val, selection.n_test) == tuple(STANDIN_SIZES.values())
+
+
+def test_a_store_without_test_images_is_selected_on():
+    store = make_store(text=True, sizes=STANDIN_SIZES | {"test": 0})
+    accuracy = select_heads(store).accuracy
+    assert accuracy["adapted"] is accuracy["zero_shot"] is None
+    with pytest.raises(BadInputError, match="needs val images"):
+        select_heads(make_store(text=True, sizes=STANDIN_SIZES | {"val": 0}))
+    with pytest.raises(BadInputError, match="accuracy under ablation needs test images"):
+        study_selection(selection_subject(store), name="x")
+
+
+def test_the_study_agrees_with_single_selections(store):
+    study = study_selection(selection_subject(store), name="noise")
+    n_heads = len(store.maps.units.of_kind("head"))
+    assert study.n_heads == n_heads
+    assert len(study.curves) == 2 * (4 + N_RANDOM)
+    for summary in study.summaries:
+        assert summary.n_seeds == (N_RANDOM if summary.score == "R" else 1)
+        assert all(low <= mean + 1e-15 and mean <= high + 1e-15 for low, mean, high in _triples(summary))
+    for score, mode, count in (("S", "zero", 1), ("UT", "mean", 2), ("U", "mean", n_heads)):
+        curve = next(one for one in study.curves if (one.score, one.ablation) == (score, mode))
+        selection = select_heads(store, score=score, budget=count, mode=mode)
+        assert curve.at(count) == pytest.approx(selection.accuracy["adapted"])
+        assert curve.order[:count] == selection.heads
+    third = next(one for one in study.curves if one.seed == 3 and one.ablation == "zero")
+    assert third.order[:2] == select_heads(store, score="R", budget=2, seed=3).heads
+    assert study.accuracy == pytest.approx(select_heads(store, budget=1).accuracy["zero_shot"])
+
+
+def _triples(summary):
+    return zip(summary.low, summary.mean, summary.high, strict=True)
+
+
+def test_the_fewest_heads_that_reach_an_accuracy():
+    study = study_selection(selection_subject(make_store(text=True)), name="noise", scores=["S"], ablations=["zero"])
+    (summary,) = study.summaries
+    for wanted in (0.0, 0.4, summary.mean[2], 1.01):
+        reached = [i + 1 for i, value in enumerate(summary.mean) if value >= wanted]
+        assert summary.heads_for(wanted) == (reached[0] if reached else None)
+
+
+def test_overlaps_of_scores_and_of_stores():
+    studies = [
+        study_selection(selection_subject(make_store(seed, text=True)), name=f"noise{seed}") for seed in (0, 0, 1)
+    ]
+    same = overlaps(studies[:1])
+    counts = [budget.n_heads for budget in studies[0].budgets if budget.n_heads < 6]
+    assert len(same) == 6 * len(counts)
+    between = [one for one in overlaps([studies[0], studies[2]]) if one.first[0] != one.second[0]]
+    assert {(one.first[1], one.second[1]) for one in between} == {(s, s) for s in ("S", "U", "UT", "cosine")}
+    for one in between:
+        first, second = (
+            next(s for s in study.scores if s.score == one.first[1]).ranked[: one.n_heads]
+            for study in (studies[0], studies[2])
+        )
+        assert one.jaccard == jaccard(first, second)
+        assert one.expected == expected_jaccard(6, one.n_heads)
+
+
+def test_chance_overlap_is_the_mean_over_all_pairs():
+    heads = range(6)
+    for count in range(1, 7):
+        choices = [set(map(str, one)) for one in itertools.combinations(heads, count)]
+        total = sum(jaccard(a, b) for a in choices for b in choices)
+        assert expected_jaccard(6, count) == pytest.approx(total / len(choices) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("budget", "count"),
+    [("1", 1), (3, 3), ("1%", 2), ("5%", 7), ("10%", 14), ("25%", 36), ("100%", 144), ("0.5 %", 2), ("29%", 41)],
+)
+def test_budgets(budget, count):
+    assert parse_budget(budget, 144).n_heads == count
+
+
+def test_shares_are_not_lost_to_rounding_and_small_models_have_heads_enough():
+    assert parse_budget("29%", 100).n_heads == 29
+    assert [budget.n_heads for budget in budgets(6)] == [1, 2, 2, 2, 2, 3, 4, 6]
+    assert parse_budget("5%", 1).n_heads == 1
+
+
+@pytest.mark.parametrize("budget", ["0", 0, 145, "0%", "101%", "half", "-1", "1.5", ""])
+def test_bad_budgets_are_refused(budget):
+    with pytest.raises(BadInputError, match="budget is"):
+        parse_budget(budget, 144)
+
+
+def test_fit_points_to_the_command():
+    with pytest.raises(BadInputError, match="`residualign select` ranks heads"):
+        get_method("select")
