@@ -20,7 +20,17 @@ from rich.table import Table
 from benchmarks.harness import Result, Row
 from benchmarks.machine import copy_rate, describe, matrix_rate
 
-NAMES = ("tracing", "families", "epochs", "one_pass", "spectra", "adapted_inference", "fit_growth", "decoding")
+NAMES = (
+    "tracing",
+    "families",
+    "epochs",
+    "one_pass",
+    "spectra",
+    "adapted_inference",
+    "fit_growth",
+    "decoding",
+    "two_nn",
+)
 """A benchmark is a module with a frozen dataclass `Sizes` (every field has a default and becomes a flag) and
 `run(sizes) -> Result`."""
 
