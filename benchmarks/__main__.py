@@ -31,6 +31,7 @@ NAMES = (
     "decoding",
     "somp",
     "similarity",
+    "two_nn",
 )
 """A benchmark is a module with a frozen dataclass `Sizes` (every field has a default and becomes a flag) and
 `run(sizes) -> Result`."""

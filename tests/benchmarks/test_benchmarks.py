@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from benchmarks import families, fit_growth, similarity, spectra
+from benchmarks import families, fit_growth, similarity, spectra, two_nn
 from benchmarks.__main__ import NAMES, main
 from benchmarks.fresh import in_fresh_process
 from benchmarks.harness import Result
@@ -23,6 +23,7 @@ TINY = {
     "one_pass": "--images 50 --part 20 --batch 7 --classes 2 --layers 1 --image-size 32 --rounds 1 --fits 1",
     "decoding": "--images 7 --batch 3 --workers 1 --image-size 32 --rounds 2",
     "somp": "--images 23 --dim 11 --rank 5 --texts 31 --chosen 3 --rounds 2",
+    "two_nn": "--images 600 --heads 2 --dim 11 --head-dim 5 --subsamples 2 --compared 530 570 --rounds 1",
     "fit_growth": "--base-images 20 --base-layers 1 --base-classes 3 --images 20 30 --heads 12 24 --classes 3 5 "
     "--width 24 --dim 11 --repeats 1",
     "similarity": "--images 30 --layers 1 --heads 2 --dim 11 --loop-pairs 3 --rounds 1",
@@ -37,7 +38,7 @@ def in_this_process(function, **arguments):
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.filterwarnings("ignore:.*os.fork.*:DeprecationWarning")
 def test_prints_a_table_and_writes_the_same_as_json(name, tmp_path, capsys, monkeypatch):
-    for module in (families, fit_growth, similarity, spectra):
+    for module in (families, fit_growth, similarity, spectra, two_nn):
         monkeypatch.setattr(module, "in_fresh_process", in_this_process)
     file, page = tmp_path / "out.json", tmp_path / "out.md"
     assert main([name, "--json", str(file), "--markdown", str(page), *TINY[name].split()]) == 0

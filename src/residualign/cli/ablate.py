@@ -17,7 +17,7 @@ _SHOWN = 10
 def ablate(
     source: o.ModelOrStore,
     data: o.OptionalData = None,
-    components: o.Components = None,
+    components: o.KeptComponents = None,
     scaled: o.ScaledKinds = None,
     basis: o.Bases = None,
     start: o.Starts = None,

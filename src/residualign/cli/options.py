@@ -40,6 +40,7 @@ __all__ = [
     "Json",
     "KeepMlps",
     "LearningRates",
+    "KeptComponents",
     "LossChoice",
     "LossOption",
     "MatchingChoice",
@@ -677,5 +678,15 @@ RestOption = Annotated[
         "--rest",
         help="Keep what no lambda multiplies, put its mean in its place, or leave it out.",
         rich_help_panel=_METHOD,
+    ),
+]
+KeptComponents = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--components",
+        metavar="N|N%|all",
+        help="Components of each unit that are scaled: a count, those of a share of its variance, or all; repeats.",
+        rich_help_panel=_METHOD,
+        show_default="50%, 90%, all",
     ),
 ]

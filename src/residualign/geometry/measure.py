@@ -149,7 +149,10 @@ def measure_geometry(
     if n == 0:
         raise BadInputError(f"split {split.name!r} has no images, and geometry needs at least one")
     if spectra.units != store.units or spectra.dim != store.maps.dim:
-        raise BadInputError(f"the spectra belong to {spectra.units}, the store has {store.units}")
+        raise BadInputError(
+            f"the spectra belong to {spectra.units} in {spectra.dim} dimensions, "
+            f"the store has {store.units} in {store.maps.dim}"
+        )
     check_settings(threshold, fraction, subsamples)
     wanted = tuple(store.units) if units is None else tuple(units)
     halves = draw_halves(n, subsamples, seed)

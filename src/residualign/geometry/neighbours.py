@@ -61,7 +61,7 @@ def nearest(
     float32 copy, one block of at most 48 MiB with a copy of the candidates' part of it, and the result.
     """
     n = len(points)
-    count = min(count, n - 1)
+    count = max(min(count, n - 1), 0)
     everything = torch.arange(n)
     if n <= max(_SMALL, 2 * (count + _SPARE)):
         return nearest_by_differences(points, everything, count)
@@ -86,10 +86,10 @@ def nearest_by_differences(
 ) -> Neighbours:
     """The same for some of the points, from float64 differences to all: O(row x point x coordinate), slow and plain."""
     n, size = points.shape
-    count = min(count, n - 1)
+    count = max(min(count, n - 1), 0)
     parts = []
     # the differences of a few rows at a time, as large as a block
-    step = max(1, _BLOCK_BYTES // (8 * n * max(size, 1)))
+    step = max(1, _BLOCK_BYTES // (8 * max(n * size, 1)))
     for block in rows.split(step):
         exact = (points[block].unsqueeze(1) - points).square_().sum(dim=-1)
         exact[torch.arange(len(block)), block] = torch.inf

@@ -114,7 +114,8 @@ def fit_ratios(distances: Float[Tensor, "point 2"], fraction: float) -> Fit:
 
     distances: of each point's two nearest others, > 0, nearest first. mu is their ratio (Facco et al. 2017, eq. 5 and
     the algorithm after it), F of the i-th smallest of n ratios is i / n, and the first floor(fraction n) are fitted; at
-    fraction 1 the last, where F is 1, is left out. No slope, nan, without points or where every ratio is one.
+    fraction 1 the last, where F is 1, is left out. No slope, nan, without points or where every ratio is one,
+    to rounding.
     """
     n = len(distances)
     log_ratio = (distances[:, 1] / distances[:, 0]).log().sort().values
@@ -122,7 +123,7 @@ def fit_ratios(distances: Float[Tensor, "point 2"], fraction: float) -> Fit:
     x = log_ratio[: max(used, 0)]
     y = -torch.log1p(-torch.arange(1, len(x) + 1, dtype=torch.float64) / max(n, 1))
     xx, xy, yy = (float((a * b).sum()) for a, b in ((x, x), (x, y), (y, y)))
-    if xx == 0:
+    if not len(x) or float(x[-1]) < COINCIDENCE:
         return Fit(float("nan"), float("nan"), len(x))
     return Fit(xy / xx, xy**2 / (xx * yy), len(x))
 
