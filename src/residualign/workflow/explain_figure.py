@@ -18,6 +18,7 @@ MAX_ROWS = 8
 
 _IMAGES, _TEXTS, _LONGEST = 4, 4, 34
 _ROW, _SIDE, _COLUMN, _HEADER = 1.12, 0.78, 2.6, 0.7
+_PIXELS, _GAP = 160, 8
 _QUIET, _POSITIVE, _NEGATIVE = "#6b7280", "#0f766e", "#b45309"
 
 
@@ -49,17 +50,13 @@ def explain_figure(units: Sequence[UnitWords], images: Mapping[str, Image.Image]
         title = f"{unit.label}, component {component.index}: {share:.0f} % of its variance"
         figure.text(0.1 / width, 1 - (top - 0.12) / height, title, fontsize=8.5, weight="bold", va="center")
         for end, sign in ((component.images_negative, -1), (component.images_positive, 1)):
-            for j, (key, _) in enumerate(reversed(end[:_IMAGES])):
-                if key not in images:
-                    continue
-                j += _IMAGES - len(end[:_IMAGES])
-                left = middle + 0.1 + j * _SIDE if sign > 0 else middle - 0.1 - (j + 1) * _SIDE
-                axes = figure.add_axes(
-                    (left / width, 1 - (top + 0.06 + _SIDE) / height, (_SIDE - 0.06) / width, _SIDE / height)
-                )
-                axes.imshow(images[key].convert("RGB"), interpolation="nearest")
-                axes.set_anchor("N")
-                axes.set_axis_off()
+            strip = _strip([images[key] for key, _ in end[:_IMAGES] if key in images], sign)
+            if strip is None:
+                continue
+            left = middle + 0.1 if sign > 0 else middle - 0.1 - strips
+            axes = figure.add_axes((left / width, 1 - (top + 0.06 + _SIDE) / height, strips / width, _SIDE / height))
+            axes.imshow(strip, interpolation="nearest")
+            axes.set_axis_off()
         for matches, x, side, colour in (
             (component.negative, middle - 0.15 - strips, "right", _NEGATIVE),
             (component.positive, middle + 0.15 + strips, "left", _POSITIVE),
@@ -73,6 +70,25 @@ def explain_figure(units: Sequence[UnitWords], images: Mapping[str, Image.Image]
 def _rows(units: Sequence[UnitWords]) -> list[tuple[UnitWords, ComponentWords]]:
     each = max(1, MAX_ROWS // max(len(units), 1))
     return [(unit, component) for unit in units for component in unit.components[:each]][:MAX_ROWS]
+
+
+def _strip(images: Sequence[Image.Image], sign: int) -> Image.Image | None:
+    """Pictures side by side, the first at the outer end: at the right of a strip that stands right of the middle."""
+    from PIL import Image
+
+    if not images:
+        return None
+    strip = Image.new("RGB", (_IMAGES * _PIXELS, _PIXELS), "white")
+    for j, image in enumerate(images):
+        factor = (_PIXELS - _GAP) / max(image.size)
+        size = [max(1, round(factor * side)) for side in image.size]
+        # small pictures keep their pixels, large ones are smoothed
+        small = image.convert("RGB").resize(
+            (size[0], size[1]), Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
+        )
+        cell = _IMAGES - 1 - j if sign > 0 else j
+        strip.paste(small, (cell * _PIXELS + (_PIXELS - size[0]) // 2, (_PIXELS - size[1]) // 2))
+    return strip
 
 
 def _line(match: TextMatch) -> str:
