@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from jaxtyping import Float
@@ -37,6 +37,7 @@ def explain_units(
     *,
     units: Sequence[Unit | str] | None = None,
     components: Sequence[int] | None = None,
+    more: Mapping[str, Sequence[int]] | None = None,
     n_components: int = 3,
     n_texts: int = 5,
     method: WordMethod | str = "somp",
@@ -46,7 +47,8 @@ def explain_units(
     """Describe units (None: all heads) over the images of a split.
 
     dictionary: None where the model has no text tower; texts are then empty. components: which, by index (those a unit
-    has not are passed over); None takes the first `n_components`. n_texts: for the whole unit, and for each end of a
+    has not are passed over); None takes the first `n_components`. more: further components of single units, by label.
+    n_texts: for the whole unit, and for each end of a
     component. n_images: at each end.
 
     The dictionary's mean is taken off all its atoms first (`TextDictionary.centred`). The whole unit is described by
@@ -68,7 +70,8 @@ def explain_units(
     found = []
     for done, unit in enumerate(chosen_units, 1):
         spectrum = spectra[unit.label]
-        kept = [index for index in wanted if index < spectrum.n_components]
+        asked = dict.fromkeys((*wanted, *(more or {}).get(unit.label, ())))
+        kept = [index for index in asked if index < spectrum.n_components]
         values = coefficients(coordinates, maps, unit, spectrum, kept)
         ends: Sequence[_Ends] = [((), ())] * len(kept)
         texts, coherence = Chosen((), (), (), ()), None

@@ -112,8 +112,9 @@ def build_report(
     with watch.progress("dimensions") as progress:
         geometry = _geometry(run, own, notes, progress)
     words = _dictionary(run, model, device, dictionary, notes, watch)
+    moved, curves = _scales(run, own, split)
     with watch.progress("words") as progress:
-        explanation = _explained(shown_split, spectra, words, progress)
+        explanation = _explained(shown_split, spectra, words, moved, progress)
     found = UnitFindings(
         run.shown,
         run.result(run.shown.method),
@@ -123,7 +124,6 @@ def build_report(
         class_separation(run.store.split("train"), run.store.maps, len(run.store.class_names)),
     )
     units = unit_lines(found, run.picture_of)
-    moved, curves = _scales(run, own, split)
     comparison = _comparison(run, split)
     n_changed, kinds, changed = changed_images(run.adapter, split, _names(run), run.picture_of)
     if not run.pictures:
@@ -219,11 +219,24 @@ def _dictionary(
         return encode_dictionary(loaded, texts, progress=progress)
 
 
-def _explained(split: StoreSplit, spectra: Spectra, words: TextDictionary | None, progress: Progress) -> Explanation:
+def _explained(
+    split: StoreSplit,
+    spectra: Spectra,
+    words: TextDictionary | None,
+    moved: Sequence[MovedComponent],
+    progress: Progress,
+) -> Explanation:
+    """Words and images of heads and MLPs: their first components, and those that moved farthest."""
+    more: dict[str, list[int]] = {}
+    for one in moved[:_MOVED]:
+        if one.component is not None:
+            more.setdefault(one.label, []).append(one.component)
     return explain_units(
         split,
         spectra,
         words,
+        units=spectra.units.of_kind("head", "mlp"),
+        more=more,
         n_components=_COMPONENTS,
         n_texts=_TEXTS,
         n_images=_IMAGES,
