@@ -127,6 +127,17 @@ def test_the_bound_rules_out_no_text_that_would_be_chosen(seed: int) -> None:
     assert found == int(sums.argmax())
 
 
+def test_the_bound_holds_where_all_products_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the sum of magnitudes is the bound itself; of normal products it is a fifth smaller."""
+    monkeypatch.setattr(_greedy, "_FIRST", 2)
+    flat = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(100)[:, None]
+    drawn = torch.randn(200, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    scores = torch.linalg.qr(torch.cat([flat, drawn], dim=1))[0]
+    images = torch.diag(torch.tensor([0.9, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
+    samples = Samples(scores, images, torch.zeros(5, dtype=torch.float64))
+    assert _greedy.largest_sum_of_magnitudes(samples, images, images.norm(dim=1)) == 0
+
+
 @pytest.mark.parametrize("method", [somp, text_span])
 def test_a_text_that_others_make_up_is_not_chosen_again(method) -> None:
     """Twins, opposites, sums of others, and a text that differs from another by rounding."""
