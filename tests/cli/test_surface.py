@@ -17,7 +17,19 @@ from residualign.cli.views import bar, percent, seconds
 from residualign.errors import BadInputError, RunError
 from residualign.scaling.methods import METHODS
 
-COMMANDS = ("demo", "extract", "adapt", "classify", "evaluate", "decompose", "lambdas", "where", "models", "models check", "data")
+COMMANDS = (
+    "demo",
+    "extract",
+    "adapt",
+    "classify",
+    "evaluate",
+    "decompose",
+    "lambdas",
+    "where",
+    "models",
+    "models check",
+    "data",
+)
 
 
 def test_help_imports_no_model_library() -> None:
@@ -50,7 +62,7 @@ def test_flags_mean_one_thing_everywhere() -> None:
                     texts.setdefault(flag, set()).add(parameter.help)
     assert {flag for flag, told in texts.items() if len(told) > 1} == {"--out"}
     known = "json seed quick overwrite skip-bad template classes classifier store reference shots method mean device"
-    known += " dtype batch-size workers model out loss stream split format seeds top unit component text"
+    known += " dtype batch-size workers model out loss stream split format seeds top unit component text against"
     assert set(texts) == {f"--{name}" for name in known.split()}
 
 

@@ -16,6 +16,7 @@ from residualign.cli.evaluate import evaluate
 from residualign.cli.extract import extract
 from residualign.cli.lambdas import lambdas
 from residualign.cli.models import app as models
+from residualign.cli.where import where
 
 __all__ = ["Interrupted", "app"]
 
@@ -44,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (demo, extract, adapt, classify, evaluate, decompose, lambdas, data):
+for _command in (demo, extract, adapt, classify, evaluate, decompose, lambdas, where, data):
     app.command()(_command)
 app.add_typer(models, name="models")
 

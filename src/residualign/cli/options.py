@@ -13,12 +13,14 @@ import typer
 
 __all__ = [
     "AdapterDir",
+    "AgainstTexts",
     "AnalysisOut",
     "BatchSize",
     "CheckedDTypes",
     "Classes",
     "ClassifierChoice",
     "ClassifierOption",
+    "Components",
     "DType",
     "DTypeOption",
     "Data",
@@ -35,6 +37,7 @@ __all__ = [
     "Methods",
     "ModelName",
     "ModelNames",
+    "ModelOrAdapter",
     "ModelOrStore",
     "ModelPath",
     "OptionalData",
@@ -56,6 +59,7 @@ __all__ = [
     "StoreOption",
     "Stream",
     "Templates",
+    "TextOption",
     "Top",
     "UnitLabels",
     "Workers",
@@ -367,4 +371,33 @@ Seeds = Annotated[
 ]
 Top = Annotated[
     int, typer.Option("--top", min=1, metavar="N", help="How many rows are shown.", rich_help_panel=_OUTPUT)
+]
+ModelOrAdapter = Annotated[
+    str,
+    typer.Argument(metavar="MODEL|DIR", help="A model, or what `adapt --out` wrote.", show_default=False),
+]
+Components = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--component",
+        min=0,
+        metavar="K",
+        help="A principal component, counted from 0; repeats.",
+        rich_help_panel=_METHOD,
+        show_default=False,
+    ),
+]
+TextOption = Annotated[
+    str | None,
+    typer.Option("--text", metavar="TEXT", help="A text to look for.", rich_help_panel=_METHOD, show_default=False),
+]
+AgainstTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--against",
+        metavar="TEXT",
+        help="Another text, whose share --text loses (the mean of several); repeats.",
+        rich_help_panel=_METHOD,
+        show_default=False,
+    ),
 ]
