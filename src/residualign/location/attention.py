@@ -91,6 +91,7 @@ def attention_weights(
 
 _SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 _PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm)
+_FACTORS = (torch.mul, Tensor.mul, Tensor.__mul__)
 # what may stand between a softmax and its product with the values without changing it
 _PASSES = (F.dropout, torch.dropout, Tensor.to, Tensor.type_as, Tensor.contiguous)
 
@@ -106,6 +107,7 @@ class _Mode(TorchFunctionMode):
 
     def _forget(self) -> None:
         self._attention: tuple[Tensor, Tensor] | None = None
+        self._output: Tensor | None = None
         self._norm: SubNorm | None = None
         self._softmax: Tensor | None = None
 
@@ -115,19 +117,29 @@ class _Mode(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
-            self._norm = None
-            self._attention = self._of_kernel(*args, **kwargs)
+            self._attended(self._of_kernel(*args, **kwargs), result)
         elif func in _SOFTMAXES:
             self._softmax = result
         elif self._softmax is not None and args and args[0] is self._softmax:
             if func in _PASSES:
                 self._softmax = result
             elif func in _PRODUCTS:
-                self._norm = None
-                self._attention = (self._pooled_rows(args[0]).to(self._dtype), args[1])
+                self._attended((self._pooled_rows(args[0]).to(self._dtype), args[1]), result)
+        elif func in _FACTORS and self._attention is not None and args[0] is self._output:
+            self._scale_heads(args[1], result)
         elif func is F.layer_norm and self._attention is not None:
             self._norm = self._sub_norm(*args, **kwargs)
         return result
+
+    def _attended(self, attention: tuple[Tensor, Tensor], output: Tensor) -> None:
+        self._attention, self._output, self._norm = attention, output, None
+
+    def _scale_heads(self, factor: Any, output: Tensor) -> None:
+        """One number a head (open_clip's `scale_heads`) goes to the values; anything else shows in their sum."""
+        if isinstance(factor, Tensor) and tuple(factor.shape) == (self._tower.n_heads, 1, 1):
+            assert self._attention is not None
+            weights, values = self._attention
+            self._attended((weights, values * factor), output)
 
     def layer_ends(self, layer: int, wanted: bool) -> Any:
         """The hook of a layer's output projection."""
