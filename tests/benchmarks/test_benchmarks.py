@@ -87,3 +87,11 @@ def test_unknown_benchmark_is_refused():
         main(["tracin"])
     assert refused.value.code == 2
     assert "tracing" in NAMES
+
+
+def test_where_points_at_the_right_thing(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import where
+
+    where.main(200)
+    printed = capsys.readouterr().out
+    assert float(printed.split("all heads summed ")[1].split()[0]) > 80

@@ -30,6 +30,7 @@ COMMANDS = (
     "explain",
     "select",
     "ablate",
+    "where",
     "lambdas",
     "models",
     "models check",
@@ -70,7 +71,7 @@ def test_flags_mean_one_thing_everywhere() -> None:
     known += " dtype batch-size workers model out loss stream split unit format threshold fraction"
     known += " subsamples seeds top component text dictionary words texts variance pairs matching"
     known += " same-space anchors score ablation heads keep-mlps compare adapter components scaled basis"
-    known += " start learning-rate repeats rest"
+    known += " start learning-rate repeats rest against"
     assert set(texts) == {f"--{name}" for name in known.split()}
 
 

@@ -22,6 +22,7 @@ from residualign.cli.models import app as models
 from residualign.cli.report import report
 from residualign.cli.select import select
 from residualign.cli.similarity import similarity
+from residualign.cli.where import where
 
 __all__ = ["Interrupted", "app"]
 
@@ -63,6 +64,7 @@ for _command in (
     explain,
     select,
     ablate,
+    where,
     lambdas,
     data,
 ):

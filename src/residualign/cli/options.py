@@ -15,6 +15,7 @@ __all__ = [
     "AblationChoice",
     "Ablations",
     "AdapterDir",
+    "AgainstTexts",
     "AnalysisOut",
     "Anchors",
     "Bases",
@@ -39,8 +40,8 @@ __all__ = [
     "Images",
     "Json",
     "KeepMlps",
-    "LearningRates",
     "KeptComponents",
+    "LearningRates",
     "LossChoice",
     "LossOption",
     "MatchingChoice",
@@ -50,6 +51,7 @@ __all__ = [
     "Methods",
     "ModelName",
     "ModelNames",
+    "ModelOrAdapter",
     "ModelOrStore",
     "ModelPath",
     "OptionalData",
@@ -86,6 +88,7 @@ __all__ = [
     "Subsamples",
     "Templates",
     "TextCount",
+    "TextOption",
     "Threshold",
     "Top",
     "UnitLabels",
@@ -688,5 +691,23 @@ KeptComponents = Annotated[
         help="Components of each unit that are scaled: a count, those of a share of its variance, or all; repeats.",
         rich_help_panel=_METHOD,
         show_default="50%, 90%, all",
+    ),
+]
+ModelOrAdapter = Annotated[
+    str,
+    typer.Argument(metavar="MODEL|DIR", help="A model, or what `adapt --out` wrote.", show_default=False),
+]
+TextOption = Annotated[
+    str | None,
+    typer.Option("--text", metavar="TEXT", help="A text to look for.", rich_help_panel=_METHOD, show_default=False),
+]
+AgainstTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--against",
+        metavar="TEXT",
+        help="Another text, whose share --text loses (the mean of several); repeats.",
+        rich_help_panel=_METHOD,
+        show_default=False,
     ),
 ]

@@ -102,7 +102,7 @@ class AttentionReadout:
         tower, n_heads = self._tower, self._tower.n_heads
         stream = tokens.stream.to(dtype)
         inverse_std = torch.rsqrt(stream.var(dim=-1, correction=0) + tower.final_norm.eps)
-        attention = self._weights(tokens.normed.to(dtype))
+        attention = self.weights(tokens.normed.to(dtype))
         weights = attention * inverse_std[:, None]
         # (image, pool_head, 1): of 1 / sigma and of mu / sigma
         scale = weights.sum(dim=-1, keepdim=True)
@@ -126,13 +126,21 @@ class AttentionReadout:
             heads.append(head + (scale * bias + shared / n_heads)[:, None])
         return self._finish(embedding, mlps, torch.stack(heads, dim=1), tokens.pool_mlp, output.to(dtype))
 
-    def _weights(self, normed: Tensor) -> Float[Tensor, "image pool_head token"]:
+    def weights(self, normed: Tensor) -> Float[Tensor, "image pool_head token"]:
         """The pooling's attention. A key's bias adds the same to every token's logit, so it is left out."""
         pooling = self._pooling
         query = pooling.query().detach().double().view(pooling.n_heads, -1)
         key = pooling.key.weight.detach().double().view(pooling.n_heads, query.shape[1], -1)
         asked = torch.einsum("pe,pew->pw", query, key).to(normed.dtype)
         return torch.einsum("ntw,pw->npt", normed, asked).softmax(dim=-1)
+
+    def head_map(self, layer: int, head: int) -> Float[Tensor, "pool_head head_dim dim"]:
+        """From a head's pooled value to its contribution, but for constants and 1 / sigma of a norm after it."""
+        product = self._products[layer][:, head]
+        n_heads, _, size = product.shape
+        out = self._pooling.out.weight.detach().to(product.dtype).T.reshape(n_heads, size, -1)
+        mapped = torch.einsum("pce,ped->pcd", product, out)
+        return mapped if self._is_last else mapped @ self._out
 
     def _finish(
         self, embedding: Tensor, mlps: Tensor, heads: Tensor, pool_mlp: Tensor | None, output: Tensor

@@ -44,6 +44,7 @@ class Trace:
         self._stream: Tensor | None = None
         self._normed: Tensor | None = None
         self._pool_mlp: Tensor | None = None
+        self._pooled: Tensor | None = None
         self._handles: list[RemovableHandle] = []
         self._exchanged = ExitStack()
 
@@ -58,6 +59,8 @@ class Trace:
             handles.append(tower.entry.register_forward_pre_hook(self._entry_hook))
         if isinstance(tower.pooling, AttentionPooling) and tower.pooling.mlp is not None:
             handles.append(tower.pooling.mlp.register_forward_hook(self._pool_mlp_hook))
+        if isinstance(tower.pooling, AttentionPooling) and tower.pooling.norm is not None:
+            handles.append(tower.pooling.norm.register_forward_pre_hook(self._pooled_hook))
         return self
 
     def __exit__(
@@ -113,6 +116,43 @@ class Trace:
             embedding=None if self._embedding is None else over_sigma(self._embedding),
         )
 
+    def query_weights(self, n_tokens: int) -> Float[Tensor, "image pool_head query"]:
+        """How much the value of each pooled token counts, its 1 / sigma included: of the last forward pass.
+
+        n_tokens: of a block, those included that are not pooled; queries are counted from the first that is. There is
+        one pooling head unless the tower pools by attention.
+        """
+        assert self._stream is not None
+        tower, pooling = self._tower, self._tower.pooling
+        dtype = working_dtype(tower.dtype)
+        inverse_std = torch.rsqrt(self._stream.to(dtype).var(dim=-1, correction=0) + tower.final_norm.eps)
+        if isinstance(pooling, TokenPooling):
+            return inverse_std[:, None, None]
+        if isinstance(pooling, AttentionPooling):
+            assert self._normed is not None
+            return AttentionReadout.of(tower, "shared").weights(self._normed.to(dtype)) * inverse_std[:, None]
+        n_queries = n_tokens - pooling.first
+        each = inverse_std if inverse_std.ndim == 2 else inverse_std[:, None].expand(-1, n_queries)
+        return each[:, None] / n_queries
+
+    def pooled_values(self, layer: int) -> Float[Tensor, "image pool_head head head_dim"]:
+        """The heads' values of a layer under `query_weights`: what coordinates are made of."""
+        values = self._values[layer].to(working_dtype(self._tower.dtype))
+        # where one row was kept, tokens were averaged before the norm
+        kept = values if values.ndim == 3 else values[:, None]
+        weights = self.query_weights(kept.shape[1] + getattr(self._tower.pooling, "first", 0))
+        pooled: Tensor = (weights @ kept).unflatten(-1, (self._tower.n_heads, -1))
+        return pooled
+
+    def last_scale(self) -> Float[Tensor, " image"] | None:
+        """1 / sigma of the norm after an attention pooling; None where there is no such norm."""
+        if self._pooled is None:
+            return None
+        assert isinstance(self._tower.pooling, AttentionPooling)
+        assert self._tower.pooling.norm is not None
+        pooled = self._pooled.to(working_dtype(self._tower.dtype))
+        return torch.rsqrt(pooled.var(dim=-1, correction=0) + self._tower.pooling.norm.eps)
+
     def _scaled(self, layer: int, mlp: Tensor) -> Tensor:
         scale = self._tower.blocks[layer].mlp_scale
         return mlp if scale is None else mlp * scale.to(mlp)
@@ -163,6 +203,10 @@ class Trace:
 
     def _pool_mlp_hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         self._pool_mlp = (output if output.ndim == 2 else output[:, 0]).detach().clone()
+
+    def _pooled_hook(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        # further queries are for captions
+        self._pooled = (args[0] if args[0].ndim == 2 else args[0][:, 0]).detach().clone()
 
 
 def trace_coordinates(

@@ -51,6 +51,7 @@ def tower(vision: Any, name: str) -> Tower:
             **pooling_constants(pooling),
         },
         pooling=pooling,
+        n_prefix=0,
     )
 
 

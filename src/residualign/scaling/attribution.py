@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from residualign.errors import BadInputError
 from residualign.scaling.adapter import Adapter
 from residualign.scaling.coefficients import OUTPUT, ScaledUnit, Scaling
 
-__all__ = ["REST", "Attribution", "attribute", "unit_parts"]
+__all__ = ["REST", "Attribution", "attribute", "decision_directions", "unit_parts"]
 
 REST = "rest"
 """The label of what belongs to no unit: means put in place of units, the constants of an output map, rounding."""
@@ -54,6 +55,38 @@ def attribute(adapter: Adapter, coordinates: Coordinates) -> Attribution:
     O(image x coordinate x dim), as much as one adapted embedding in float64. `BadInputError` with fewer than two
     classes. Source: the direct effect of a component on a logit, arXiv 2310.05916 section 3.
     """
+    embedded, first, second, direction = _margin(adapter, coordinates)
+    margin = (embedded * direction).sum(dim=1)
+    parts = unit_parts(adapter, coordinates.to(dtype=torch.float64), direction)
+    values = torch.stack([*parts, margin - torch.stack(parts).sum(dim=0)], dim=1)
+    return Attribution((*adapter.maps.units.labels, REST), first, second, margin, values)
+
+
+def decision_directions(
+    adapter: Adapter, coordinates: Coordinates, labels: Sequence[str]
+) -> dict[str, Float[Tensor, "image dim"]]:
+    """The direction along which each unit's own contribution, before adapting, decided each image's class; float64.
+
+    A contribution times its direction is the unit's part of the margin (`attribute`) but for the unit's mean, which is
+    no image's. Errors: those of `attribute`, and `BadInputError` for a label the tower has not.
+    """
+    direction = _before_output(adapter, _margin(adapter, coordinates)[3])
+    scaling, lambdas = adapter.full_scaling, adapter.lambdas
+    scaled = {unit.label: unit for unit in scaling.units}
+    found = {}
+    for label in labels:
+        name = adapter.maps.units.get(label).label
+        if name in scaled:
+            found[name] = _scaled_direction(direction, scaled[name], lambdas[name].to(direction), scaling)
+        elif scaling.rest == "keep" or OUTPUT in scaled:
+            found[name] = direction
+        else:
+            found[name] = torch.zeros_like(direction)
+    return found
+
+
+def _margin(adapter: Adapter, coordinates: Coordinates) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Adapted embeddings, first and second class, and the direction whose product with them is the margin."""
     if len(adapter.class_names) < 2:
         raise BadInputError("attribution compares the first two classes; the adapter has one class")
     embedded = adapter.embed_coordinates(coordinates.to(dtype=torch.float64))
@@ -63,10 +96,19 @@ def attribute(adapter: Adapter, coordinates: Coordinates) -> Attribution:
     vectors = adapter.classifier.vectors.to(embedded)
     length = embedded.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     direction = adapter.classifier.logit_scale * (vectors[first] - vectors[second]) / length
-    margin = (embedded * direction).sum(dim=1)
-    parts = unit_parts(adapter, coordinates.to(dtype=torch.float64), direction)
-    values = torch.stack([*parts, margin - torch.stack(parts).sum(dim=0)], dim=1)
-    return Attribution((*adapter.maps.units.labels, REST), first, second, margin, values)
+    return embedded, first, second, direction
+
+
+def _before_output(adapter: Adapter, direction: Tensor) -> Tensor:
+    """The direction seen before what is done to the whole embedding."""
+    weight = adapter.learned.get("map")
+    if weight is not None:
+        # e M . v = e . M v: the map goes to the direction once instead of to every unit
+        direction = direction @ weight.to(direction).T
+    for unit in adapter.full_scaling.units:
+        if unit.label == OUTPUT:
+            direction = _scaled_direction(direction, unit, adapter.lambdas[OUTPUT].to(direction), adapter.full_scaling)
+    return direction
 
 
 def unit_parts(adapter: Adapter, coordinates: Coordinates, direction: Tensor) -> list[Tensor]:
@@ -77,12 +119,7 @@ def unit_parts(adapter: Adapter, coordinates: Coordinates, direction: Tensor) ->
     scaling, lambdas = adapter.full_scaling, adapter.lambdas
     scaled = {unit.label: unit for unit in scaling.units}
     whole_embedding = scaled.get(OUTPUT)
-    weight = adapter.learned.get("map")
-    if weight is not None:
-        # e M . v = e . M v: the map goes to the direction once instead of to every unit
-        direction = direction @ weight.to(direction).T
-    if whole_embedding is not None:
-        direction = _scaled_whole(direction, whole_embedding, lambdas[OUTPUT].to(direction), scaling)
+    direction = _before_output(adapter, direction)
     maps = adapter.maps.to(dtype=torch.float64)
     parts = []
     for unit in maps.units:
@@ -110,9 +147,10 @@ def _scaled_contribution(contribution: Tensor, unit: ScaledUnit, lambdas: Tensor
     return total + mean if scaling.mean == "keep" else total
 
 
-def _scaled_whole(direction: Tensor, unit: ScaledUnit, lambdas: Tensor, scaling: Scaling) -> Tensor:
-    """The direction seen before the embedding's components are scaled; what is constant goes to REST."""
-    assert unit.components is not None
+def _scaled_direction(direction: Tensor, unit: ScaledUnit, lambdas: Tensor, scaling: Scaling) -> Tensor:
+    """The direction seen before a unit (or the embedding) is scaled; what is constant goes to REST."""
+    if unit.components is None:
+        return lambdas * direction
     components = unit.components.to(direction)
     if scaling.rest == "keep":
         return direction + (direction @ components.T * (lambdas - 1)) @ components

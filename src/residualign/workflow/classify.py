@@ -20,7 +20,7 @@ from residualign.workflow.subject import Machine
 from residualign.workflow.watch import Watcher
 from residualign.workflow.words import left_out_sentence
 
-__all__ = ["ClassifyOutcome", "Decision", "Verdict", "classify_images", "run_classify"]
+__all__ = ["ClassifyOutcome", "Decision", "Verdict", "classify_images", "opened_images", "run_classify"]
 
 N_HEADS = 3
 N_CLASSES = 3
@@ -86,7 +86,7 @@ def run_classify(
     with watch.progress("images") as progress:
         for start in range(0, len(files), machine.batch_size):
             batch = files[start : start + machine.batch_size]
-            opened = list(_opened(batch, skip_bad, skipped))
+            opened = list(opened_images(batch, skip_bad, skipped))
             if opened:
                 verdicts += classify_images(adapter, [str(path) for path, _ in opened], [image for _, image in opened])
             progress(start + len(batch), len(files))
@@ -137,7 +137,8 @@ def _finite(share: float) -> float | None:
     return share if math.isfinite(share) else None
 
 
-def _opened(paths: Sequence[Path], skip_bad: bool, skipped: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+def opened_images(paths: Sequence[Path], skip_bad: bool, skipped: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+    """Images that can be read, in RGB; with skip_bad the keys of the others go to `skipped`."""
     for path in paths:
         try:
             yield path, read_image(path)

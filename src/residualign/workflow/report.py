@@ -210,13 +210,15 @@ def _dictionary(
         return None
     texts = load_texts(path)
     try:
-        loaded = run.adapter.model
+        with watch.progress("dictionary") as progress:
+            return encode_dictionary(run.adapter.model, texts, progress=progress)
     except BadInputError as error:
+        # what somebody asked for is not left out in silence; of the package's own words a page can do without
+        if path is not None or model is not None:
+            raise
         watch.warn(f"the page has no words: {error}")
-        notes.append("The model was not at hand, so there are no words.")
+        notes.append(f"There are no words: {error}")
         return None
-    with watch.progress("dictionary") as progress:
-        return encode_dictionary(loaded, texts, progress=progress)
 
 
 def _explained(

@@ -19,7 +19,7 @@ from residualign.workflow.watch import Watcher
 if TYPE_CHECKING:
     from residualign.models.vision_model import VisionModel
 
-__all__ = ["SHIPPED_NAME", "ChosenSpectra", "choose_spectra", "shipped_spectra"]
+__all__ = ["SHIPPED_NAME", "ChosenSpectra", "choose_spectra", "given_spectra", "shipped_spectra"]
 
 SHIPPED_NAME = "spectra.safetensors"
 """A model directory may hold the spectra of a reference set under this name; `mini` does."""
@@ -66,7 +66,7 @@ def choose_spectra(
     """
     expected = str(store.model["fingerprint"])
     if reference is not None:
-        spectra = _given(reference, model, batch_size, workers, stream, skip_bad, watch)
+        spectra = given_spectra(reference, model, batch_size, workers, stream, skip_bad, watch)
         if spectra.model_fingerprint and spectra.model_fingerprint != expected:
             raise BadInputError(f"the reference {reference!r} was computed with other weights than the images were")
         return ChosenSpectra(spectra, "given")
@@ -97,7 +97,7 @@ def shipped_spectra(model_name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _given(
+def given_spectra(
     reference: str,
     model: Callable[[], VisionModel],
     batch_size: int,
@@ -106,6 +106,7 @@ def _given(
     skip_bad: bool,
     watch: Watcher,
 ) -> Spectra:
+    """The spectra of a reference that was named: a spectra file, a store, or a data set."""
     path = Path(reference).expanduser()
     if path.suffix == ".safetensors" and os.path.exists(path):
         return Spectra.load(path)

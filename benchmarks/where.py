@@ -1,0 +1,64 @@
+"""Do maps point at the right thing: two coloured objects, one text against the other; `python -m benchmarks.where`."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from PIL import Image
+from recipes.mini.attributes import COLOURS
+from recipes.mini.generate import generate
+from recipes.mini.kinds import KIND
+from torch import Tensor
+
+import residualign as ra
+from residualign.location import locate
+from residualign.location.locate import text_direction
+
+N, SEED = 3000, 77
+
+
+def main(n: int = N) -> None:
+    """Print, for `mini`, the share of pictures in which a head's map is higher on the object that the text names."""
+    model, batch = ra.load_model("mini"), generate(SEED, 0, n)
+    objects, names = batch.scene.objects, list(COLOURS)
+    pairs = []
+    for i in (batch.scene.kind == KIND["pair"]).nonzero().flatten().tolist():
+        found = (objects.image == i).nonzero().flatten().tolist()
+        if len(found) == 2 and objects.colour[found[0]] != objects.colour[found[1]]:
+            pairs.append((i, found))
+    pictures = [Image.fromarray(batch.images[i].permute(1, 2, 0).numpy()) for i, _ in pairs]
+    colours = [[names[int(objects.colour[k])] for k in found] for _, found in pairs]
+    heads = [unit.label for unit in model.units.of_kind("head")]
+    began = time.perf_counter()
+    directions = torch.stack([text_direction(model, first, [second]) for first, second in colours])
+    maps = locate(model, pictures, heads, direction=directions).maps
+    seconds = time.perf_counter() - began
+    places = _places(objects, [found for _, found in pairs], maps.shape[2], maps.shape[3])
+    means = torch.einsum("nkrc,nsrc->nks", maps, places) / places.sum(dim=(2, 3)).clamp_min(1)[:, None]
+    shares = (means[..., 0] > means[..., 1]).double().mean(dim=0)
+    summed = means.sum(dim=1)
+    print(f"{len(pairs)} pictures, {len(heads)} heads, {seconds:.1f} s")
+    print(f"all heads summed {100 * float((summed[:, 0] > summed[:, 1]).double().mean()):.1f} %")
+    best = shares.argsort(descending=True)[:3].tolist()
+    print(", ".join(f"{heads[k]} {100 * float(shares[k]):.1f} %" for k in best))
+    print(f"mean of heads {100 * float(shares.mean()):.1f} %, lowest {100 * float(shares.min()):.1f} %")
+
+
+def _places(objects, pairs, rows: int, columns: int) -> Tensor:  # type: ignore[no-untyped-def]
+    """(image, object, row, column): 1 on the patches whose middle lies on one object alone, 0 elsewhere."""
+    y = (torch.arange(rows) + 0.5) / rows * 2 - 1
+    x = (torch.arange(columns) + 0.5) / columns * 2 - 1
+    found = torch.zeros(len(pairs), 2, rows, columns)
+    for i, pair in enumerate(pairs):
+        for k, one in enumerate(pair):
+            centre_x, centre_y = objects.centre[one].tolist()
+            distance = (x[None] - centre_x) ** 2 + (y[:, None] - centre_y) ** 2
+            found[i, k] = (distance <= float(objects.radius[one]) ** 2).float()
+            if not found[i, k].any():
+                found[i, k].view(-1)[distance.argmin()] = 1.0
+    return found * (1 - found.prod(dim=1, keepdim=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""Where in the image: the parts of a head's contribution that came from each patch."""
+
+from __future__ import annotations
+
+from residualign.location.locate import Location, locate
+
+__all__ = ["Location", "locate"]

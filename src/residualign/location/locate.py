@@ -1,0 +1,294 @@
+"""From a model and images to maps: how much of a head's contribution came from each patch, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+
+from residualign.decomposition.attention_readout import AttentionReadout
+from residualign.decomposition.coordinates import Coordinates, UnitMaps
+from residualign.decomposition.maps import unit_maps, working_dtype
+from residualign.decomposition.trace import Trace
+from residualign.errors import BadInputError
+from residualign.load import TOLERANCES
+from residualign.location.attention import SeenAttention, watch_attention
+from residualign.location.grid import patch_grid
+from residualign.location.parts import head_parts
+from residualign.models.pooling import AttentionPooling
+from residualign.models.tower import Tower
+from residualign.models.vision_model import Images, VisionModel
+from residualign.spectrum.spectrum import Spectra
+from residualign.units import Unit
+
+__all__ = ["Location", "Target", "locate", "text_direction"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a map is of: a head, seen along a direction; component is the head's own, where that is the direction."""
+
+    unit: str
+    component: int | None = None
+
+    @property
+    def label(self) -> str:
+        """`L5.H3`, or `L5.H3 · 2` of component 2."""
+        return self.unit if self.component is None else f"{self.unit} · {self.component}"
+
+
+@dataclass(frozen=True)
+class Location:
+    """Parts of the contributions of some heads to the embeddings of some images, by the token they were read from.
+
+    kind "direction": every number is the length of a part along the target's direction, in units of the embedding
+    (which is not normalised), and `maps.sum((2, 3)) + prefix.sum(2) + constant == total`, the head's whole contribution
+    along it. kind "norm": every number is the length of a part, and lengths do not add up; the parts themselves do.
+
+    maps: of the patches, in rows and columns of the preprocessed picture. prefix: of the tokens before them: class
+    token, registers. constant: of what no token has: the head's share of output biases and of the final norm's mean
+    and bias. error: largest |sum of parts - traced value| over largest |traced value|, checked at run time.
+
+    A map says which *token* a head read from, in the layer it is in. In deep layers a token holds more than its own
+    patch: the blocks before have mixed them.
+    """
+
+    targets: tuple[Target, ...]
+    kind: Literal["direction", "norm"]
+    maps: Float[Tensor, "image target row column"]
+    prefix: Float[Tensor, "image target prefix"]
+    constant: Float[Tensor, "image target"]
+    total: Float[Tensor, "image target"]
+    error: float
+
+    def __len__(self) -> int:
+        return self.maps.shape[0]
+
+    @staticmethod
+    def cat(parts: Sequence[Location]) -> Location:
+        """Images one after another as one; needs at least one part, all of the same targets."""
+        first = parts[0]
+        return Location(
+            targets=first.targets,
+            kind=first.kind,
+            maps=torch.cat([one.maps for one in parts]),
+            prefix=torch.cat([one.prefix for one in parts]),
+            constant=torch.cat([one.constant for one in parts]),
+            total=torch.cat([one.total for one in parts]),
+            error=max(one.error for one in parts),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Targets and, by image, all numbers, as JSON types."""
+        return {
+            "kind": self.kind,
+            "error": self.error,
+            "targets": [{"label": one.label, "unit": one.unit, "component": one.component} for one in self.targets],
+            "grid": list(self.maps.shape[2:]),
+            "images": [
+                {
+                    "total": self.total[i].tolist(),
+                    "constant": self.constant[i].tolist(),
+                    "prefix": self.prefix[i].tolist(),
+                    "maps": self.maps[i].tolist(),
+                }
+                for i in range(len(self))
+            ],
+        }
+
+
+def locate(
+    model: VisionModel,
+    images: Images,
+    units: Sequence[Unit | str],
+    *,
+    direction: Float[Tensor, " dim"] | Float[Tensor, "image dim"] | Mapping[str, Tensor] | None = None,
+    components: Sequence[int] | None = None,
+    spectra: Spectra | None = None,
+    text: str | None = None,
+    against: Sequence[str] = (),
+    batch_size: int = 8,
+) -> Location:
+    """Where in each image the contributions of some heads came from, summing back to them exactly.
+
+    images: PIL images, paths or pixels. units: heads, by label. Along what, at most one of: direction, (dim,) or one an
+    image (image, dim), or either by unit label; components, counted from 0, of each head in `spectra`; text, as in
+    `text_direction`. None of them gives the lengths of the parts.
+
+    One plain forward pass, beside image x head x pooled query x token attention weights for each chosen layer: one
+    query where a token is pooled, all of them otherwise. In the tower's dtype, float32 for half types. `BadInputError`
+    for a unit that is no head, an attention that cannot be taken apart (by layer), and where parts do not sum to the
+    traced value. Source: a head as a sum over tokens, arXiv 2310.05916 section 3.1 and 5.
+    """
+    tower = model.tower
+    chosen = _heads(tower, units)
+    _check_one(direction=direction, components=components, text=text)
+    if text is not None:
+        direction = text_direction(model, text, against)
+    maps = unit_maps(tower)
+    if components is not None:
+        targets, shared = _components(chosen, components, spectra, maps)
+    else:
+        targets = tuple(Target(unit.label) for unit in chosen)
+        shared = None
+    kind: Literal["direction", "norm"] = "norm" if direction is None and components is None else "direction"
+    found = []
+    for start in range(0, max(len(images), 1), batch_size):
+        part = slice(start, start + batch_size)
+        directions = shared or _of_images(direction, chosen, part, maps, len(images))
+        found.append(_locate_batch(tower, maps, model.pixels(images[part]), targets, chosen, directions, kind))
+    return Location.cat(found)
+
+
+def text_direction(model: VisionModel, text: str, against: Sequence[str] = ()) -> Float[Tensor, " dim"]:
+    """The unit vector of a text, less the mean of those of other texts where there are any, made unit again.
+
+    All texts of a model share a large part, which says "an image"; with others to compare, what is left is what sets
+    this one apart. `BadInputError` for a model without a text tower.
+    """
+    with torch.no_grad():
+        vectors = F.normalize(model.encode_text([text, *against]).to(working_dtype(model.tower.dtype)), dim=-1)
+    own: Tensor = vectors[0] if not against else vectors[0] - vectors[1:].mean(dim=0)
+    return F.normalize(own, dim=-1)
+
+
+def _locate_batch(
+    tower: Tower,
+    maps: UnitMaps,
+    pixels: Tensor,
+    targets: tuple[Target, ...],
+    units: Sequence[Unit],
+    directions: Mapping[str, Tensor] | None,
+    kind: Literal["direction", "norm"],
+) -> Location:
+    """One batch. directions: (image or 1, direction, dim) by unit."""
+    layers = {unit.layer for unit in units if unit.layer is not None}
+    with torch.no_grad(), Trace(tower) as trace:
+        with watch_attention(tower, layers) as seen:
+            output = tower.forward(pixels)
+        coordinates = trace.coordinates(output)
+        scale = trace.last_scale()
+        columns = []
+        error = 0.0
+        for unit in units:
+            own = None if directions is None else directions[unit.label]
+            part, unit_error = _of_unit(tower, maps, trace, seen, coordinates, unit, own, scale)
+            columns.append(part)
+            error = max(error, unit_error)
+    tokens, constant, total = (torch.cat(parts, dim=1) for parts in zip(*columns, strict=True))
+    rows, wide = patch_grid(tower, tokens.shape[2] - tower.n_prefix, *pixels.shape[-2:])
+    patches = tokens[:, :, tower.n_prefix :].unflatten(2, (rows, wide))
+    return Location(targets, kind, patches, tokens[:, :, : tower.n_prefix], constant, total, error)
+
+
+def _of_unit(
+    tower: Tower,
+    maps: UnitMaps,
+    trace: Trace,
+    seen: Mapping[int, SeenAttention],
+    coordinates: Coordinates,
+    unit: Unit,
+    directions: Tensor | None,
+    scale: Tensor | None,
+) -> tuple[tuple[Tensor, Tensor, Tensor], float]:
+    """(image, target, token) parts, (image, target) constants and totals of one head; and the error of its sum."""
+    assert unit.layer is not None
+    assert unit.head is not None
+    attention = seen[unit.layer]
+    parts = head_parts(attention, trace.query_weights(attention.values.shape[2]), unit.head)
+    traced = trace.pooled_values(unit.layer)
+    value = traced[:, :, unit.head]
+    error = _error(parts.tokens.sum(dim=2) + parts.constant, value, traced, tower, unit)
+    if isinstance(tower.pooling, AttentionPooling):
+        to_output = AttentionReadout.of(tower, "shared").head_map(unit.layer, unit.head)
+    else:
+        to_output = maps.weight(unit)[None, :-2]
+    contribution = maps.contribution(coordinates, unit)
+    own_scale = contribution.new_ones(1) if scale is None else scale
+    rest = contribution - own_scale[:, None] * torch.einsum("npc,pcd->nd", value - parts.constant, to_output)
+    if directions is None:
+        vectors = own_scale[:, None, None] * torch.einsum("nptc,pcd->ntd", parts.tokens, to_output)
+        lengths = (vectors.norm(dim=-1), rest.norm(dim=-1), contribution.norm(dim=-1))
+        return (lengths[0][:, None], lengths[1][:, None], lengths[2][:, None]), error
+    # (image or 1, target, pool_head, head_dim): the direction as a head's value sees it
+    seen_along = torch.einsum("pcd,nkd->nkpc", to_output, directions) * own_scale[:, None, None, None]
+    seen_along = seen_along.expand(len(contribution), -1, -1, -1)
+    tokens = torch.einsum("nptc,nkpc->nkt", parts.tokens, seen_along)
+    along = directions.expand(len(contribution), -1, -1)
+    return (tokens, torch.einsum("nd,nkd->nk", rest, along), torch.einsum("nd,nkd->nk", contribution, along)), error
+
+
+def _error(total: Tensor, value: Tensor, traced: Tensor, tower: Tower, unit: Unit) -> float:
+    """The sum of the parts against what went into the output projection; `BadInputError` where they differ."""
+    error = float((total - value).abs().max() / traced.abs().max().clamp_min(torch.finfo(traced.dtype).tiny))
+    if not error <= TOLERANCES[tower.dtype]:
+        raise BadInputError(
+            f"the parts of {unit.label} do not sum to its value (relative error {error:.1e}): something other than a "
+            f"LayerNorm stands between the attention of layer {unit.layer} and its output projection (a gate or scale)"
+        )
+    return error
+
+
+def _heads(tower: Tower, units: Sequence[Unit | str]) -> tuple[Unit, ...]:
+    if not units or isinstance(units, str):
+        raise BadInputError(f"units is a list of heads such as ['L3.H7']; got {units!r}")
+    chosen = tuple(tower.units.get(unit) for unit in units)
+    for unit in chosen:
+        if unit.kind != "head":
+            raise BadInputError(
+                f"{unit.label} is no head: only what attention reads from other tokens has a place in the image"
+            )
+    return tuple(dict.fromkeys(chosen))
+
+
+def _check_one(**given: Any) -> None:
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise BadInputError(f"a map is along one thing: at most one of {', '.join(given)}; got {' and '.join(names)}")
+
+
+def _components(
+    units: Sequence[Unit], components: Sequence[int], spectra: Spectra | None, maps: UnitMaps
+) -> tuple[tuple[Target, ...], dict[str, Tensor]]:
+    """Targets, unit by unit, and each unit's components as directions."""
+    if spectra is None:
+        raise BadInputError("components are those of spectra; give spectra too")
+    if not components:
+        raise BadInputError("components is empty; expected at least one, counted from 0")
+    directions = {}
+    for unit in units:
+        own = spectra[unit.label].components
+        for k in components:
+            if not 0 <= k < len(own):
+                raise BadInputError(f"{unit.label} has components 0 to {len(own) - 1}; got {k}")
+        directions[unit.label] = own[list(components)].to(maps.embedding)[None]
+    return tuple(Target(unit.label, k) for unit in units for k in components), directions
+
+
+def _of_images(
+    direction: Tensor | Mapping[str, Tensor] | None,
+    units: Sequence[Unit],
+    part: slice,
+    maps: UnitMaps,
+    n_images: int,
+) -> dict[str, Tensor] | None:
+    """The directions of some images by unit, each (image or 1, 1, dim)."""
+    if direction is None:
+        return None
+    by_unit = direction if isinstance(direction, Mapping) else {unit.label: direction for unit in units}
+    found = {}
+    for unit in units:
+        own = by_unit.get(unit.label)
+        if own is None or tuple(own.shape) not in ((maps.dim,), (n_images, maps.dim)):
+            got = "none" if own is None else tuple(own.shape)
+            raise BadInputError(
+                f"the direction for {unit.label} is of shape ({maps.dim},) or ({n_images}, {maps.dim}); got {got}"
+            )
+        vectors = own[None] if own.ndim == 1 else own[part]
+        found[unit.label] = vectors[:, None].to(maps.embedding)
+    return found

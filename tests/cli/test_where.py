@@ -1,0 +1,132 @@
+"""`residualign where`: tables, JSON and sheets; the maps of an adapter are parts of its margins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import residualign as ra
+from residualign.scaling import attribution
+from residualign.scaling.attribution import decision_directions
+from residualign.scaling.methods import METHODS
+from residualign.workflow.where import shown_pixels
+from tests.cli.conftest import make_images
+from tests.scaling.make_adapter import coordinates_of, random_adapter
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = make_images(tmp_path_factory.mktemp("where") / "pics", {"a": 2})
+    Image.fromarray(np.full((9, 30, 3), 200, np.uint8)).save(folder / "a" / "$wide_$<b>.png")
+    return folder
+
+
+def test_lengths_as_json_and_as_a_sheet(run, vit, pictures, tmp_path):
+    ran = run("where", vit, pictures, "--unit", "L0.H1", "--unit", "L2.H0", "--out", tmp_path / "out", "--json")
+    assert ran.code == 0, ran.err
+    found = ran.json
+    assert (found["kind"], found["n_images"], found["grid"]) == ("norm", 3, [2, 2])
+    assert [one["label"] for one in found["targets"]] == ["L0.H1", "L2.H0"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"where.json", "where.csv", "where.png"}
+    assert (tmp_path / "out" / "where.csv").read_text().startswith("image,target,total,patches,prefix,constant,peak")
+    shown = run("where", vit, pictures, "--unit", "L0.H1")
+    assert "length of every part" in shown.out
+    assert "2 x 2" in shown.out
+
+
+def test_a_text_against_others(run, clip, pictures):
+    ran = run(
+        "where", clip, pictures, "--unit", "L1.H0", "--text", "cat", "--against", "dog", "--batch-size", 2, "--json"
+    )
+    assert ran.code == 0, ran.err
+    found = ran.json
+    assert found["along"] == "along the text 'cat' against 'dog'"
+    for image in found["images"]:
+        whole = np.sum(image["maps"][0]) + np.sum(image["prefix"][0]) + image["constant"][0]
+        assert whole == pytest.approx(image["total"][0], abs=1e-5)
+
+
+def test_components_and_decisions_of_an_adapter(run, clip, tmp_path, pictures):
+    images = make_images(tmp_path / "images", {"cat": 10, "dog": 10, "zero": 10})
+    assert run("adapt", clip, images, "--out", tmp_path / "run").code == 0
+    ran = run("where", tmp_path / "run", pictures, "--unit", "L2.H0", "--component", 1, "--component", 0, "--json")
+    assert [one["label"] for one in ran.json["targets"]] == ["L2.H0 · 1", "L2.H0 · 0"]
+    by_name = run("where", clip, pictures, "--unit", "L2.H0", "--component", 1, "--reference", images, "--json")
+    assert by_name.code == 0, by_name.err
+    decided = run("where", tmp_path / "run", pictures, "--unit", "L2.H0", "--out", tmp_path / "out", "--json")
+    assert decided.json["along"].startswith("along what set the first class apart")
+    classified = run("classify", tmp_path / "run", pictures, "--json").json
+    labels = [one["label"] for one in classified["images"]]
+    assert [one["label"] for one in decided.json["images"]] == labels
+    assert (tmp_path / "out" / "where.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("mean", "rest"), [("keep", "keep"), ("drop", "zero"), ("keep", "mean")])
+@pytest.mark.parametrize("method", METHODS)
+def test_decisions_are_the_parts_of_the_margin(clip, method, mean, rest):
+    """Along its direction a contribution is its part of the margin, less what a contribution of zero would have."""
+    model = ra.load_model(clip, dtype="float64")
+    adapter = random_adapter(model, method, mean, rest)
+    coordinates = coordinates_of(model, 5)
+    labels = ("embedding", "L1.mlp", "L2.H3")
+    found = decision_directions(adapter, coordinates, labels)
+    direction = attribution._before_output(adapter, attribution._margin(adapter, coordinates)[3])
+    maps = adapter.maps
+    scaled = {unit.label: unit for unit in adapter.full_scaling.units}
+    parts = attribution.attribute(adapter, coordinates)
+    for label in labels:
+        contribution = maps.contribution(coordinates, maps.units.get(label))
+        along = (contribution * found[label]).sum(dim=1)
+        expected = parts.values[:, parts.labels.index(label)]
+        if label in scaled:
+            lambdas = adapter.lambdas[label].double()
+            zero = torch.zeros_like(contribution)
+            constant = attribution._scaled_contribution(zero, scaled[label], lambdas, adapter.full_scaling)
+            expected = expected - (constant * direction).sum(dim=1)
+        torch.testing.assert_close(along, expected, rtol=0, atol=1e-9)
+
+
+def test_pictures_are_what_the_model_saw():
+    pixels = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.1])
+    expected = (pixels * std.view(3, 1, 1) + mean.view(3, 1, 1)).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    for names in (("image_mean", "image_std"), ("mean", "std")):
+        shown = shown_pixels(pixels, {names[0]: mean.tolist(), names[1]: std.tolist()})
+        np.testing.assert_allclose(shown, expected, atol=1e-6)
+    stretched = shown_pixels(pixels, {})
+    assert (stretched.min(), stretched.max()) == (0.0, 1.0)
+    as_they_are = shown_pixels(
+        pixels.clamp(0, 1), {"do_normalize": False, "image_mean": [9.0] * 3, "image_std": [9.0] * 3}
+    )
+    np.testing.assert_allclose(as_they_are, pixels.clamp(0, 1).permute(0, 2, 3, 1).numpy())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "say which heads: --unit L5.H3"),
+        (("--unit", "L1.mlp"), "L1.mlp is no head"),
+        (("--unit", "heads"), "room for 12 heads; got 15"),
+        (("--unit", "L1.H0", "--against", "dog"), "give --text too"),
+        (("--unit", "L1.H0", "--reference", "x"), "give --component too"),
+        (("--unit", "L1.H0", "--component", "0"), "no components lie with"),
+        (("--unit", "L1.H0", "--text", "cat"), "has no text tower"),
+        (("--unit", "L1.H0", "--model", "mini"), "is no adapter"),
+        (("--unit", "L1.H0", "--format", "png"), "give --out DIR"),
+    ],
+)
+def test_bad_input(run, vit, pictures, arguments, words):
+    ran = run("where", vit, pictures, *arguments)
+    assert ran.code == 2
+    assert words in ran.sentence
+
+
+def test_an_image_that_cannot_be_read(run, vit, pictures, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    assert run("where", vit, broken, "--unit", "L0.H0").code == 2
+    ran = run("where", vit, broken, pictures, "--unit", "L0.H0", "--skip-bad", "--json")
+    assert (ran.json["n_images"], ran.json["n_skipped"]) == (3, 1)
+    assert "none of the 1 images" in run("where", vit, broken, "--unit", "L0.H0", "--skip-bad").sentence
