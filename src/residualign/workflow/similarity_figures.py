@@ -64,7 +64,7 @@ def _heads(first: str, compared: Sequence[Compared]) -> Figure:
                 panel.set_ylabel("layer")
     assert image is not None
     figure.colorbar(image, ax=axes, label="normalised spectral cosine", shrink=0.8, aspect=30)
-    figure.suptitle(f"Principal components of heads on {_cut(first)} and on other images", fontsize=11)
+    figure.suptitle(f"Heads: components on {_cut(first)}\nbeside those on other images", fontsize=11)
     return figure
 
 
@@ -107,7 +107,9 @@ def _pairs(compared: Compared) -> Figure:
     assert either is not None
     figure = Figure(figsize=(1.0 + 4.3 * len(panels), 4.6), layout="constrained")
     for panel, (title, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        image = panel.imshow(values.cpu().numpy(), vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+        # of two unlike models CKA is small throughout, and a scale up to one would hide what there is
+        high = max(0.1, math.ceil(np.nanmax(values.cpu().numpy(), initial=0.0) * 10) / 10)
+        image = panel.imshow(values.cpu().numpy(), vmin=0, vmax=high, cmap="viridis", interpolation="nearest")
         panel.set_title(title, fontsize=10)
         _layer_ticks(panel.xaxis, either.columns, panel.axvline)
         _layer_ticks(panel.yaxis, either.rows, panel.axhline)
