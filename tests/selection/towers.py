@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
-import residualign as ra
 from residualign.decomposition.contributions import Contributions
-from residualign.decomposition.maps import unit_maps
-from residualign.decomposition.trace import trace_coordinates
-from tests import random_models
 from tests.scaling.standin import CLASSES, StandInSplit, StandInStore, make_store
 
 LAYOUTS = ("token", "mean", "contributions")
@@ -21,6 +15,12 @@ def store_of(layout, folder):
     """A store in float64 with text vectors; images and labels are random but where the layout is a class token."""
     if layout == "token":
         return make_store(separation=0.4, text=True)
+    # imported here: models need their library, random maps do not
+    import residualign as ra
+    from residualign.decomposition.maps import unit_maps
+    from residualign.decomposition.trace import trace_coordinates
+    from tests import random_models
+
     saved = random_models.save_vit(folder / "vit") if layout == "mean" else random_models.save_siglip(folder / "siglip")
     model = ra.load_model(f"{saved}#mean" if layout == "mean" else saved, dtype="float64")
     maps = unit_maps(model.tower)
@@ -39,10 +39,3 @@ def store_of(layout, folder):
 def values_of(store, split):
     """(image, unit, dim) contributions as numpy."""
     return Contributions.of(store.split(split).coordinates(), store.maps).values.numpy()
-
-
-def without_constants(store):
-    """The same store with maps that share out no constants."""
-    maps = store.maps
-    zero = torch.zeros_like(maps.head_bias)
-    return replace(store, maps=replace(maps, head_bias=zero, group_bias=zero))
