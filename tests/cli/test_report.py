@@ -201,6 +201,9 @@ def test_what_cannot_be_shown_is_refused(run: Run, copy: Path, clip: Path, image
     assert run("extract", clip, images, "--store", other).code == 0
     assert "not the one of the run" in run("report", copy, "--store", other).sentence
     shutil.move(copy / "store", tmp_path / "moved")
+    summary = json.loads((copy / "summary.json").read_text())
+    # what was copied from may still be there, and is found
+    (copy / "summary.json").write_text(json.dumps({**summary, "store": str(copy / "store")}))
     assert "--store PATH" in run("report", copy).sentence
     (copy / "summary.json").write_text("{}")
     assert "damaged" in run("report", copy, "--store", tmp_path / "moved").sentence

@@ -101,6 +101,7 @@ def show(out: Out, outcome: AdaptOutcome) -> None:
         facts(
             ("adapter", f"{outcome.request.out}" + (f" (the best on validation images: {best})" if best else "")),
             ("store", f"{store.path}, kept: `residualign adapt {store.path} --out ...` fits again without the images"),
-            ("next", f"residualign classify {outcome.request.out} IMAGE..."),
+            ("next", f"residualign report {outcome.request.out}  (a page that shows what was learned)"),
+            ("", f"residualign classify {outcome.request.out} IMAGE..."),
         ),
     )

@@ -125,6 +125,7 @@ def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
         facts(
             ("folder", f"{folder}, {_size(adapted.request.out)} without the store of the pass"),
             ("method", f"{adapted.chosen.method}; the adapter of every method lies in {folder}/methods"),
+            ("page", f"residualign report {folder} shows in pictures and words what was learned"),
         ),
         "",
         heading("Your own images"),
