@@ -129,7 +129,7 @@ def test_the_bound_rules_out_no_text_that_would_be_chosen(seed: int) -> None:
 
 def test_the_bound_holds_where_all_products_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """There the sum of magnitudes is the bound itself; of normal products it is a fifth smaller."""
-    monkeypatch.setattr(_greedy, "_FIRST", 2)
+    monkeypatch.setattr(_greedy, "_FIRST", 4)
     flat = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(100)[:, None]
     drawn = torch.randn(200, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     scores = torch.linalg.qr(torch.cat([flat, drawn], dim=1))[0]
