@@ -21,7 +21,11 @@ from recipes.mini.attribute_tables import markdown
 from recipes.mini.attribute_truth import MAIN, OTHERS, Attribute, attribute, captions_of, names_value
 from recipes.mini.attribute_words import (
     Candidate,
+    ComponentAgreement,
+    End,
+    EndWords,
     WordAgreement,
+    WordRates,
     agreement,
     p_value,
 )

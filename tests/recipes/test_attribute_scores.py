@@ -169,6 +169,12 @@ def test_permutation_p_of_agreement_and_of_its_opposite() -> None:
     assert permutation_p(a, -a, draws=199, seed=0) == 1
 
 
+def test_two_values_cannot_surprise() -> None:
+    """Half of the exchanges change nothing, and what changes nothing counts as a hit."""
+    a = np.array([[0.0, 1.0], [2.0, 3.0]])
+    assert permutation_p(a, a, draws=999, seed=0) == pytest.approx(0.5, abs=0.06)
+
+
 def test_copies_of_a_component_are_no_further_witnesses() -> None:
     """The exchange is the same in all components: ten copies are as surprising as one."""
     a, b = np.random.default_rng(31).normal(size=(2, 7, 1))
