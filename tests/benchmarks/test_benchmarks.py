@@ -89,6 +89,7 @@ def test_unknown_benchmark_is_refused():
     assert "tracing" in NAMES
 
 
+@pytest.mark.slow
 def test_where_points_at_the_right_thing(capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks import where
 
