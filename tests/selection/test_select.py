@@ -151,7 +151,7 @@ def test_overlaps_of_scores_and_of_stores():
         study_selection(selection_subject(make_store(seed, text=True)), name=f"noise{seed}") for seed in (0, 0, 1)
     ]
     same = overlaps(studies[:1])
-    counts = [budget.n_heads for budget in studies[0].budgets if budget.n_heads < 6]
+    counts = {budget.n_heads for budget in studies[0].budgets if budget.n_heads < 6}
     assert len(same) == 6 * len(counts)
     between = [one for one in overlaps([studies[0], studies[2]]) if one.first[0] != one.second[0]]
     assert {(one.first[1], one.second[1]) for one in between} == {(s, s) for s in ("S", "U", "UT", "cosine")}

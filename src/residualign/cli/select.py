@@ -144,8 +144,17 @@ def _overlaps(outcome: SelectOutcome) -> RenderableType:
     from residualign.selection.scores import score_title
 
     count = next(one.n_heads for one in outcome.study.budgets if one.name == "10%")
+
+    def short(name: str) -> str:
+        return name.rstrip("/").rsplit("/", 1)[-1]
+
     rows = [
-        (f"{one.first[0]} · {one.second[0]}", score_title(one.first[1]), f"{one.jaccard:.2f}", f"{one.expected:.2f}")
+        (
+            f"{short(one.first[0])} · {short(one.second[0])}",
+            score_title(one.first[1]),
+            f"{one.jaccard:.2f}",
+            f"{one.expected:.2f}",
+        )
         for one in outcome.overlaps
         if one.first[0] != one.second[0] and one.n_heads == count
     ]

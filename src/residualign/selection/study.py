@@ -153,12 +153,13 @@ def overlaps(studies: Sequence[SelectionStudy]) -> tuple[Overlap, ...]:
         Overlap(
             (name, score),
             (other_name, other_score),
-            budget.n_heads,
-            jaccard(order[: budget.n_heads], other_order[: budget.n_heads]),
-            expected_jaccard(n, budget.n_heads),
+            count,
+            jaccard(order[:count], other_order[:count]),
+            expected_jaccard(n, count),
         )
-        for budget in studies[0].budgets
-        if budget.n_heads < n
+        # in a small model several budgets come to as many heads
+        for count in dict.fromkeys(budget.n_heads for budget in studies[0].budgets)
+        if count < n
         for i, (name, score, order) in enumerate(chosen)
         for other_name, other_score, other_order in chosen[i + 1 :]
         if name == other_name or score == other_score

@@ -108,16 +108,13 @@ def layer_figure(study: SelectionStudy) -> Figure:
 
 
 def overlap_figure(overlaps: Sequence[Overlap]) -> Figure:
-    """Jaccard overlap of the heads chosen for two data sets, mean and range over all pairs, against their number."""
+    """Jaccard overlap of the heads chosen for two data sets, mean over all pairs, against their number."""
     between = [one for one in overlaps if one.first[0] != one.second[0]]
-    figure, (axes,) = _panels(1, 1, "Overlap of the heads chosen for two data sets")
+    figure, (axes,) = _panels(1, 1, "Heads chosen for two data sets")
     for score in dict.fromkeys(one.first[1] for one in between):
         counts = sorted({one.n_heads for one in between})
         values = [[one.jaccard for one in between if (one.first[1], one.n_heads) == (score, k)] for k in counts]
         means = [sum(part) / len(part) for part in values]
-        axes.fill_between(
-            counts, [min(v) for v in values], [max(v) for v in values], color=_COLOURS[score], alpha=0.10, linewidth=0
-        )
         axes.plot(counts, means, color=_COLOURS[score], marker=_MARKS[score], markersize=4, label=score_title(score))
     chance = sorted({(one.n_heads, one.expected) for one in between})
     axes.plot(*zip(*chance, strict=True), color=_GREY, linestyle="--", label="chance")
