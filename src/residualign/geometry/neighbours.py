@@ -58,8 +58,8 @@ def nearest(
     order. progress: called with (rows done, rows) by the first search, which is nearly all of the work.
 
     Time O(point^2 coordinate), as matrix products in float32; rows with more than 8 others just as near as the last one
-    asked for (points on a lattice) are settled by differences, many times slower. Memory beyond the points: half as much
-    again for a float32 copy, one block of at most 48 MiB with a copy of the candidates' part of it, and the result.
+    asked for (points on a lattice) are settled by differences, many times slower. Memory beyond the points: half as
+    much again for a float32 copy, one block of at most 48 MiB with a copy of the candidates' part, and the result.
     """
     n = len(points)
     count = max(min(count, n - 1), 0)
