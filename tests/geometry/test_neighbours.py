@@ -85,6 +85,14 @@ def test_the_bound_holds_against_products_that_are_wrong_by_as_much_as_it_allows
     assert found.by_float32 < proved_by_float32
 
 
+def test_products_that_may_be_coarse_are_not_trusted(monkeypatch):
+    points = normal(600, 5)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    found = nearest(points, 2)
+    assert (found.by_float32, found.by_float64) == (0, 600)
+    assert_exact(found, points, 2)
+
+
 @pytest.mark.parametrize("n", [3, 5, 31, 512, 513, 577, 641])
 def test_sizes_around_blocks_and_groups(n):
     points = normal(n, 7, seed=n)

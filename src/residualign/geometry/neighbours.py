@@ -57,8 +57,9 @@ def nearest(
     points: float64. Two distances that differ by less than float64 rounding of the differences may come in either
     order. progress: called with (rows done, rows) by the first search, which is nearly all of the work.
 
-    Time O(point^2 coordinate), as matrix products in float32. Memory beyond the points: half as much again for a
-    float32 copy, one block of at most 48 MiB with a copy of the candidates' part of it, and the result.
+    Time O(point^2 coordinate), as matrix products in float32; rows with more than 8 others just as near as the last one
+    asked for (points on a lattice) are settled by differences, many times slower. Memory beyond the points: half as
+    much again for a float32 copy, one block of at most 48 MiB with a copy of the candidates' part, and the result.
     """
     n = len(points)
     count = max(min(count, n - 1), 0)
@@ -68,17 +69,19 @@ def nearest(
     frame = _Frame.of(points)
     distances = torch.empty(n, count, dtype=torch.float64)
     indices = torch.empty(n, count, dtype=torch.int64)
-    left, settled = everything, []
-    for dtype in (torch.float32, torch.float64):
+    left, settled = everything, {torch.float32: 0, torch.float64: 0}
+    # a program may have allowed float32 products to be computed in bfloat16, which the proof knows nothing of
+    in_full = torch.get_float32_matmul_precision() == "highest"
+    for dtype in (torch.float32, torch.float64) if in_full else (torch.float64,):
         proved = _search(points, frame, left, count, dtype, distances, indices, progress)
-        settled.append(int(proved.sum()))
+        settled[dtype] = int(proved.sum())
         left, progress = left[~proved], None
         if not len(left):
             break
     if len(left):
         last = nearest_by_differences(points, left, count)
         distances[left], indices[left] = last.distances, last.indices
-    return Neighbours(distances, indices, settled[0], sum(settled[1:]), len(left))
+    return Neighbours(distances, indices, settled[torch.float32], settled[torch.float64], len(left))
 
 
 def nearest_by_differences(
