@@ -15,13 +15,21 @@ if TYPE_CHECKING:
     from residualign.decomposition.decompose import decompose
     from residualign.errors import BadInputError, RunError
     from residualign.extraction import extract, fit_spectrum
+    from residualign.geometry import measure_geometry
     from residualign.load import load_model
+    from residualign.location import locate
     from residualign.models.vision_model import VisionModel
     from residualign.scaling.adapter import Adapter, load_adapter
     from residualign.scaling.api import fit
+    from residualign.scaling.reading import moved_components
+    from residualign.selection.select import select_heads
+    from residualign.similarity.spectral import compare_spectra
     from residualign.spectrum import Moments, Spectra, Spectrum
     from residualign.store import Store
+    from residualign.text.dictionary import encode_dictionary, load_texts
+    from residualign.text.explain import explain_units
     from residualign.units import Unit, Units
+    from residualign.workflow.report import build_report
 
 # name -> module; imported at first use, so that `import residualign` stays fast and loads no model library
 _HOMES = {
@@ -39,13 +47,22 @@ _HOMES = {
     "Unit": "units",
     "Units": "units",
     "VisionModel": "models.vision_model",
+    "build_report": "workflow.report",
+    "compare_spectra": "similarity.spectral",
     "decompose": "decomposition.decompose",
+    "encode_dictionary": "text.dictionary",
+    "explain_units": "text.explain",
     "extract": "extraction",
     "fit": "scaling.api",
     "fit_spectrum": "extraction",
     "load_adapter": "scaling.adapter",
     "load_data": "data",
     "load_model": "load",
+    "load_texts": "text.dictionary",
+    "locate": "location",
+    "measure_geometry": "geometry",
+    "moved_components": "scaling.reading",
+    "select_heads": "selection.select",
 }
 
 __all__ = [
@@ -63,13 +80,22 @@ __all__ = [
     "Unit",
     "Units",
     "VisionModel",
+    "build_report",
+    "compare_spectra",
     "decompose",
+    "encode_dictionary",
+    "explain_units",
     "extract",
     "fit",
     "fit_spectrum",
     "load_adapter",
     "load_data",
     "load_model",
+    "load_texts",
+    "locate",
+    "measure_geometry",
+    "moved_components",
+    "select_heads",
 ]
 __version__ = "0.1.0.dev0"
 
