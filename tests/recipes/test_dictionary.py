@@ -8,6 +8,7 @@ import pytest
 from recipes.dictionary.__main__ import PATH
 from recipes.dictionary.phrases import article, fill, group, sections, text
 from recipes.mini import attributes
+from recipes.mini.dictionary import text as mini_text
 from transformers import AutoTokenizer
 
 SECTIONS = {
@@ -125,3 +126,13 @@ def test_a_phrase_that_comes_twice_is_refused(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr("recipes.dictionary.phrases.FILES", ("one",))
     with pytest.raises(ValueError, match="'a dot' comes twice, in 'first' and 'second'"):
         sections()
+
+
+def test_mini_ships_what_its_captions_say() -> None:
+    path = PATH.parents[1] / "models" / "mini" / "dictionary.txt"
+    assert path.read_text(encoding="utf-8") == mini_text(), "run `python -m recipes.mini.dictionary` on its folder"
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    assert {"a circle", "a handwritten digit 9", "a photo of a rectangle"} <= set(lines)
+    assert set(lines) < {phrase for phrases in sections().values() for phrase in phrases}
+    words = {word for line in lines for word in re.findall(r"[\w-]+", line.lower())}
+    assert not words & {"dog", "kite", "church"}

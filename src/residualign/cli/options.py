@@ -509,7 +509,7 @@ DictionaryFile = Annotated[
         metavar="FILE",
         help="Descriptions to choose from: a UTF-8 text file, one a line, `#` before headings.",
         rich_help_panel=_INPUT,
-        show_default="the package's own",
+        show_default="the model's own, else the package's",
     ),
 ]
 WordsOption = Annotated[

@@ -13,10 +13,11 @@ from residualign.data.split import ImageData
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum
 from residualign.store import Store
-from residualign.text.dictionary import TextDictionary, encode_dictionary, load_texts, no_text_sentence
+from residualign.text.dictionary import TextDictionary, encode_dictionary, no_text_sentence
 from residualign.text.explain import explain_units
 from residualign.text.explanation import Explanation, UnitWords
 from residualign.workflow.analysis import analysed_split, chosen_units
+from residualign.workflow.shipped import choose_texts
 from residualign.workflow.spectra import choose_spectra
 from residualign.workflow.subject import Subject
 from residualign.workflow.watch import Watcher
@@ -70,7 +71,7 @@ def run_explain(
     if store.logit_scale is None and (dictionary is not None or method is not None):
         raise BadInputError(no_text_sentence(str(store.model["name"])))
     # read before the long work begins
-    texts = load_texts(dictionary) if store.logit_scale is not None else None
+    texts = choose_texts(dictionary, str(store.model["name"])) if store.logit_scale is not None else None
     if reference is None:
         spectra = fit_spectrum(store, split=split)
     else:

@@ -27,7 +27,7 @@ from residualign.report.report import Report
 from residualign.scaling.reading import MovedComponent, PutBackCurve, learning_curve, moved_components, put_back_curve
 from residualign.spectrum import Moments, Spectra
 from residualign.store import Store, StoreSplit
-from residualign.text.dictionary import TextDictionary, encode_dictionary, load_texts
+from residualign.text.dictionary import TextDictionary, encode_dictionary
 from residualign.text.explain import explain_units
 from residualign.text.explanation import Explanation
 from residualign.workflow.analysis_files import check_analysis_files, write_analysis_files
@@ -37,6 +37,7 @@ from residualign.workflow.report_images import changed_images
 from residualign.workflow.report_units import UnitFindings, layer_lines, unit_lines
 from residualign.workflow.run_folder import REPORT_NAME
 from residualign.workflow.run_results import RunResults, open_run
+from residualign.workflow.shipped import choose_texts
 from residualign.workflow.shown_spectra import shown_spectra
 from residualign.workflow.summary import BEFORE
 from residualign.workflow.watch import Progress, Silent, Watcher
@@ -208,7 +209,7 @@ def _dictionary(
             )
         notes.append("The model has no text tower: its units are shown by images alone.")
         return None
-    texts = load_texts(path)
+    texts = choose_texts(path, str(run.summary["model"]))
     try:
         with watch.progress("dictionary") as progress:
             return encode_dictionary(run.adapter.model, texts, progress=progress)

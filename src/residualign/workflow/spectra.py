@@ -14,6 +14,7 @@ from residualign.extraction import fit_spectrum, reference_spectra
 from residualign.scaling.splits import read_split
 from residualign.spectrum import Moments, Spectra
 from residualign.store import Store
+from residualign.workflow.shipped import shipped_file
 from residualign.workflow.watch import Watcher
 
 if TYPE_CHECKING:
@@ -88,13 +89,7 @@ def choose_spectra(
 
 def shipped_spectra(model_name: str) -> Path | None:
     """The spectra file that lies with a model, if it has one."""
-    folder = Path(model_name)
-    if model_name == "mini":
-        from importlib.resources import files
-
-        folder = Path(str(files("residualign") / "models" / "mini"))
-    path = folder / SHIPPED_NAME
-    return path if path.is_file() else None
+    return shipped_file(model_name, SHIPPED_NAME)
 
 
 def given_spectra(
