@@ -154,6 +154,10 @@ def test_towers_of_other_units_are_compared_head_with_head(
     shown = run("similarity", stores[0], tmp_path / "store", "--out", tmp_path / "out", "--format", "png")
     assert "heads that are most alike, CKA" in shown.out
     assert (tmp_path / "out" / "pairs.png").is_file()
+    # the larger tower first: its pooling's MLP has no counterpart
+    (turned,) = run("similarity", tmp_path / "store", stores[0], "--json").json["comparisons"]
+    assert turned["output"]["cka"] == pytest.approx(one["output"]["cka"], rel=1e-9)
+    assert turned["units"] == []
 
 
 def test_the_same_images_of_one_model(run: Run, stores: tuple[Path, Path, Path]) -> None:
