@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import residualign as ra
-from residualign.similarity import compare_heads, compare_spectra
+from residualign.similarity import compare_heads, compare_means, compare_spectra, draw_anchors, relative_means
 from tests import random_models
 from tests.cli.conftest import Ran, make_images
 from tests.random_models import save_clip
@@ -55,7 +55,10 @@ def test_two_stores(run: Run, stores: tuple[Path, Path, Path]) -> None:
         cosine = expected[unit["label"]].cosine
         assert (unit["weighted"], unit["unweighted_optimal"]) == (cosine.weighted, cosine.unweighted_optimal)
         assert unit["cka"] is None
-    assert -1 <= one["units"][3]["mean_relative_spearman"] <= 1
+    splits = [ra.Store.open(path).split("train") for path in stores[:2]]
+    anchors = draw_anchors(splits[0], 5, seed=3)
+    means = compare_means(a, b, (relative_means(splits[0], anchors), relative_means(splits[1], anchors)))
+    assert [unit["mean_relative_cosine"] for unit in one["units"]] == [mean.relative_cosine for mean in means]
     pairs = compare_heads(a, b, variance_threshold=0.8)
     assert one["pairs"]["weighted"] == pairs.weighted.tolist()
     assert one["pairs"]["cka"] is None
@@ -151,6 +154,10 @@ def test_towers_of_other_units_are_compared_head_with_head(
     shown = run("similarity", stores[0], tmp_path / "store", "--out", tmp_path / "out", "--format", "png")
     assert "heads that are most alike, CKA" in shown.out
     assert (tmp_path / "out" / "pairs.png").is_file()
+    # the larger tower first: its pooling's MLP has no counterpart
+    (turned,) = run("similarity", tmp_path / "store", stores[0], "--json").json["comparisons"]
+    assert turned["output"]["cka"] == pytest.approx(one["output"]["cka"], rel=1e-9)
+    assert turned["units"] == []
 
 
 def test_the_same_images_of_one_model(run: Run, stores: tuple[Path, Path, Path]) -> None:
