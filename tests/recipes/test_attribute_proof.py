@@ -14,7 +14,7 @@ from recipes.dictionary.phrases import sections
 from recipes.mini import attribute_proof
 from recipes.mini.attribute_dictionary import Dictionary, of_words, taught_words, value_vectors
 from recipes.mini.attribute_figures import figures
-from recipes.mini.attribute_measure import UnitScore, coefficients, spectra_of, trace
+from recipes.mini.attribute_measure import UnitScore, coefficients, score, spectra_of, trace
 from recipes.mini.attribute_results import AttributeProof, AttributeResult
 from recipes.mini.attribute_scores import LinearScore
 from recipes.mini.attribute_tables import markdown
@@ -148,7 +148,10 @@ def encode(texts: list[str]) -> torch.Tensor:
     return rows
 
 
-TEXTS = {"colors": [f"something {colour}" for colour in VALUES["colour"]], "light": ["bright light", "dim light"]}
+TEXTS = {
+    "colors": [*(f"something {colour}" for colour in VALUES["colour"]), "a red thing"],
+    "light": ["bright light", "dim light"],
+}
 
 
 def judged(direction: np.ndarray, means: np.ndarray) -> WordAgreement:
@@ -169,10 +172,11 @@ def test_words_that_agree_and_words_that_do_not() -> None:
     assert right.p < 0.001
     assert (right.captions_right, right.captions_chance) == (1.0, pytest.approx(1 / 12))
     rates, others = right.rates
-    assert (rates.dictionary, rates.texts, rates.first, rates.top, rates.on_topic) == ("all", 14, 1.0, 1.0, 1.0)
-    assert rates.first_chance == pytest.approx(1 / 14)
-    assert rates.top_chance == pytest.approx(1 - (13 / 14) ** 5)
-    assert rates.on_topic_chance == pytest.approx(12 / 14)
+    assert (rates.dictionary, rates.texts, rates.first, rates.top, rates.on_topic) == ("all", 15, 1.0, 1.0, 1.0)
+    assert VALUES["colour"].index("red") not in (means.argmax(), means.argmin())  # the only one with two texts
+    assert rates.first_chance == pytest.approx(1 / 15)
+    assert rates.top_chance == pytest.approx(1 - (14 / 15) ** 5)
+    assert rates.on_topic_chance == pytest.approx(13 / 15)
     # "a gray sky" stands in a section where a color is not that of an object
     assert (others.dictionary, others.texts, others.first, others.top, others.on_topic) == ("no colors", 5, 0, 0, 0)
     assert right.components[0].means == pytest.approx(means)
@@ -224,6 +228,17 @@ def test_coefficients_are_products_with_the_contribution() -> None:
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
+def test_a_component_of_next_to_no_variance_is_nobodys_best() -> None:
+    labels = np.arange(60) % 3
+    noise = np.random.default_rng(1).normal(size=60)
+    found = score(np.stack([noise, 1e-3 * labels], axis=1), np.array([0.999, 0.001]), "L0.H0",
+                  Attribute("font", ("sans", "serif", "mono"), labels, ()), seed=0)  # fmt: skip
+    assert found.best_component == 0
+    assert found.best_eta_squared < 0.3
+    assert found.best_auc < 0.8
+    assert found.linear.balanced_accuracy == 1  # together with the others it counts
+
+
 def test_images_are_not_those_of_training_or_of_the_spectra() -> None:
     from recipes.mini.spectra import SEED
 
@@ -245,6 +260,8 @@ def test_a_small_run(proof: AttributeProof) -> None:
     assert etas == sorted(etas, reverse=True)
     assert etas[0] == max(head.best_eta_squared for head in result.heads)
     assert len(etas) == attribute_proof.TOP_COMPONENTS
+    assert result.first.component == 0
+    assert result.first.unit == max(result.heads, key=lambda head: head.variance_share).unit
 
 
 def made_up() -> AttributeProof:
@@ -311,7 +328,8 @@ def test_figures_have_a_map_for_every_main_attribute() -> None:
     drawn = figures(made_up())
     titles = [axis.get_title() for axis in drawn["attribute_variance"].axes]
     assert titles[:2] == ["colour", "digit"]
-    assert len(drawn["attribute_variance"].axes[0].patches) == 1  # L0.H1 is framed
+    (frame,) = drawn["attribute_variance"].axes[0].patches
+    assert (round(frame.get_x() + 0.47), round(frame.get_y() + 0.47)) == (1, 0)  # L0.H1: column 1, row 0
     assert not drawn["attribute_accuracy"].axes[0].patches
 
 

@@ -121,10 +121,10 @@ def test_groups_say_everything_or_take_turns() -> None:
 
 
 def test_a_phrase_that_comes_twice_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "one.yaml").write_text("first:\n  - lines: |\n      A dot\nsecond:\n  - say: ['{a}']\n    of: dot\n")
+    (tmp_path / "one.yaml").write_text("first:\n  - lines: |\n      a dot\nsecond:\n  - say: ['A {}']\n    of: dot\n")
     monkeypatch.setattr("recipes.dictionary.phrases.WORDS", tmp_path)
     monkeypatch.setattr("recipes.dictionary.phrases.FILES", ("one",))
-    with pytest.raises(ValueError, match="'a dot' comes twice, in 'first' and 'second'"):
+    with pytest.raises(ValueError, match="'A dot' comes twice, in 'first' and 'second'"):
         sections()
 
 
