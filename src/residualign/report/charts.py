@@ -142,7 +142,8 @@ def _profiles(contents: ReportContents) -> alt.Chart | None:
         x = alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, grid=False))
         y_title = titles[name]
         share = name == "evr_first"
-        axis = alt.Axis(tickCount=4, format="%") if share else alt.Axis(tickCount=4)
+        # one extent for all, so that the panels stand under one another
+        axis = alt.Axis(tickCount=4, minExtent=30, maxExtent=30, format="%" if share else alt.Undefined)
         band = (
             alt.Chart(alt.Data(values=lines))
             .mark_area(color=ACCENT, opacity=0.18)
@@ -184,7 +185,7 @@ def _put_back(contents: ReportContents) -> alt.Chart | None:
         alt.Chart(alt.Data(values=rows))
         .mark_line(strokeWidth=2, interpolate="step-after")
         .encode(
-            x=alt.X("count:Q", title="components put back to one", axis=alt.Axis(grid=False)),
+            x=alt.X("count:Q", title="components put back to one", axis=alt.Axis(grid=False, tickCount=5)),
             y=alt.Y(
                 "accuracy:Q", title="test accuracy", axis=alt.Axis(format="%", tickCount=5), scale=alt.Scale(zero=False)
             ),
