@@ -77,7 +77,10 @@ def test_its_adapter_is_saved_and_used_like_any_other(store, mode, tmp_path):
     assert torch.equal(again.embed_coordinates(coordinates), adapter.embed_coordinates(coordinates))
     assert again.settings["heads"] == list(selection.heads)
     card = (tmp_path / "README.md").read_text()
-    assert f"Nothing was learned: {len(selection.heads)} attention heads are kept" in card
+    assert f"Nothing was learned: {len(selection.heads)} attention heads are kept as they are, every other unit" in card
+    beside = adapter_from_selection(select_heads(store, budget=2, mode=mode, keep_mlps=True), store)
+    beside.save(tmp_path)
+    assert "2 attention heads are kept as they are, every other head" in (tmp_path / "README.md").read_text()
 
 
 def test_validation_chooses_the_fewest_of_the_best(store):
