@@ -46,6 +46,7 @@ def explain(
     say, with the images that lie furthest along them. Units are heads unless --unit names others. A model without text
     tower is explained by images alone.
     """
+    from residualign.text.dictionary import load_texts
     from residualign.workflow.analysis import analysed_store
     from residualign.workflow.analysis_files import check_analysis_files, write_analysis_files
     from residualign.workflow.explain import end_images, run_explain
@@ -56,8 +57,11 @@ def explain(
     wanted = [choice.value for choice in formats] if formats else None
     check_analysis_files(out, wanted, overwrite)
     machine = Machine(device, dtype.value, batch_size, workers)
+    if dictionary is not None:
+        # a file that cannot be used is refused before the pass over the images
+        load_texts(dictionary)
     with analysed_store(
-        source, data, machine, store=store, model=model, stream=stream, skip_bad=skip_bad, watch=printer
+        source, data, machine, store=store, model=model, stream=stream, skip_bad=skip_bad, units=unit, watch=printer
     ) as (made, subject):
         outcome = run_explain(
             made,

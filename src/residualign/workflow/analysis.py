@@ -29,18 +29,22 @@ def analysed_store(
     stream: bool = False,
     skip_bad: bool = False,
     uses_text: bool = False,
+    units: Iterable[str] | None = None,
     watch: Watcher,
 ) -> Iterator[tuple[Store, Subject]]:
     """The store of what was typed as `STORE`, or as `MODEL DATA`, and what it was made of.
 
     store: where a store of a model and data is made, or continued, and kept; without it one lies in a temporary folder
-    and is gone when the context ends. Errors: those of `load_subject` and `make_store`.
+    and is gone when the context ends. units: labels that the analysis will ask for, looked at before the pass over the
+    images. Errors: those of `load_subject`, `chosen_units` and `make_store`.
     """
     if data is None and store is not None:
         raise BadInputError("--store says where to put the store of a model and data; here a store is given already")
     subject = load_subject(
         source, data, machine, classes=classes, templates=templates, model_name=model, stream=stream, watch=watch
     )
+    if units is not None and subject.data is not None:
+        chosen_units(subject.model().units, units)
     with tempfile.TemporaryDirectory(prefix="residualign-") as scratch:
         path = store or os.path.join(scratch, "store")
         made, seconds = make_store(subject, path, skip_bad=skip_bad, uses_text=uses_text, watch=watch)

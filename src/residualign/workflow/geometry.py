@@ -64,7 +64,7 @@ def run_geometry(
     check_settings(threshold, fraction, subsamples)
     check_analysis_files(out, formats, overwrite)
     with analysed_store(
-        source, data, machine, store=store, model=model, stream=stream, skip_bad=skip_bad, watch=watch
+        source, data, machine, store=store, model=model, stream=stream, skip_bad=skip_bad, units=units, watch=watch
     ) as (opened, subject):
         part = analysed_split(opened, split)
         chosen = chosen_units(opened.units, units) if units else None

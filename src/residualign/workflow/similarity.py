@@ -162,7 +162,15 @@ def _sources(
             parts.append(Spectra.load(source))
             continue
         model_or_store, data = (typed[0], source) if of_model else (source, None)
-        context = analysed_store(model_or_store, data, machine, stream=stream, skip_bad=skip_bad, watch=watch)
+        context = analysed_store(
+            model_or_store,
+            data,
+            machine,
+            stream=stream,
+            skip_bad=skip_bad,
+            units=settings.unit_labels or None,
+            watch=watch,
+        )
         store, _ = opened.enter_context(context)
         parts.append(analysed_split(store, settings.split))
     names = _names(given, parts)
