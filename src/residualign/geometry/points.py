@@ -15,7 +15,7 @@ from residualign.units import Unit
 
 __all__ = ["Isometry", "output_points", "unit_points"]
 
-_GROUP_BYTES = 192 * 2**20
+_GROUP_BYTES = 64 * 2**20
 """Points of several units are collected in one pass over the store; more than this only where one unit needs it."""
 
 _BATCH = 512
