@@ -37,7 +37,7 @@ def charts(contents: ReportContents) -> dict[str, alt.Chart]:
 
 
 def component_chart() -> alt.Chart:
-    """Spectrum and lambdas of one unit; the data are put in as `components` where the chart is shown."""
+    """Spectrum and lambdas of one unit; the data are put in as `components`, and the width, where it is shown."""
     import altair as alt
 
     x = alt.X(
@@ -61,12 +61,11 @@ def component_chart() -> alt.Chart:
     # components of little variance may have lambdas of a hundred: without the logarithm they flatten all others
     y = alt.Y("scale:Q", title="lambda", axis=alt.Axis(tickCount=5), scale=alt.Scale(type="symlog", constant=1))
     scales = alt.layer(one, sticks.encode(x=x, y=y, y2=alt.datum(1)), points.encode(x=x, y=y, tooltip=tooltip))
-    width: Any = "container"
-    return _styled(
-        alt.vconcat(
-            spectrum.properties(width=width, height=80), scales.properties(width=width, height=110), spacing=6
-        ).resolve_scale(x="shared")
-    )
+    chart = alt.vconcat(
+        spectrum.properties(width=400, height=80), scales.properties(width=400, height=110), spacing=6
+    ).resolve_scale(x="shared")
+    # room for half of the last number below the axis
+    return _styled(chart, right=14)
 
 
 def _accuracy(contents: ReportContents) -> alt.Chart | None:
@@ -298,15 +297,17 @@ def _map(contents: ReportContents, name: str) -> alt.Chart | None:
         return None
     if measure.scale == "ratio":
         scale = alt.Scale(type="log", domainMid=1, scheme="blueorange", reverse=True)
+        legend = alt.Legend(values=[2.0**k for k in range(-4, 5)], format="~g")
     else:
         scale = alt.Scale(scheme="blues", zero=measure.scale == "share")
+        legend = alt.Legend()
     chart = (
         alt.Chart(alt.Data(values=rows))
         .mark_rect()
         .encode(
             x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
             y=alt.Y("head:O", title="head"),
-            color=alt.Color("value:Q", title=None, scale=scale),
+            color=alt.Color("value:Q", title=None, scale=scale, legend=legend),
             tooltip=["label:N", alt.Tooltip("value:Q", title=measure.title, format=".3f")],
         )
     )
@@ -314,11 +315,13 @@ def _map(contents: ReportContents, name: str) -> alt.Chart | None:
     return _styled(chart.properties(title=alt.TitleParams(measure.title, fontSize=12, anchor="start"), **size))
 
 
-def _styled(chart: Any) -> alt.Chart:
-    """Quiet axes, no frame; text in the page's own typeface."""
+def _styled(chart: Any, right: int = 4) -> alt.Chart:
+    """Quiet axes, no frame; text in the page's own typeface. right: pixels of room there."""
     fonts = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
     styled: alt.Chart = (
-        chart.configure(font=fonts, background="transparent", padding=4)
+        chart.configure(
+            font=fonts, background="transparent", padding={"left": 4, "right": right, "top": 4, "bottom": 4}
+        )
         .configure_view(stroke=None)
         .configure_axis(domain=False, ticks=False, labelPadding=6, gridColor="#e3e5e8", titleFontWeight="normal")
         .configure_legend(labelLimit=300)

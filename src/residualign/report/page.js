@@ -172,7 +172,10 @@
       parts.push(make("div", { class: "component" }, line, make("div", { class: "ends" }, end("one end", component.positive), end("the other end", component.negative))));
     }
     $("panel").replaceChildren(...parts);
-    draw(chart, data.component_chart, { components: unit.components.map(({ index, share, scale }) => ({ index, share, scale })) });
+    // charts above one another cannot fit themselves to their container
+    const width = Math.max(160, chart.clientWidth - 76);
+    const spec = { ...data.component_chart, vconcat: data.component_chart.vconcat.map((part) => ({ ...part, width })) };
+    draw(chart, spec, { components: unit.components.map(({ index, share, scale }) => ({ index, share, scale })) });
     if (focus) $("panel").focus({ preventScroll: true });
   }
 

@@ -100,8 +100,9 @@ def _image(draw: Callable[[], Any], ending: str) -> bytes:
     buffer = io.BytesIO()
     if not hasattr(figure, "savefig"):
         # an altair chart; on white, for its own ground is whatever the page has
-        scale = {"scale_factor": 2} if ending == "png" else {}
-        figure.configure(background="white").save(buffer, format=ending, **scale)
+        figure = figure.copy()
+        figure.config.background = "white"
+        figure.save(buffer, format=ending, **({"scale_factor": 2} if ending == "png" else {}))
         return buffer.getvalue()
     # without the clock and the library's version the same figure gives the same bytes
     metadata = {"Software": None} if ending == "png" else {"CreationDate": None, "Producer": None, "Creator": None}

@@ -137,9 +137,9 @@ def build_report(
     summary, result = run.summary, run.result(run.adapter.method)
     return Report(
         ReportContents(
-            title=f"{summary['model']} on {summary['data']}: residualign report",
-            model=str(summary["model"]),
-            data=str(summary["data"]),
+            title=f"{_short(summary['model'])} on {_short(summary['data'])}: residualign report",
+            model=_short(summary["model"]),
+            data=_short(summary["data"]),
             method=run.adapter.method,
             scales_of=run.shown.method if run.shown.lambdas else None,
             n_test=len(split),
@@ -175,6 +175,11 @@ def build_report(
             pictures=_used_pictures(run, units, [image.picture for image in changed]),
         )
     )
+
+
+def _short(name: str) -> str:
+    """A heading's name for a model or data: of a path its last part; the whole of it stands in how it was made."""
+    return Path(name).name if name.startswith(("/", "./", "../", "~")) else name
 
 
 def _geometry(run: RunResults, own: Spectra, notes: list[str], progress: Progress) -> Geometry:
