@@ -227,3 +227,19 @@ def test_all_layouts(layout: str, tmp_path: Path) -> None:
         by_hand = (plain[label] - spectra[label].mean) @ spectra[label].components[0]
         torch.testing.assert_close(values, by_hand, rtol=1e-8, atol=1e-9)
         assert unit.components[0].images_positive[0][0] == data.train.keys[int(by_hand.argmax())]
+
+
+def test_further_components_of_single_units(split: StoreSplit, spectra: Spectra) -> None:
+    label = "L0.H1"
+    last = spectra[label].n_components - 1
+    found = explain_units(split, spectra, DICTIONARY, n_components=2, more={label: [last, 1, 10_000]})
+    for unit in found.units:
+        assert [one.index for one in unit.components] == ([0, 1, last] if unit.label == label else [0, 1])
+    alone = explain_units(split, spectra, DICTIONARY, units=[label], components=[last])
+    among, single = found[label].components[-1], alone[label].components[0]
+    assert among.index == single.index
+    for end in ("positive", "negative"):
+        assert [match.text for match in getattr(among, end)] == [match.text for match in getattr(single, end)]
+    assert [key for key, _ in among.images_positive] == [key for key, _ in single.images_positive]
+    values = [value for _, value in single.images_negative]
+    assert [value for _, value in among.images_negative] == pytest.approx(values, rel=1e-9)

@@ -124,3 +124,14 @@ def test_heads_share_the_variance() -> None:
         ("L0.H1", 0.75, 0.25),
     ]
     assert MethodResult.from_json(result.to_json()) == result
+
+
+def test_where_there_is_no_room_for_all_what_is_wanted_first_is_kept() -> None:
+    images = [(str(i), noise(i)) for i in range(11)]
+    room = len(make_thumbnails(images[:4]).content)
+    first_come = make_thumbnails(images, max_bytes=room).names
+    wanted = make_thumbnails(images, max_bytes=room, wanted=["9", "7"]).names
+    assert {"9", "7"} <= set(wanted)
+    assert not {"9", "7"} & set(first_come)
+    # equal pictures stay one file, whatever the order
+    assert make_thumbnails(images, wanted=["9"]).content == make_thumbnails(images).content
