@@ -87,6 +87,14 @@ def test_what_is_not_finite_becomes_absent() -> None:
     assert data["units"][-1]["measures"]["two_nn"] is None
 
 
+def test_numbers_are_as_long_as_anyone_can_see() -> None:
+    contents = make_contents()
+    one = replace(contents.units[-1], measures={**contents.units[-1].measures, "two_nn": 12.345678912345})
+    page = render_page(replace(contents, units=(*contents.units[:-1], one)))
+    assert json.loads(Elements(page).scripts[0])["units"][-1]["measures"]["two_nn"] == 12.346
+    assert "12.3456" not in page
+
+
 def test_a_page_of_a_vit_b_stays_below_its_size() -> None:
     # 66 components a head, and as many noisy thumbnails as two megabytes hold: worse than any photograph
     contents = make_contents(12, 12, n_components=66, n_pictures=500, picture_side=64)
