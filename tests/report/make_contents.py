@@ -28,7 +28,12 @@ ATTACK = '</script><script>window.attacked = true</script><img src=x onerror="wi
 
 
 def make_contents(
-    n_layers: int = 5, n_heads: int = 3, n_components: int = 7, n_pictures: int = 11, picture_side: int = 24
+    n_layers: int = 5,
+    n_heads: int = 3,
+    n_components: int = 7,
+    n_pictures: int = 11,
+    picture_side: int = 24,
+    mlp_components: int = 4,
 ) -> ReportContents:
     random_ = random.Random(7)
     pictures = {f"{i:016x}.jpg": _picture(random_, picture_side) for i in range(n_pictures)}
@@ -48,7 +53,8 @@ def make_contents(
 
     units = [UnitLine("embedding", "embedding", None, None, {}, None, (), ())]
     for layer in range(n_layers):
-        units.append(UnitLine(f"L{layer}.mlp", "mlp", layer, None, measures() | {"two_nn": None}, None, (), ()))
+        mlp = tuple(ComponentLine(k, 0.9**k, random_.gauss(1, 0.5)) for k in range(mlp_components))
+        units.append(UnitLine(f"L{layer}.mlp", "mlp", layer, None, measures() | {"two_nn": None}, None, (), mlp))
     for layer in range(n_layers):
         for head in range(n_heads):
             components = tuple(

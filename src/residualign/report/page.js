@@ -2,6 +2,12 @@
 // Text from models and data only ever becomes text nodes and attributes; nothing here writes markup.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
+  for (const unit of data.units) {
+    unit.components = unit.shares.map((share, index) => {
+      const [positive, negative] = unit.ends[index] || [null, null];
+      return { index, share, scale: unit.scales[index], positive, negative };
+    });
+  }
   const units = new Map(data.units.map((unit) => [unit.label, unit]));
   const measures = new Map(data.measures.map((measure) => [measure.name, measure]));
   const $ = (id) => document.getElementById(id);

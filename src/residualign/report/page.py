@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from residualign.report.charts import charts, component_chart
-from residualign.report.contents import MEASURES, ReportContents
+from residualign.report.contents import MEASURES, ReportContents, UnitLine
 
 __all__ = ["MAX_BYTES", "render_page"]
 
@@ -129,7 +129,7 @@ def _data(contents: ReportContents, measures: Sequence[Any], drawn: Mapping[str,
         "n_layers": contents.n_layers,
         "n_heads": contents.n_heads,
         "measures": [asdict(measure) for measure in measures],
-        "units": [asdict(unit) for unit in contents.units],
+        "units": [_packed(unit) for unit in contents.units],
         "charts": drawn,
         "component_chart": component_chart().to_dict(),
         "pictures": dict(contents.pictures),
@@ -146,6 +146,21 @@ def _data(contents: ReportContents, measures: Sequence[Any], drawn: Mapping[str,
         text = text.replace(sign, code)
     # file names may hold halves of surrogate pairs, which no UTF-8 file can
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _packed(unit: UnitLine) -> dict[str, Any]:
+    """A unit with its components as two lists, and apart from them those that have something at their ends.
+
+    A ViT-B has 16,000 components: with the names of their fields they would be as large as all pictures.
+    """
+    content = asdict(unit)
+    components = content.pop("components")
+    content["shares"] = [one["share"] for one in components]
+    content["scales"] = [one["scale"] for one in components]
+    content["ends"] = {
+        one["index"]: [one["positive"], one["negative"]] for one in components if one["positive"] or one["negative"]
+    }
+    return content
 
 
 def _rounded(value: Any) -> Any:
