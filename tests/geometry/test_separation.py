@@ -94,3 +94,12 @@ def test_what_is_not_defined_is_nan_and_bad_labels_are_refused():
         class_separation(
             Images(coordinates[torch.zeros(0, dtype=torch.int64)], torch.zeros(0, dtype=torch.int64)), maps, 4
         )
+
+
+def test_a_class_of_one_image_counts_like_the_others():
+    maps, coordinates = make_maps(), make_coordinates(17)
+    labels = torch.tensor([0] * 9 + [1] * 7 + [3])
+    found = class_separation(Images(coordinates, labels), maps, 5)
+    for i, unit in enumerate(maps.units):
+        contributions = maps.contribution(coordinates, unit).numpy()
+        assert float(found[i]) == pytest.approx(by_anova(contributions, labels.numpy()), rel=1e-8, abs=1e-10)
