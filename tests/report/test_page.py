@@ -81,6 +81,18 @@ def test_the_data_come_back_as_they_were(page: str) -> None:
     assert [measure["name"] for measure in data["measures"]] == [measure.name for measure in MEASURES]
 
 
+@pytest.mark.parametrize("text", ["</script ", "<!-- <script ", "\u2028", "]]>", "&lt;"])
+def test_no_text_ends_the_element_the_data_stand_in(text: str) -> None:
+    contents = make_contents()
+    unit = replace(contents.units[-1], texts=(text,))
+    page = render_page(replace(contents, units=(*contents.units[:-1], unit)))
+    elements = Elements(page)
+    assert len(elements.scripts) == 3
+    assert json.loads(elements.scripts[0])["units"][-1]["texts"] == [text]
+    block = page[page.index('id="data">') + 10 :]
+    assert not set("<>&\u2028\u2029") & set(block[: block.index("</script>")])
+
+
 def test_what_is_not_finite_becomes_absent() -> None:
     contents = make_contents()
     broken = replace(contents.units[-1], measures={**contents.units[-1].measures, "two_nn": float("nan")})
