@@ -134,3 +134,10 @@ def test_progress_ends_with_all_rows():
     calls = []
     nearest(normal(700, 3), 2, lambda done, total: calls.append((done, total)))
     assert calls[-1] == (700, 700)
+
+
+def test_distance_from_the_origin_costs_no_proof():
+    points = normal(600, 13)
+    near, far = nearest(points, 2), nearest(points + 1e5, 2)
+    assert near.by_float32 == len(points)
+    assert far.by_float32 >= len(points) - 6

@@ -200,3 +200,8 @@ def test_straight_where_ratios_are_pareto():
 def test_other_fractions_are_refused(fraction):
     with pytest.raises(BadInputError, match="fraction is a share"):
         two_nn(normal(10, 2), fraction=fraction)
+
+
+def test_both_zeros_are_one_point():
+    points = torch.tensor([[1.0], [-1.0], [1e-20], [-1e-20], [2.5], [-2.5], [4.0], [-4.0]], dtype=torch.float64)
+    assert two_nn(points).n_duplicates == 1
