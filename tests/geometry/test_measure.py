@@ -89,6 +89,27 @@ def test_intervals_are_of_halves_by_plain_means(store, geometry):
     assert one.two_nn_half == pytest.approx(np.mean(of_halves), rel=1e-9)
 
 
+def test_share_and_fraction_are_those_asked_for_in_every_half(store):
+    found = measure_geometry(
+        store.split("train"), ra.fit_spectrum(store), threshold=0.8, fraction=0.6, subsamples=8, seed=5
+    )
+    counts = set()
+    for label in ("L0.H0", "L2.H1", "L3.H2", "L0.mlp"):
+        values, one = contributions(store, label), found.unit(label)
+        assert one.two_nn == pytest.approx(two_nn_twin.two_nn(values[: N - COPIES].tolist(), 0.6), rel=1e-9)
+        ratios = []
+        for half in draw_halves(N, 8, seed=5):
+            share = np.cumsum(PCA(svd_solver="full").fit(values[half].numpy()).explained_variance_ratio_)
+            linear = int((share < 0.8).sum()) + 1
+            counts.add(linear - one.linear_dimension)
+            ratios.append(linear / two_nn_twin.two_nn(values[half[half < N - COPIES]].tolist(), 0.6))
+        low, high = np.quantile(ratios, [0.025, 0.975])
+        expected = (one.ratio - (high - np.mean(ratios)), one.ratio - (low - np.mean(ratios)))
+        assert one.ratio_interval == pytest.approx(expected, rel=1e-9)
+    # else a half that took the whole's number could not be told from one that counted its own
+    assert len(counts) > 1
+
+
 @pytest.mark.parametrize("label", CONSTANT)
 def test_a_unit_that_never_varies(geometry, label):
     one = geometry.unit(label)
