@@ -45,7 +45,7 @@ from residualign.workflow.watch import Progress, Silent, Watcher
 __all__ = ["GEOMETRY_IMAGES", "build_report", "run_report"]
 
 GEOMETRY_IMAGES = 2000
-"""Dimensions are measured on at most so many training images, drawn from the run's seed."""
+"""Dimensions are measured on at most so many training images, drawn at random and always the same."""
 
 _SUBSAMPLES = 40
 _COMPONENTS, _TEXTS, _IMAGES = 3, 5, 40
