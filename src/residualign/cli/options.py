@@ -5,11 +5,27 @@ Commands name the flags they take and their defaults; what a flag means, and how
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from residualign.cli.choices import (
+    AblationChoice,
+    BasisChoice,
+    ClassifierChoice,
+    DType,
+    FormatChoice,
+    LossChoice,
+    MatchingChoice,
+    MeanChoice,
+    RestChoice,
+    ScaledChoice,
+    ScoreChoice,
+    SplitChoice,
+    StartChoice,
+    WordsChoice,
+)
 
 __all__ = [
     "AblationChoice",
@@ -99,116 +115,6 @@ __all__ = [
 ]
 
 _INPUT, _METHOD, _OUTPUT, _MACHINE = "Input", "Method", "Output", "Machine"
-
-
-class ClassifierChoice(StrEnum):
-    """Where class vectors come from."""
-
-    text = "text"
-    means = "means"
-
-
-class LossChoice(StrEnum):
-    """How an image's classes compete while fitting."""
-
-    softmax = "softmax"
-    sigmoid = "sigmoid"
-
-
-class MeanChoice(StrEnum):
-    """What becomes of the means of scaled units."""
-
-    drop = "drop"
-    keep = "keep"
-
-
-class DType(StrEnum):
-    """Numbers of the encoder."""
-
-    float64 = "float64"
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
-
-
-class SplitChoice(StrEnum):
-    """Which images are looked at."""
-
-    train = "train"
-    val = "val"
-    test = "test"
-
-
-class WordsChoice(StrEnum):
-    """How texts are chosen for a unit."""
-
-    somp = "somp"
-    textspan = "textspan"
-    omp = "omp"
-
-
-class FormatChoice(StrEnum):
-    """A file of a result."""
-
-    json = "json"
-    csv = "csv"
-    png = "png"
-    pdf = "pdf"
-
-
-class MatchingChoice(StrEnum):
-    """How components of two bases are paired."""
-
-    greedy = "greedy"
-    optimal = "optimal"
-
-
-class AblationChoice(StrEnum):
-    """What stands in the place of units that are left out."""
-
-    zero = "zero"
-    mean = "mean"
-
-
-class ScoreChoice(StrEnum):
-    """By what heads are ranked."""
-
-    S = "S"
-    U = "U"
-    UT = "UT"
-    R = "R"
-    cosine = "cosine"
-
-
-class ScaledChoice(StrEnum):
-    """Which units are scaled."""
-
-    heads = "heads"
-    mlps = "mlps"
-    both = "both"
-
-
-class BasisChoice(StrEnum):
-    """Whose principal components are scaled."""
-
-    reference = "reference"
-    target = "target"
-
-
-class StartChoice(StrEnum):
-    """Where lambdas begin."""
-
-    ones = "ones"
-    randn = "randn"
-
-
-class RestChoice(StrEnum):
-    """What becomes of everything that no lambda multiplies."""
-
-    keep = "keep"
-    mean = "mean"
-    zero = "zero"
-
 
 ModelName = Annotated[
     str,

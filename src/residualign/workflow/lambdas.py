@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,9 +28,10 @@ from residualign.scaling.stability import Vary
 from residualign.store import Store
 from residualign.workflow.analysis import analysed_split
 from residualign.workflow.analysis_files import check_analysis_files, write_analysis_files
+from residualign.workflow.run_folder import METHODS_NAME
+from residualign.workflow.run_results import store_of_run
 from residualign.workflow.spectra import choose_spectra
 from residualign.workflow.subject import Machine, Subject
-from residualign.workflow.summary import SUMMARY_NAME
 from residualign.workflow.watch import Watcher
 
 __all__ = ["LambdasOutcome", "run_lambdas"]
@@ -160,23 +160,10 @@ def _stability(
 
 
 def _store_of(folder: Path, given: str | None) -> Store:
-    """The store that was named, or that of the run the adapter lies in."""
+    """The store that was named, or that of the run the adapter lies in: one of several methods lies a level deeper."""
     if given is not None:
         return Store.open(given)
-    runs = [folder] if folder.parent.name != "methods" else [folder, folder.parent.parent]
-    places = [run / "store" for run in runs]
-    for run in runs:
-        try:
-            recorded = json.loads((run / SUMMARY_NAME).read_text(encoding="utf-8")).get("store")
-        except (OSError, ValueError, AttributeError):
-            continue
-        places += [Path(recorded)] if isinstance(recorded, str) else []
-    for place in places:
-        if (place / "manifest.json").is_file():
-            return Store.open(place)
-    raise BadInputError(
-        f"no store of images lies with the adapter {str(folder)!r}; give one of the same model with --store PATH"
-    )
+    return store_of_run(folder.parent.parent if folder.parent.name == METHODS_NAME else folder)
 
 
 def _write(outcome: LambdasOutcome, out: str | os.PathLike[str], formats: Sequence[str] | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import zipfile
@@ -60,7 +61,7 @@ def open_run(
         picture_of = {key: name for key, name in dict(summary.get("pictures", {})).items() if name}
     except (KeyError, TypeError, ValueError):
         raise BadInputError(f"{path / SUMMARY_NAME} is damaged; run `residualign adapt` again") from None
-    found = Store.open(store) if store is not None else store_of_run(path, summary)
+    found = Store.open(store) if store is not None else store_of_run(path)
     if found.fingerprint != summary["fingerprints"]["store"]:
         raise BadInputError(
             f"the store {found.path} is not the one of the run in {path}: it holds other images or units"
@@ -74,15 +75,19 @@ def open_run(
     return RunResults(path, summary, results, adapter, shown, found, _pictures(path / THUMBNAILS_NAME), picture_of)
 
 
-def store_of_run(path: Path, summary: dict[str, Any]) -> Store:
-    """The store of a run: in its folder, or where the run was told to put it; `BadInputError` where it is gone."""
+def store_of_run(path: Path) -> Store:
+    """The store of a run: in its folder, or where its summary says it was put; `BadInputError` where it is gone."""
     places = [path / STORE_NAME]
-    if isinstance(summary.get("store"), str):
-        places.append(Path(summary["store"]))
+    # a run that was copied without its summary may still have its store
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        recorded = json.loads((path / SUMMARY_NAME).read_text(encoding="utf-8")).get("store")
+        places += [Path(recorded)] if isinstance(recorded, str) else []
     for place in places:
         if (place / "manifest.json").is_file():
             return Store.open(place)
-    raise BadInputError(f"the store of the run in {path} is gone from {places[-1]}; say where it is with --store PATH")
+    raise BadInputError(
+        f"no store of images lies with the adapter {str(path)!r}; give one of the same model with --store PATH"
+    )
 
 
 def _summary(path: Path) -> dict[str, Any]:
