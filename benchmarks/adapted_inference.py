@@ -10,10 +10,10 @@ from torch import Tensor
 from benchmarks.harness import Result, Row, interleave, ratio_rows
 from benchmarks.machine import matrix_rate
 from benchmarks.towers import forward_flops, vit_b32
+from residualign.adapter.fold import FoldedMap
 from residualign.decomposition.coordinates import Coordinates
 from residualign.decomposition.trace import trace_coordinates
 from residualign.models.tower import Tower
-from residualign.scaling.folding import FoldedMap
 
 __all__ = ["Sizes", "run"]
 

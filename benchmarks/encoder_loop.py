@@ -13,8 +13,8 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from residualign.decomposition.contributions import Contributions
 from residualign.decomposition.coordinates import UnitMaps
 from residualign.decomposition.trace import trace_coordinates
+from residualign.fitting.coefficients import Scaling
 from residualign.models.tower import Tower
-from residualign.scaling.coefficients import Scaling
 
 __all__ = ["EncoderLoop"]
 

@@ -17,11 +17,11 @@ from benchmarks.towers import forward_flops, random_coordinates, vit_b32
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
+from residualign.fitting.coefficients import ScaledUnit, Scaling, build_features
+from residualign.fitting.methods import build_scaling, get_method, start_parameters
+from residualign.fitting.objective import Objective
+from residualign.fitting.solvers import ScheduleFree
 from residualign.models.tower import Tower
-from residualign.scaling.coefficients import ScaledUnit, Scaling, build_features
-from residualign.scaling.methods import build_scaling, get_method, start_parameters
-from residualign.scaling.objective import Objective
-from residualign.scaling.solvers import ScheduleFree
 from residualign.spectrum import Moments, Spectra
 
 __all__ = ["Sizes", "run"]

@@ -15,8 +15,8 @@ from benchmarks.fresh import in_fresh_process
 from benchmarks.harness import Result, Row, exponent, median_interval
 from benchmarks.towers import random_coordinates, random_maps
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
-from residualign.scaling.fit import fit
-from residualign.scaling.solvers import LBFGS, ScheduleFree
+from residualign.fitting.fit import fit
+from residualign.fitting.solvers import LBFGS, ScheduleFree
 
 __all__ = ["Sizes", "run"]
 

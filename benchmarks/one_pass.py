@@ -14,10 +14,10 @@ from benchmarks.harness import Estimate, Result, Row, interleave, median_interva
 from benchmarks.images import save_images, save_tower
 from residualign.data.batches import pixel_batches
 from residualign.data.split import ImageData
+from residualign.fitting.fit import FitResult, fit
+from residualign.fitting.methods import build_scaling, get_method
+from residualign.fitting.solvers import ScheduleFree, Solver
 from residualign.models.vision_model import VisionModel
-from residualign.scaling.fit import FitResult, fit
-from residualign.scaling.methods import build_scaling, get_method
-from residualign.scaling.solvers import ScheduleFree, Solver
 from residualign.spectrum import Spectra
 
 __all__ = ["Sizes", "run"]

@@ -11,17 +11,17 @@ import pytest
 import torch
 
 import residualign as ra
+from residualign.adapter.fold import fold
 from residualign.cli import main
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
-from residualign.scaling.coefficients import ScaledUnit, Scaling, adapted_output
+from residualign.fitting.coefficients import ScaledUnit, Scaling, adapted_output
+from residualign.fitting.methods import METHODS, build_scaling
 from residualign.scaling.factored import FactoredMap
-from residualign.scaling.folding import fold
-from residualign.scaling.methods import METHODS, build_scaling
 from residualign.spectrum import Moments
 from tests import random_models
+from tests.adapter.as_twin import twin
 from tests.reference import pca_twin
-from tests.scaling.as_twin import twin
 
 OPTIONS = [(mean, rest) for mean in ("drop", "keep") for rest in ("keep", "mean", "zero")]
 SAVERS: dict[str, Callable[[Path], Path]] = {

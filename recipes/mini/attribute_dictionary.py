@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from recipes.mini.attribute_scores import Floats
 from recipes.mini.attribute_truth import Attribute, captions_of, names_value
 from recipes.mini.generate import generate
 
 Encoder = Callable[[list[str]], Tensor]
 Booleans = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from recipes.mini.attribute_scores import Ints
 from recipes.mini.attributes import COLUMN, DIGIT_WORDS, UNDEFINED, VALUES
 from recipes.mini.captions import CASE_WORDS, FONT_WORDS, article, plural
+
+Ints = NDArray[np.int64]
 
 # What specialisation is judged by; the others are there because they are cheap.
 MAIN = ("colour", "background", "shape", "count", "position", "texture", "digit")

@@ -8,20 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from residualign.classify import Classifier
+    from residualign.adapter.adapter import Adapter, load_adapter
+    from residualign.adapter.lambdas import moved_components
+    from residualign.classification.classifier import Classifier
     from residualign.data import ImageData, load_data
     from residualign.decomposition.contributions import Contributions
     from residualign.decomposition.coordinates import Coordinates
     from residualign.decomposition.decompose import decompose
     from residualign.errors import BadInputError, RunError
     from residualign.extraction import extract, fit_spectrum
+    from residualign.fitting.api import fit
     from residualign.geometry import measure_geometry
     from residualign.load import load_model
     from residualign.location import locate
     from residualign.models.vision_model import VisionModel
-    from residualign.scaling.adapter import Adapter, load_adapter
-    from residualign.scaling.api import fit
-    from residualign.scaling.reading import moved_components
+    from residualign.report.build import build_report
     from residualign.selection.select import select_heads
     from residualign.similarity.spectral import compare_spectra
     from residualign.spectrum import Moments, Spectra, Spectrum
@@ -29,13 +30,12 @@ if TYPE_CHECKING:
     from residualign.text.dictionary import encode_dictionary, load_texts
     from residualign.text.explain import explain_units
     from residualign.units import Unit, Units
-    from residualign.workflow.report import build_report
 
 # name -> module; imported at first use, so that `import residualign` stays fast and loads no model library
 _HOMES = {
-    "Adapter": "scaling.adapter",
+    "Adapter": "adapter.adapter",
     "BadInputError": "errors",
-    "Classifier": "classify",
+    "Classifier": "classification.classifier",
     "Contributions": "decomposition.contributions",
     "Coordinates": "decomposition.coordinates",
     "ImageData": "data",
@@ -47,21 +47,21 @@ _HOMES = {
     "Unit": "units",
     "Units": "units",
     "VisionModel": "models.vision_model",
-    "build_report": "workflow.report",
+    "build_report": "report.build",
     "compare_spectra": "similarity.spectral",
     "decompose": "decomposition.decompose",
     "encode_dictionary": "text.dictionary",
     "explain_units": "text.explain",
     "extract": "extraction",
-    "fit": "scaling.api",
+    "fit": "fitting.api",
     "fit_spectrum": "extraction",
-    "load_adapter": "scaling.adapter",
+    "load_adapter": "adapter.adapter",
     "load_data": "data",
     "load_model": "load",
     "load_texts": "text.dictionary",
     "locate": "location",
     "measure_geometry": "geometry",
-    "moved_components": "scaling.reading",
+    "moved_components": "adapter.lambdas",
     "select_heads": "selection.select",
 }
 

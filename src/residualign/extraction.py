@@ -9,7 +9,7 @@ from itertools import islice
 
 import torch
 
-from residualign.classify import zero_shot_vectors
+from residualign.classification.classifier import zero_shot_vectors
 from residualign.data.batches import PixelLoader, pixel_batches, runs
 from residualign.data.split import ImageData, Split
 from residualign.decomposition.coordinates import Coordinates, UnitMaps

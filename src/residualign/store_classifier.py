@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from residualign.classify import Classifier, choose_logit_scale, class_means, text_classifier
+from residualign.classification.classifier import Classifier, choose_logit_scale, class_means, text_classifier
 from residualign.errors import BadInputError
-from residualign.store.like import StoreLike
+from residualign.store.protocols import StoreLike
 
 __all__ = ["Labelled", "store_classifier"]
 

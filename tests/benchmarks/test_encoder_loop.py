@@ -9,9 +9,9 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
+from residualign.fitting.methods import build_scaling, get_method
+from residualign.fitting.solvers import ScheduleFree
 from residualign.models import clip
-from residualign.scaling.methods import build_scaling, get_method
-from residualign.scaling.solvers import ScheduleFree
 
 N_BATCHES, BATCH, CLASSES, RATE = 3, 5, 7, 0.1
 

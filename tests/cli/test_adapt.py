@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from residualign import load_adapter
-from residualign.scaling import adapter_file
-from residualign.scaling.methods import METHODS
-from residualign.workflow.run_folder import ADAPTER_FILES
+from residualign.adapter import files as adapter_file
+from residualign.fitting.methods import METHODS
+from residualign.runs.folder import ADAPTER_FILES
 from tests.cli.conftest import Ran
 
 Run = Callable[..., Ran]

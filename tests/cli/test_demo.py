@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from residualign.workflow import demo as workflow
+from residualign.commands import demo as workflow
 from tests.cli.conftest import Ran
 
 Run = Callable[..., Ran]

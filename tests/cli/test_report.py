@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import residualign as ra
-from residualign.workflow.report import build_report
+from residualign.report.build import build_report
 from tests.cli.conftest import Ran, make_images
 from tests.report.test_page import Elements
 

@@ -15,7 +15,7 @@ from residualign.cli import app, exits, main, options
 from residualign.cli.console import as_json
 from residualign.cli.views import bar, percent, seconds
 from residualign.errors import BadInputError, RunError
-from residualign.scaling.methods import METHODS
+from residualign.fitting.methods import METHODS
 
 COMMANDS = (
     "demo",

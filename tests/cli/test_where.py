@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 import residualign as ra
-from residualign.scaling import attribution
-from residualign.scaling.attribution import decision_directions
-from residualign.scaling.methods import METHODS
-from residualign.workflow.where import shown_pixels
+from residualign.adapter import attribution
+from residualign.adapter.attribution import decision_directions
+from residualign.commands.where import shown_pixels
+from residualign.fitting.methods import METHODS
+from tests.adapter.make_adapter import coordinates_of, random_adapter
 from tests.cli.conftest import make_images
-from tests.scaling.make_adapter import coordinates_of, random_adapter
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ from sklearn.decomposition import PCA
 
 import residualign as ra
 from residualign._json import plain
+from residualign.commands.geometry import spectra_of_split
 from residualign.errors import BadInputError
 from residualign.geometry import measure_geometry
 from residualign.geometry import points as points_module
 from residualign.geometry.halves import draw_halves
 from residualign.geometry.measure import PROFILED
 from residualign.geometry.points import Isometry, unit_points
-from residualign.workflow.geometry import spectra_of_split
 from tests import random_models
 from tests.geometry.small_store import COPIES, LAYERS, N, make_small_store
 from tests.reference import two_nn_twin

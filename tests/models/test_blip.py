@@ -150,7 +150,7 @@ def test_a_captioning_model_whose_config_does_not_say_so_lacks_the_projection(tm
 
 
 # a random text half hardly tells one word from another
-@pytest.mark.filterwarnings("ignore::residualign.classify.CoincidentClassesWarning")
+@pytest.mark.filterwarnings("ignore::residualign.classification.classifier.CoincidentClassesWarning")
 def test_a_blip_is_adapted_by_its_words(folder: Path, tmp_path: Path) -> None:
     model = ra.load_model(folder)
     data = ra.load_data(random_models.save_two_colours(tmp_path / "images"))

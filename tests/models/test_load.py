@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests import random_models
 
 import residualign as ra
-from residualign.workflow.spectra import shipped_spectra
+from residualign.commands._spectra import shipped_spectra
 
 
 @pytest.fixture(scope="module")

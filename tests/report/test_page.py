@@ -146,7 +146,7 @@ def test_the_tables_hold_the_same_numbers() -> None:
 
 @pytest.mark.parametrize("ending", ["png", "pdf"])
 def test_every_chart_becomes_a_file(ending: str, tmp_path) -> None:
-    from residualign.workflow.analysis_files import write_analysis_files
+    from residualign.runs.files import write_analysis_files
 
     charts = Report(make_contents()).charts
     assert {"accuracy", "profiles", "put_back", "learning_curve", "confusion", "map_two_nn"} <= set(charts)

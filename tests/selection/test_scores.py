@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from residualign.classify import text_classifier
+from residualign.classification.classifier import text_classifier
 from residualign.errors import BadInputError
 from residualign.selection.products import ClassProducts
 from residualign.selection.scores import (

@@ -7,20 +7,20 @@ import itertools
 import pytest
 import torch
 
+from residualign.adapter.adapter import load_adapter
+from residualign.adapter.fold import fold
 from residualign.decomposition.contributions import Contributions
 from residualign.errors import BadInputError
-from residualign.scaling.adapter import load_adapter
-from residualign.scaling.coefficients import adapted_output
-from residualign.scaling.folding import fold
-from residualign.scaling.methods import get_method
-from residualign.scaling.selected import adapter_from_selection, scaling_of_selection
+from residualign.fitting.coefficients import adapted_output
+from residualign.fitting.methods import get_method
+from residualign.selection.adapter import adapter_from_selection, scaling_of_selection
 from residualign.selection.budgets import budgets, parse_budget
 from residualign.selection.overlap import expected_jaccard, jaccard
 from residualign.selection.products import unit_means
 from residualign.selection.select import select_heads, selection_subject
 from residualign.selection.study import N_RANDOM, overlaps, study_selection
-from tests.scaling.standin import SIZES as STANDIN_SIZES
-from tests.scaling.standin import make_spectra, make_store
+from tests.fitting.standin import SIZES as STANDIN_SIZES
+from tests.fitting.standin import make_spectra, make_store
 from tests.selection.towers import LAYOUTS, store_of
 
 

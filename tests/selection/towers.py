@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from residualign.decomposition.contributions import Contributions
-from tests.scaling.standin import CLASSES, StandInSplit, StandInStore, make_store
+from tests.fitting.standin import CLASSES, StandInSplit, StandInStore, make_store
 
 LAYOUTS = ("token", "mean", "contributions")
 SIZES = {"train": 31, "val": 17, "test": 23}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import OrthogonalMatchingPursuit
 
 from residualign.errors import BadInputError
-from residualign.text import _greedy
+from residualign.text import pursuit as _greedy
 from residualign.text.dictionary import from_vectors
 from residualign.text.omp import omp, omp_each
 from residualign.text.samples import Samples

@@ -9,7 +9,7 @@ from residualign.cli import options as o
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
-    from residualign.workflow.adapt import AdaptOutcome
+    from residualign.commands.adapt import AdaptOutcome
 
 
 def adapt(
@@ -41,8 +41,8 @@ def adapt(
     Writes the adapter, its history, a summary and the store into --out. An unfinished run of the same command is
     continued.
     """
-    from residualign.workflow.adapt import AdaptRequest, run_adapt
-    from residualign.workflow.subject import Machine
+    from residualign.commands._inputs import Machine
+    from residualign.commands.adapt import AdaptRequest, run_adapt
 
     printer = Out(json)
     outcome = run_adapt(

@@ -7,7 +7,6 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from residualign.cli.ablate import ablate
 from residualign.cli.adapt import adapt
 from residualign.cli.classify import classify
 from residualign.cli.data import data
@@ -22,6 +21,7 @@ from residualign.cli.models import app as models
 from residualign.cli.report import report
 from residualign.cli.select import select
 from residualign.cli.similarity import similarity
+from residualign.cli.sweep import ablate
 from residualign.cli.where import where
 
 __all__ = ["Interrupted", "app"]

@@ -10,7 +10,7 @@ from residualign.cli import options as o
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
-    from residualign.workflow.classify import Decision
+    from residualign.commands.classify import Decision
 
 
 def classify(
@@ -28,8 +28,8 @@ def classify(
     Beside label and probability stand the heads that decided, each with its share of the margin between the first two
     classes; a share below zero spoke for the second. The column `heads` is the share of all heads together.
     """
-    from residualign.workflow.classify import run_classify
-    from residualign.workflow.subject import Machine
+    from residualign.commands._inputs import Machine
+    from residualign.commands.classify import run_classify
 
     out = Out(json)
     outcome = run_classify(

@@ -42,7 +42,7 @@ def data(
         rows = [(one.name, f"{one.n_classes:,}", one.source) for one in sets]
         printer.show(plain_table((("name", False), ("classes", True), ("source", False)), rows))
         return
-    from residualign.workflow.data import run_data
+    from residualign.commands.data import run_data
 
     card = run_data(name, out=out, stream=stream, quick=quick, overwrite=overwrite, workers=workers, watch=printer)
     printer.finish(card.to_json() | {"out": None if out is None else str(out)})

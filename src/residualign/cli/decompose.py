@@ -26,8 +26,8 @@ def decompose(
     Prints how long each unit's contribution is and which share of the embedding's variance it carries. --out writes the
     contributions themselves.
     """
-    from residualign.workflow.decompose import run_decompose
-    from residualign.workflow.subject import Machine
+    from residualign.commands._inputs import Machine
+    from residualign.commands.decompose import run_decompose
 
     printer = Out(json)
     machine = Machine(device, dtype.value, batch_size, workers)

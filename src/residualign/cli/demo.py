@@ -14,8 +14,8 @@ from residualign.cli.console import Out
 from residualign.cli.views import facts, heading, method_line, paragraph, percent, seconds, share_bars
 
 if TYPE_CHECKING:
+    from residualign.commands.demo import DemoOutcome, Example
     from residualign.store import Store
-    from residualign.workflow.demo import DemoOutcome, Example
 
 _STORY = (
     "An image embedding is an exact sum of what every attention head and every MLP of the encoder adds. ResiDual "
@@ -41,7 +41,7 @@ def demo(
     story = _Story(json)
     story.show("", paragraph(_STORY), "")
     # brings torch: who has something to read does not mind the seconds that takes
-    from residualign.workflow.demo import demo_request, run_demo
+    from residualign.commands.demo import demo_request, run_demo
 
     request = demo_request(out, quick=quick, seed=seed, overwrite=overwrite, command=("residualign", *sys.argv[1:]))
     outcome = run_demo(request, story)
@@ -57,9 +57,9 @@ class _Story(Out):
 
     def done(self, result: object, duration: float) -> None:
         """Show what has just been finished."""
-        from residualign.probe import LinearProbe
+        from residualign.classification.probe import LinearProbe
+        from residualign.runs.results import MethodResult
         from residualign.store import Store
-        from residualign.workflow.results import MethodResult
 
         if isinstance(result, Store):
             self._show_pass(result, duration)
@@ -96,7 +96,7 @@ class _Story(Out):
 
 
 def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
-    from residualign.workflow.results import head_shares
+    from residualign.runs.results import head_shares
 
     adapted = outcome.adapted
     residual = next((result for result in adapted.results if result.method == "residual"), adapted.chosen)
@@ -162,7 +162,7 @@ def _show_example(story: Out, example: Example) -> None:
 
 
 def _size(folder: Path) -> str:
-    from residualign.workflow.run_folder import ADAPTER_FILES
+    from residualign.runs.folder import ADAPTER_FILES
 
     return f"{sum((folder / name).stat().st_size for name in ADAPTER_FILES) / 1e6:.1f} MB"
 

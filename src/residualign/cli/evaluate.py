@@ -8,7 +8,7 @@ from residualign.cli import options as o
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
-    from residualign.evaluation import Comparison
+    from residualign.classification.evaluation import Comparison
 
 _SHOWN = 20
 
@@ -30,9 +30,9 @@ def evaluate(
 
     Accuracy with 95 % interval, mean over classes, calibration error, and every class.
     """
-    from residualign.workflow.evaluate import run_evaluate
-    from residualign.workflow.subject import Machine
-    from residualign.workflow.summary import BEFORE
+    from residualign.commands._inputs import Machine
+    from residualign.commands.evaluate import run_evaluate
+    from residualign.runs.summary import BEFORE
 
     out = Out(json)
     machine = Machine(device, dtype.value, batch_size, workers)

@@ -10,8 +10,8 @@ from residualign.cli.console import Out
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from residualign.commands.explain import ExplainOutcome
     from residualign.text.explanation import ComponentWords, UnitWords
-    from residualign.workflow.explain import ExplainOutcome
 
 _COMPONENTS = 2
 
@@ -46,12 +46,12 @@ def explain(
     say, with the images that lie furthest along them. Units are heads unless --unit names others. A model without text
     tower is explained by images alone.
     """
+    from residualign.commands._inputs import Machine
+    from residualign.commands.explain import end_images, run_explain
+    from residualign.figures.explain import explain_figure
+    from residualign.runs.files import check_analysis_files, write_analysis_files
     from residualign.text.dictionary import load_texts
     from residualign.workflow.analysis import analysed_store
-    from residualign.workflow.analysis_files import check_analysis_files, write_analysis_files
-    from residualign.workflow.explain import end_images, run_explain
-    from residualign.workflow.explain_figure import explain_figure
-    from residualign.workflow.subject import Machine
 
     printer = Out(json)
     wanted = [choice.value for choice in formats] if formats else None

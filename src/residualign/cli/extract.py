@@ -25,7 +25,7 @@ def extract(
 
     A store that was interrupted is continued; a finished one of the same model and data is opened as it is.
     """
-    from residualign.workflow.subject import Machine, load_subject, make_store
+    from residualign.commands._inputs import Machine, load_subject, make_store
 
     out = Out(json)
     machine = Machine(device, dtype.value, batch_size, workers)

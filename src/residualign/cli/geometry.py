@@ -42,8 +42,8 @@ def geometry(
     L: principal components that hold 0.99 of the variance. N: intrinsic dimension (TwoNN). Intervals are 95 %, from
     half samples of the images.
     """
-    from residualign.workflow.geometry import run_geometry
-    from residualign.workflow.subject import Machine
+    from residualign.commands._inputs import Machine
+    from residualign.commands.geometry import run_geometry
 
     printer = Out(json)
     outcome = run_geometry(

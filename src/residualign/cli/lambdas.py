@@ -10,7 +10,7 @@ from residualign.cli.console import Out
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from residualign.workflow.lambdas import LambdasOutcome
+    from residualign.commands.lambdas import LambdasOutcome
 
 _SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 
@@ -35,8 +35,8 @@ def lambdas(
     Prints the components that moved the embedding most, how accuracy falls as they are put back to one, and with
     --seeds how far further fits agree.
     """
-    from residualign.workflow.lambdas import run_lambdas
-    from residualign.workflow.subject import Machine
+    from residualign.commands._inputs import Machine
+    from residualign.commands.lambdas import run_lambdas
 
     printer = Out(json)
     outcome = run_lambdas(

@@ -12,8 +12,8 @@ from residualign.cli.console import Out
 from residualign.cli.exits import BAD_INPUT
 
 if TYPE_CHECKING:
+    from residualign.commands.models import CheckedModel, RefusedModel
     from residualign.models.registry import RegisteredModel
-    from residualign.workflow.check_models import CheckedModel, RefusedModel
 
 __all__ = ["app"]
 
@@ -60,7 +60,7 @@ def check(
 
     A model that is refused does not keep the others from being checked; the exit code is then 2.
     """
-    from residualign.workflow.check_models import check_model
+    from residualign.commands.models import check_model
     from residualign.workflow.report_file import check_report_file, write_report_file
 
     printer = Out(json)
@@ -149,7 +149,7 @@ def _show_table(printer: Out, entries: list[RegisteredModel], counts: dict[str, 
 
 def _show_result(printer: Out, result: CheckedModel | RefusedModel) -> None:
     from residualign.cli.views import facts, seconds
-    from residualign.workflow.check_models import RefusedModel
+    from residualign.commands.models import RefusedModel
 
     sums = [
         (f"sum, {check.dtype}", f"error {check.error:.1e}, at most {check.tolerance:.0e} allowed")

@@ -21,7 +21,7 @@ def report(
 
     The page is DIR/report.html, or lies in --out; it opens offline. --format adds tables and figures for papers.
     """
-    from residualign.workflow.report import run_report
+    from residualign.report.build import run_report
 
     printer = Out(json)
     made, written = run_report(

@@ -10,8 +10,8 @@ from residualign.cli.console import Out
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from residualign.commands.select import SelectOutcome
     from residualign.selection.study import SelectionStudy
-    from residualign.workflow.select import SelectOutcome
 
 
 def select(
@@ -46,9 +46,9 @@ def select(
 
     Heads are scored on validation images; accuracy is that of the --split. --adapter saves a selection as an adapter.
     """
+    from residualign.commands._inputs import Machine
+    from residualign.commands.select import SelectRequest, run_select
     from residualign.selection.scores import SCORES
-    from residualign.workflow.select import SelectRequest, run_select
-    from residualign.workflow.subject import Machine
 
     printer = Out(json)
     outcome = run_select(
@@ -113,7 +113,7 @@ def _show(out: Out, outcome: SelectOutcome) -> None:
 def _budgets(study: SelectionStudy) -> RenderableType:
     """One line a score and ablation, one column a budget."""
     from residualign.cli.views import plain_table
-    from residualign.workflow.select import ENOUGH
+    from residualign.commands.select import ENOUGH
 
     columns = [("score", False), ("rest", False), *((one.name, True) for one in study.budgets)]
     rows = [("", "heads", *(str(one.n_heads) for one in study.budgets), "")]

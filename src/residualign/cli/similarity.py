@@ -8,8 +8,8 @@ from residualign.cli import options as o
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
+    from residualign.commands.similarity import Compared, SimilarityOutcome, Source
     from residualign.similarity.spectral import UnitSimilarity
-    from residualign.workflow.similarity import Compared, SimilarityOutcome, Source
 
 _SHOWN = 5
 
@@ -40,10 +40,10 @@ def similarity(
     Prints the normalised spectral cosine of each layer (0 to 1, 1 for the same components), weighted by variance and
     unweighted. Where the images are the same ones, CKA too, which needs no common space: across models.
     """
-    from residualign.workflow.analysis_files import check_analysis_files, write_analysis_files
-    from residualign.workflow.similarity import Settings, run_similarity
+    from residualign.commands._inputs import Machine
+    from residualign.commands.similarity import Settings, run_similarity
+    from residualign.runs.files import check_analysis_files, write_analysis_files
     from residualign.workflow.similarity_tables import similarity_payload, similarity_tables
-    from residualign.workflow.subject import Machine
 
     printer = Out(json)
     formats = None if format is None else [choice.value for choice in format]
@@ -63,7 +63,7 @@ def similarity(
     payload = similarity_payload(outcome)
     written = None
     if out is not None:
-        from residualign.workflow.similarity_figures import similarity_figures
+        from residualign.figures.similarity import similarity_figures
 
         tables, figures = similarity_tables(outcome), similarity_figures(outcome)
         written = write_analysis_files(out, "similarity", payload, tables, figures, formats)

@@ -8,7 +8,7 @@ from residualign.cli import options as o
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
-    from residualign.workflow.where import WhereOutcome
+    from residualign.commands.where import WhereOutcome
 
 _SHOWN = 24
 
@@ -36,8 +36,8 @@ def where(
     Along a --component of the head, or a --text; with an adapter's DIR in place of MODEL along what set the first class
     apart from the second; else the length of every part. --out writes heat maps over the pictures.
     """
-    from residualign.workflow.subject import Machine
-    from residualign.workflow.where import run_where
+    from residualign.commands._inputs import Machine
+    from residualign.commands.where import run_where
 
     printer = Out(json)
     outcome = run_where(

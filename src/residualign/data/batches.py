@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from residualign.data.ahead import WorkAhead
 from residualign.data.images import BadImageError
+from residualign.data.prefetch import WorkAhead
 from residualign.data.split import ImageSource, Split
 from residualign.errors import BadInputError
 

@@ -7,8 +7,8 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from residualign.data.ahead import WorkAhead
 from residualign.data.images import BadImageError, decode, stored_as
+from residualign.data.prefetch import WorkAhead
 from residualign.data.split import ImageSource, Split
 
 __all__ = ["ImageFacts", "examine"]

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from residualign.report.charts import charts, component_chart
+from residualign.figures.charts import charts, component_chart
 from residualign.report.contents import MEASURES, ReportContents, UnitLine
 
 __all__ = ["MAX_BYTES", "render_page"]

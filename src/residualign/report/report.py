@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residualign._files import publish, saying_what_is_kept
-from residualign.report.charts import charts
+from residualign.figures.charts import charts
 from residualign.report.contents import MEASURES, ReportContents
 from residualign.report.page import render_page
 

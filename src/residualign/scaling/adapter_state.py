@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from residualign.classify import Classifier
+from residualign.adapter.compact import CompactScaling, CompactUnit
+from residualign.adapter.files import CONFIG, TENSORS, AdapterFiles, field_of
+from residualign.classification.classifier import Classifier
 from residualign.errors import BadInputError
-from residualign.scaling.adapter_file import CONFIG, TENSORS, AdapterFiles, field_of
-from residualign.scaling.compact import CompactScaling, CompactUnit
-from residualign.scaling.methods import ADAPTER_METHODS
+from residualign.fitting.methods import ADAPTER_METHODS
 
 if TYPE_CHECKING:
-    from residualign.scaling.adapter import Adapter
+    from residualign.adapter.adapter import Adapter
 
 __all__ = ["from_files", "to_config", "to_tensors"]
 

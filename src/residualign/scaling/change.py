@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from residualign.classify import Classifier
+from residualign.adapter.adapter import Adapter
+from residualign.adapter.attribution import REST, unit_parts
+from residualign.classification.classifier import Classifier
 from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
-from residualign.scaling.adapter import Adapter
-from residualign.scaling.attribution import REST, unit_parts
 
 __all__ = ["ChangeAttribution", "attribute_change"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from residualign.scaling.methods import METHODS, build_scaling, start_parameters
+from residualign.fitting.methods import METHODS, build_scaling, start_parameters
 from residualign.spectrum.spectrum import Spectra, Spectrum
 from residualign.units import Units
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
-from residualign.store.like import SplitLike, StoreLike
+from residualign.store.protocols import SplitLike, StoreLike
 
 __all__ = ["LabelledCoordinates", "SplitLike", "StoreLike", "few_shots", "read_split"]
 

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residualign.errors import BadInputError
-from residualign.text._greedy import greedy, largest_sum_of_magnitudes
 from residualign.text.chosen import Chosen
 from residualign.text.dictionary import TextDictionary
+from residualign.text.pursuit import greedy, largest_sum_of_magnitudes
 from residualign.text.samples import Samples
 
 __all__ = ["checked", "somp"]

@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from residualign._progress import Watcher
+from residualign.commands._inputs import Machine, Subject, load_subject, make_store
 from residualign.errors import BadInputError
 from residualign.store import Store, StoreSplit
 from residualign.units import Unit, Units
-from residualign.workflow.subject import Machine, Subject, load_subject, make_store
-from residualign.workflow.watch import Watcher
 
 __all__ = ["analysed_split", "analysed_store", "chosen_units"]
 

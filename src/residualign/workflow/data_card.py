@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from residualign._progress import Watcher
 from residualign.data import ImageData, Split, load_data
 from residualign.data.examine import ImageFacts, examine
 from residualign.errors import BadInputError
-from residualign.workflow.watch import Watcher
 
 __all__ = ["DataCard", "Duplicates", "Spread", "make_card"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from residualign.adapter.adapter import Adapter
 from residualign.report.contents import ChangedImage
-from residualign.scaling.adapter import Adapter
 from residualign.scaling.change import attribute_change
 from residualign.store import StoreSplit
 

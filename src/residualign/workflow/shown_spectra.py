@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from residualign.scaling.adapter import Adapter
+from residualign.adapter.adapter import Adapter
 from residualign.spectrum import Spectra, Spectrum
 
 __all__ = ["shown_spectra"]

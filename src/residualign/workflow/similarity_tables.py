@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from residualign.workflow.similarity import Compared, SimilarityOutcome
+from residualign.commands.similarity import Compared, SimilarityOutcome
 
 __all__ = ["similarity_payload", "similarity_tables"]
 

@@ -1,0 +1,157 @@
+"""Which units decided: each one's exact share of the margin between an image's first two classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from residualign.adapter.adapter import Adapter
+from residualign.decomposition.coordinates import Coordinates
+from residualign.errors import BadInputError
+from residualign.fitting.coefficients import OUTPUT, ScaledUnit, Scaling
+
+__all__ = ["REST", "Attribution", "attribute", "decision_directions", "unit_parts"]
+
+REST = "rest"
+"""The label of what belongs to no unit: means put in place of units, the constants of an output map, rounding."""
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """How much each unit adds to the difference between the logits of an image's first and second class.
+
+    labels: the units in unit order, then `REST`. first, second: indices of the two classes. margin: difference of
+    their logits, at least zero. values: each label's part of it; a row sums to the margin. A negative part speaks for
+    the second class.
+    """
+
+    labels: tuple[str, ...]
+    first: Int[Tensor, " image"]
+    second: Int[Tensor, " image"]
+    margin: Float[Tensor, " image"]
+    values: Float[Tensor, "image label"]
+
+    @property
+    def shares(self) -> Float[Tensor, "image label"]:
+        """Parts of the margin; a row sums to one. NaN where both classes have the same logit."""
+        return self.values / self.margin[:, None]
+
+    def top(self, image: int, count: int = 5) -> list[tuple[str, float]]:
+        """The labels with the largest shares of one image, whichever class they speak for, and their shares."""
+        order = self.values[image].abs().argsort(descending=True, stable=True)[:count]
+        shares = self.shares[image]
+        return [(self.labels[i], float(shares[i])) for i in order.tolist()]
+
+
+def attribute(adapter: Adapter, coordinates: Coordinates) -> Attribution:
+    """Attribute the margins of some images to units, in float64.
+
+    Exact because the adapted embedding is a sum over units and a logit is linear in it once its length is known. For
+    a map on the whole embedding (`spectral-output`, `linear`) each unit's contribution goes through that map. Costs
+    O(image x coordinate x dim), as much as one adapted embedding in float64. `BadInputError` with fewer than two
+    classes. Source: the direct effect of a component on a logit, arXiv 2310.05916 section 3.
+    """
+    embedded, first, second, direction = _margin(adapter, coordinates)
+    margin = (embedded * direction).sum(dim=1)
+    parts = unit_parts(adapter, coordinates.to(dtype=torch.float64), direction)
+    values = torch.stack([*parts, margin - torch.stack(parts).sum(dim=0)], dim=1)
+    return Attribution((*adapter.maps.units.labels, REST), first, second, margin, values)
+
+
+def decision_directions(
+    adapter: Adapter, coordinates: Coordinates, labels: Sequence[str]
+) -> dict[str, Float[Tensor, "image dim"]]:
+    """The direction along which each unit's own contribution, before adapting, decided each image's class; float64.
+
+    A contribution times its direction is the unit's part of the margin (`attribute`) but for the unit's mean, which is
+    no image's. Errors: those of `attribute`, and `BadInputError` for a label the tower has not.
+    """
+    direction = _before_output(adapter, _margin(adapter, coordinates)[3])
+    scaling, lambdas = adapter.full_scaling, adapter.lambdas
+    scaled = {unit.label: unit for unit in scaling.units}
+    found = {}
+    for label in labels:
+        name = adapter.maps.units.get(label).label
+        if name in scaled:
+            found[name] = _scaled_direction(direction, scaled[name], lambdas[name].to(direction), scaling)
+        elif scaling.rest == "keep" or OUTPUT in scaled:
+            found[name] = direction
+        else:
+            found[name] = torch.zeros_like(direction)
+    return found
+
+
+def _margin(adapter: Adapter, coordinates: Coordinates) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Adapted embeddings, first and second class, and the direction whose product with them is the margin."""
+    if len(adapter.class_names) < 2:
+        raise BadInputError("attribution compares the first two classes; the adapter has one class")
+    embedded = adapter.embed_coordinates(coordinates.to(dtype=torch.float64))
+    logits = adapter.classifier.logits(embedded)
+    top = logits.topk(2, dim=-1)
+    first, second = top.indices.unbind(dim=1)
+    vectors = adapter.classifier.vectors.to(embedded)
+    length = embedded.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    direction = adapter.classifier.logit_scale * (vectors[first] - vectors[second]) / length
+    return embedded, first, second, direction
+
+
+def _before_output(adapter: Adapter, direction: Tensor) -> Tensor:
+    """The direction seen before what is done to the whole embedding."""
+    weight = adapter.learned.get("map")
+    if weight is not None:
+        # e M . v = e . M v: the map goes to the direction once instead of to every unit
+        direction = direction @ weight.to(direction).T
+    for unit in adapter.full_scaling.units:
+        if unit.label == OUTPUT:
+            direction = _scaled_direction(direction, unit, adapter.lambdas[OUTPUT].to(direction), adapter.full_scaling)
+    return direction
+
+
+def unit_parts(adapter: Adapter, coordinates: Coordinates, direction: Tensor) -> list[Tensor]:
+    """Each unit's adapted contribution along its image's direction, (image,), in unit order.
+
+    direction: (image, dim), float64. What belongs to no unit (see `REST`) is what they lack of the whole.
+    """
+    scaling, lambdas = adapter.full_scaling, adapter.lambdas
+    scaled = {unit.label: unit for unit in scaling.units}
+    whole_embedding = scaled.get(OUTPUT)
+    direction = _before_output(adapter, direction)
+    maps = adapter.maps.to(dtype=torch.float64)
+    parts = []
+    for unit in maps.units:
+        contribution = maps.contribution(coordinates, unit)
+        if unit.label in scaled:
+            factor = lambdas[unit.label].to(direction)
+            contribution = _scaled_contribution(contribution, scaled[unit.label], factor, scaling)
+        elif scaling.rest != "keep" and whole_embedding is None:
+            # left out, or replaced by a constant that belongs to REST
+            contribution = torch.zeros_like(contribution)
+        parts.append((contribution * direction).sum(dim=1))
+    return parts
+
+
+def _scaled_contribution(contribution: Tensor, unit: ScaledUnit, lambdas: Tensor, scaling: Scaling) -> Tensor:
+    """What a scaled unit adds to the adapted embedding, its mean included where that is kept."""
+    if unit.components is None:
+        return lambdas * contribution
+    components, mean = unit.components.to(contribution), unit.mean.to(contribution)
+    coefficients = (contribution - mean) @ components.T
+    if scaling.rest == "keep":
+        total = contribution + (coefficients * (lambdas - 1)) @ components
+        return total if scaling.mean == "keep" else total - mean
+    total = (coefficients * lambdas) @ components
+    return total + mean if scaling.mean == "keep" else total
+
+
+def _scaled_direction(direction: Tensor, unit: ScaledUnit, lambdas: Tensor, scaling: Scaling) -> Tensor:
+    """The direction seen before a unit (or the embedding) is scaled; what is constant goes to REST."""
+    if unit.components is None:
+        return lambdas * direction
+    components = unit.components.to(direction)
+    if scaling.rest == "keep":
+        return direction + (direction @ components.T * (lambdas - 1)) @ components
+    return (direction @ components.T * lambdas) @ components

@@ -1,0 +1,235 @@
+"""Whether lambdas are the same whatever the seed: rank correlation between fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torch import Tensor
+
+from residualign.errors import BadInputError
+from residualign.fitting.coefficients import OUTPUT
+
+if TYPE_CHECKING:
+    from residualign.classification.classifier import Classifier
+    from residualign.decomposition.coordinates import Coordinates, UnitMaps
+    from residualign.fitting.fit import FitResult
+    from residualign.scaling.splits import SplitLike, StoreLike
+    from residualign.spectrum.spectrum import Spectra
+
+__all__ = ["Stability", "Vary", "fit_seeds", "lambda_stability"]
+
+Vary = Literal["start", "images"]
+
+_SHARE = 0.8
+
+
+@runtime_checkable
+class _HasLambdas(Protocol):
+    """A `FitResult` or an `Adapter`."""
+
+    @property
+    def lambdas(self) -> Mapping[str, Tensor]:
+        """By label."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Spearman's rank correlation of lambdas between every pair of fits.
+
+    kind: `all`, `head`, `mlp` or `output`. weighted: whether components count by their variance. mean, low, high: over
+    the pairs, in [-1, 1]; NaN where the lambdas of a fit are all equal.
+    """
+
+    kind: str
+    weighted: bool
+    mean: float
+    low: float
+    high: float
+    n_pairs: int
+    n_lambdas: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+
+def lambda_stability(fits: Sequence[_HasLambdas], spectra: Spectra | None = None) -> tuple[Stability, ...]:
+    """Rank correlations between the lambdas of fits on the same components, over all of them and for each kind.
+
+    spectra: of the components; with them each kind comes a second time with components weighted by their variance (the
+    Pearson correlation of the ranks under these weights). `BadInputError` for fewer than two fits, for fits without
+    lambdas, and for fits of other units or other numbers of components. O(fit^2 x lambda).
+    """
+    if len(fits) < 2:
+        raise BadInputError(f"stability compares fits: at least two, got {len(fits)}")
+    tables = [fit.lambdas for fit in fits]
+    sizes = [{label: len(values) for label, values in table.items()} for table in tables]
+    if not sizes[0]:
+        raise BadInputError("stability is about lambdas, and these fits have none (method 'linear')")
+    if any(size != sizes[0] for size in sizes):
+        raise BadInputError("stability compares fits on the same components; these have other units or numbers of them")
+    kinds: dict[str, list[str]] = {"all": list(tables[0])}
+    for label in tables[0]:
+        kinds.setdefault(_kind(label), []).append(label)
+    if len(kinds) == 2:
+        # one kind alone is all of them
+        kinds.pop("all")
+    return tuple(
+        _stability(kind, [_joined(table, labels) for table in tables], weights)
+        for kind, labels in kinds.items()
+        for weights in (None, *_weights(spectra, labels, sizes[0]))
+    )
+
+
+def fit_seeds(
+    store: StoreLike,
+    seeds: Sequence[int],
+    method: str = "residual",
+    spectra: Spectra | None = None,
+    *,
+    vary: str = "start",
+    classifier: Classifier | str | None = None,
+    **options: Any,
+) -> tuple[FitResult, ...]:
+    """One fit for each seed, on the same components.
+
+    vary: `start` begins at lambdas of 1 + N(0, 1), as the paper does; `images` begins at ones and fits on a random
+    0.8 of the training images (of every class). spectra: None takes those of all training images. options: those of
+    `fit`. What L-BFGS does from ones on all images has nothing left that a seed could change.
+    """
+    from residualign.fitting.fit import fit
+    from residualign.scaling.splits import read_split
+    from residualign.spectrum.moments import Moments
+
+    if vary not in ("start", "images"):
+        raise BadInputError(f"vary is 'start' or 'images', got {vary!r}")
+    if spectra is None:
+        moments = Moments.empty(store.maps)
+        moments.update(read_split(store, "train").coordinates)
+        spectra = moments.spectra(store.maps, source="training split")
+    begun = {"start": "randn"} if vary == "start" else {}
+    return tuple(
+        fit(
+            store if vary == "start" else _SomeImages(store, seed),
+            method,
+            spectra,
+            classifier=classifier,
+            seed=seed,
+            **{**begun, **options},
+        )
+        for seed in seeds
+    )
+
+
+class _SomeImages:
+    """A store whose training split is a random share of the images of every class."""
+
+    def __init__(self, store: StoreLike, seed: int) -> None:
+        self._store, self._seed = store, seed
+        self.logit_bias: float | None = getattr(store, "logit_bias", None)
+
+    @property
+    def maps(self) -> UnitMaps:
+        return self._store.maps
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self._store.class_names
+
+    @property
+    def text_vectors(self) -> Tensor | None:
+        return self._store.text_vectors
+
+    @property
+    def logit_scale(self) -> float | None:
+        return self._store.logit_scale
+
+    def split(self, name: str) -> SplitLike:
+        split = self._store.split(name)
+        return _SomeRows(split, _share(split.labels, self._seed)) if name == "train" else split
+
+
+@dataclass(frozen=True)
+class _SomeRows:
+    """Some images of a split."""
+
+    split: SplitLike
+    rows: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        return self.split.labels[self.rows]
+
+    def coordinates(self) -> Coordinates:
+        return self.split.coordinates()[self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def _share(labels: Tensor, seed: int) -> Tensor:
+    """Positions, ascending, of a random share of every class; two of a class stay where there are two."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = []
+    for label in sorted(set(labels.tolist())):
+        rows = (labels == label).nonzero().flatten()
+        keep = max(round(_SHARE * len(rows)), min(2, len(rows)))
+        chosen.append(rows[torch.randperm(len(rows), generator=generator)[:keep]])
+    return torch.cat(chosen).sort().values if chosen else labels.new_zeros(0)
+
+
+def _kind(label: str) -> str:
+    if label == OUTPUT:
+        return "output"
+    return "head" if ".H" in label else "mlp" if label.endswith(".mlp") else label
+
+
+def _joined(table: Mapping[str, Tensor], labels: Sequence[str]) -> NDArray[np.float64]:
+    return np.concatenate([table[label].detach().double().cpu().numpy() for label in labels])
+
+
+def _weights(spectra: Spectra | None, labels: Sequence[str], sizes: Mapping[str, int]) -> Iterator[NDArray[np.float64]]:
+    """The variance of every component, where spectra are given; a unit scaled as a whole counts with all of its own."""
+    if spectra is None:
+        return
+    parts = []
+    for label in labels:
+        spectrum = spectra.output if label == OUTPUT else spectra[label]
+        variance = spectrum.explained_variance.double().cpu().numpy()
+        if sizes[label] == 1 and len(variance) != 1:
+            variance = np.array([spectrum.total_variance])
+        if len(variance) < sizes[label]:
+            raise BadInputError(f"the spectra have {len(variance)} components of {label}, the fits {sizes[label]}")
+        parts.append(variance[: sizes[label]])
+    yield np.concatenate(parts)
+
+
+def _stability(kind: str, lambdas: Sequence[NDArray[np.float64]], weights: NDArray[np.float64] | None) -> Stability:
+    ranks = [rankdata(one) for one in lambdas]
+    own = np.ones(len(ranks[0])) if weights is None else weights
+    values = np.array([_correlation(one, other, own) for one, other in combinations(ranks, 2)])
+    return Stability(
+        kind,
+        weights is not None,
+        float(values.mean()),
+        float(values.min()),
+        float(values.max()),
+        len(values),
+        len(ranks[0]),
+    )
+
+
+def _correlation(x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Pearson's correlation under weights; NaN where one side does not vary."""
+    share = weights / weights.sum()
+    x, y = x - share @ x, y - share @ y
+    length = float(share @ (x * x)) * float(share @ (y * y))
+    return float(share @ (x * y)) / length**0.5 if length > 0 else float("nan")

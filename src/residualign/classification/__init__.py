@@ -1,0 +1,1 @@
+"""From embeddings to classes: class vectors from text or class means, the linear probe, evaluation."""

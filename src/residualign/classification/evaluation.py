@@ -1,0 +1,230 @@
+"""How good a classifier is on labelled images, with intervals, and whether adapting helped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import binomtest, norm
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+
+from residualign.errors import BadInputError
+
+if TYPE_CHECKING:
+    from residualign.adapter.adapter import Adapter
+    from residualign.decomposition.coordinates import Coordinates
+
+__all__ = [
+    "ClassAccuracy",
+    "Comparison",
+    "Evaluation",
+    "Interval",
+    "compare",
+    "evaluate",
+    "evaluate_adapter",
+    "expected_calibration_error",
+    "match_classes",
+    "wilson_interval",
+]
+
+CALIBRATION_BINS = 15
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """One class: images that have it, share of them found (None without any), its Wilson 95 % interval."""
+
+    name: str
+    n: int
+    accuracy: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A classifier on n labelled images; shares in [0, 1].
+
+    interval: Wilson 95 % of the accuracy. macro_accuracy: mean over the classes that have images. per_class: in the
+    order of the classifier. calibration_error: see `expected_calibration_error`. cross_entropy: mean, in nats.
+    confusion: (class, class) counts, true class by predicted class.
+    """
+
+    n: int
+    accuracy: float
+    interval: Interval
+    macro_accuracy: float
+    calibration_error: float
+    cross_entropy: float
+    per_class: tuple[ClassAccuracy, ...]
+    confusion: Int[Tensor, "class class"]
+
+    def describe(self) -> dict[str, Any]:
+        """The same, JSON-able."""
+        return asdict(self) | {"confusion": self.confusion.tolist()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two classifiers on the same images.
+
+    difference: accuracy after minus before, its interval: paired, 95 %. p_value: McNemar's exact test, two-sided: how
+    likely so uneven a split of the images that only one of them gets right would be if neither were better.
+    only_before, only_after: how many such images each has.
+    """
+
+    before: Evaluation
+    after: Evaluation
+    difference: float
+    interval: Interval
+    p_value: float
+    only_before: int
+    only_after: int
+
+    def describe(self) -> dict[str, Any]:
+        """The same, JSON-able."""
+        names = ("difference", "interval", "p_value", "only_before", "only_after")
+        evaluated = {"before": self.before.describe(), "after": self.after.describe()}
+        return {name: getattr(self, name) for name in names} | evaluated
+
+
+def evaluate(
+    logits: Float[Tensor, "image class"], labels: Int[Tensor, " image"], class_names: Sequence[str]
+) -> Evaluation:
+    """Evaluate logits against labels, indices into class_names.
+
+    `BadInputError` without images and for a label that has no name.
+    """
+    _check(logits, labels, class_names)
+    n_classes = len(class_names)
+    log_probabilities = logits.double().log_softmax(dim=-1)
+    predicted = log_probabilities.argmax(dim=-1)
+    pairs = torch.bincount(labels * n_classes + predicted, minlength=n_classes**2)
+    confusion = pairs.view(n_classes, n_classes).cpu()
+    counts, found = confusion.sum(dim=1).tolist(), confusion.diagonal().tolist()
+    per_class = tuple(_class_accuracy(*entry) for entry in zip(class_names, found, counts, strict=True))
+    shares = [entry.accuracy for entry in per_class if entry.accuracy is not None]
+    correct = sum(found)
+    return Evaluation(
+        n=len(labels),
+        accuracy=correct / len(labels),
+        interval=wilson_interval(correct, len(labels)),
+        macro_accuracy=sum(shares) / len(shares),
+        calibration_error=expected_calibration_error(log_probabilities.exp(), labels),
+        cross_entropy=F.nll_loss(log_probabilities, labels).item(),
+        per_class=per_class,
+        confusion=confusion,
+    )
+
+
+def compare(
+    before: Float[Tensor, "image class"],
+    after: Float[Tensor, "image class"],
+    labels: Int[Tensor, " image"],
+    class_names: Sequence[str],
+    confidence: float = 0.95,
+) -> Comparison:
+    """Two sets of logits of the same images.
+
+    The interval is Bonett and Price's adjusted Wald interval for paired proportions (Journal of Educational and
+    Behavioral Statistics 37, 2012): one image is added to each kind of disagreement, so that few or no disagreements
+    still give a sensible width.
+    """
+    evaluated = evaluate(before, labels, class_names), evaluate(after, labels, class_names)
+    right_before, right_after = (logits.argmax(dim=-1) == labels for logits in (before, after))
+    only_before, only_after = int((right_before & ~right_after).sum()), int((right_after & ~right_before).sum())
+    n = len(labels) + 2
+    lost, won = (only_before + 1) / n, (only_after + 1) / n
+    half = float(norm.ppf(0.5 + confidence / 2)) * math.sqrt((lost + won - (won - lost) ** 2) / n)
+    disagreements = only_before + only_after
+    return Comparison(
+        *evaluated,
+        difference=(only_after - only_before) / len(labels),
+        interval=(max(-1.0, won - lost - half), min(1.0, won - lost + half)),
+        p_value=float(binomtest(only_after, disagreements).pvalue) if disagreements else 1.0,
+        only_before=only_before,
+        only_after=only_after,
+    )
+
+
+def evaluate_adapter(
+    adapter: Adapter, coordinates: Coordinates, labels: Int[Tensor, " image"], class_names: Sequence[str]
+) -> Comparison:
+    """An adapter on images already taken apart, beside its own classifier before adapting.
+
+    labels: indices into class_names, the data set's own; classes in another order are matched by name. `BadInputError`
+    naming those the adapter does not know.
+    """
+    matched = match_classes(adapter.class_names, class_names).to(labels.device)[labels]
+    before = adapter.base_classifier.logits(coordinates.output)
+    return compare(before, adapter.logits(coordinates), matched, adapter.class_names)
+
+
+def match_classes(known: Sequence[str], wanted: Sequence[str]) -> Int[Tensor, " class"]:
+    """Index into `known` of every name of `wanted`; `BadInputError` listing those it lacks."""
+    index = {name: i for i, name in enumerate(known)}
+    missing = [name for name in wanted if name not in index]
+    if missing:
+        raise BadInputError(
+            f"the adapter does not know {len(missing)} of the data's {len(wanted)} classes: {_listed(missing)}; "
+            f"it knows {_listed(known)}"
+        )
+    return torch.tensor([index[name] for name in wanted], dtype=torch.int64)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(repr(name) for name in names[:10]) + more
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a share, in [0, 1]. `BadInputError` outside 0 <= successes <= n, n > 0.
+
+    Source: Wilson, Journal of the American Statistical Association 22, 1927; without continuity correction.
+    """
+    if not (n > 0 and 0 <= successes <= n and 0 < confidence < 1):
+        raise BadInputError(f"an interval needs 0 <= successes <= n and n > 0, got {successes} of {n} at {confidence}")
+    z = float(norm.ppf(0.5 + confidence / 2))
+    share = successes / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # exactly 0 and 1 at the ends, where rounding would miss them
+    return (0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half)
+
+
+def expected_calibration_error(
+    probabilities: Float[Tensor, "image class"], labels: Int[Tensor, " image"], bins: int = CALIBRATION_BINS
+) -> float:
+    """How far confidence is from accuracy: mean over images of |accuracy - mean confidence| of their bin, in [0, 1].
+
+    Confidence is the largest probability. Bins have equal width, open below and closed above: (0, 1/15], (1/15, 2/15],
+    and so on. Source: Guo et al. 1706.04599, section 2.
+    """
+    confidence, predicted = probabilities.double().max(dim=-1)
+    right = (predicted == labels).double()
+    edges = torch.arange(1, bins, dtype=torch.float64, device=confidence.device) / bins
+    index = torch.bucketize(confidence, edges)
+    gaps = torch.zeros(bins, dtype=torch.float64, device=confidence.device).index_add_(0, index, right - confidence)
+    return float(gaps.abs().sum() / len(labels))
+
+
+def _class_accuracy(name: str, found: int, n: int) -> ClassAccuracy:
+    if n == 0:
+        return ClassAccuracy(name, 0, None, None)
+    return ClassAccuracy(name, n, found / n, wilson_interval(found, n))
+
+
+def _check(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
+    if len(labels) == 0:
+        raise BadInputError("evaluation needs labelled images, got none")
+    if logits.shape[1] != len(class_names):
+        raise BadInputError(f"logits have {logits.shape[1]} columns, expected one for each of {len(class_names)} names")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(class_names):
+        raise BadInputError(f"labels lie between {low} and {high}, expected 0 to {len(class_names) - 1}")

@@ -1,0 +1,194 @@
+"""The methods: one objective, and for each method what it learns and what its lambdas multiply.
+
+A new method is one function from spectra to scaled units and one entry of `METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from residualign.errors import BadInputError
+from residualign.fitting.coefficients import OUTPUT, MeanMode, RestMode, ScaledUnit, Scaling
+from residualign.spectrum.spectrum import Spectra, Spectrum, leading, truncate
+from residualign.units import UnitKind
+
+__all__ = [
+    "ADAPTER_METHODS",
+    "METHODS",
+    "SELECT",
+    "Loss",
+    "Method",
+    "StartMode",
+    "build_scaling",
+    "component_scaling",
+    "get_method",
+    "start_parameters",
+]
+
+StartMode = Literal["ones", "randn"]
+Loss = Literal["softmax", "sigmoid"]
+Learned = Literal["lambdas", "map", "class_residual"]
+
+REFUSED = {
+    "select": "'select' learns nothing, so it is not fitted: `residualign select` ranks heads and keeps the best; "
+    "with --adapter DIR it saves them as an adapter",
+    "finetune": "'finetune' trains the encoder itself, which needs the images and not a store; it is not available yet",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method learns, what its lambdas multiply, and its defaults.
+
+    units: from spectra and the variance threshold to scaled units. mean and rest: the defaults, None where the method
+    has no such choice (the option then changes nothing). learns: the groups of numbers fitted; `map` is a (dim, dim)
+    map and a bias on the embedding, `class_residual` a (class, dim) term added to the class vectors.
+    """
+
+    name: str
+    units: Callable[[Spectra, float], tuple[ScaledUnit, ...]]
+    mean: MeanMode | None
+    rest: RestMode | None
+    learns: tuple[Learned, ...] = ("lambdas",)
+
+
+def _components(label: str, spectrum: Spectrum, threshold: float = 1.0) -> ScaledUnit:
+    """The leading components of a unit; at threshold 1 all of them."""
+    return ScaledUnit(label, spectrum.mean, truncate(spectrum, threshold).components)
+
+
+def _heads_and_mlps(spectra: Spectra, threshold: float) -> tuple[ScaledUnit, ...]:
+    return tuple(_components(unit.label, spectra[unit.label]) for unit in spectra.units.of_kind("mlp", "head"))
+
+
+def _leading_heads(spectra: Spectra, threshold: float) -> tuple[ScaledUnit, ...]:
+    return tuple(_components(unit.label, spectra[unit.label], threshold) for unit in spectra.units.of_kind("head"))
+
+
+def _whole_heads(spectra: Spectra, threshold: float) -> tuple[ScaledUnit, ...]:
+    heads = spectra.units.of_kind("head")
+    return tuple(ScaledUnit(unit.label, torch.zeros_like(spectra[unit.label].mean), None) for unit in heads)
+
+
+def _output(spectra: Spectra, threshold: float) -> tuple[ScaledUnit, ...]:
+    return (_components(OUTPUT, spectra.output),)
+
+
+def _nothing(spectra: Spectra, threshold: float) -> tuple[ScaledUnit, ...]:
+    return ()
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("residual", _heads_and_mlps, mean="keep", rest="keep"),
+        Method("residual-heads", _leading_heads, mean="keep", rest="zero"),
+        Method("coarse", _whole_heads, mean=None, rest="zero"),
+        Method("spectral-output", _output, mean="keep", rest=None),
+        Method("linear", _nothing, mean=None, rest=None, learns=("map",)),
+        Method("joint", _heads_and_mlps, mean="keep", rest="keep", learns=("lambdas", "class_residual")),
+    )
+}
+"""Every method of `fit`, by name."""
+
+SELECT = Method("select", _nothing, mean=None, rest="mean")
+"""Heads chosen by a score (`residualign select`): lambdas of one, which nothing fits."""
+
+ADAPTER_METHODS = {**METHODS, SELECT.name: SELECT}
+"""Every method an adapter may be of."""
+
+
+def get_method(name: str) -> Method:
+    """The method of this name; `BadInputError` with the reason for one that is not fitted here."""
+    if name in REFUSED:
+        raise BadInputError(REFUSED[name])
+    if name not in METHODS:
+        raise BadInputError(f"no method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def build_scaling(
+    method: Method,
+    spectra: Spectra,
+    mean: str | None = None,
+    rest: str | None = None,
+    threshold: float = 0.9,
+) -> Scaling:
+    """What the lambdas of a method multiply, with the given options in place of its defaults.
+
+    threshold: share of variance in (0, 1] that the components of `residual-heads` explain. Options a method does not
+    have (`Method.mean`, `Method.rest` None) change nothing.
+    """
+    if not 0 < threshold <= 1:
+        raise BadInputError(f"threshold is a share of variance in (0, 1], got {threshold}")
+    return _scaling(
+        method.units(spectra, threshold),
+        spectra,
+        _option("mean", mean, get_args(MeanMode), method.mean),
+        _option("rest", rest, get_args(RestMode), method.rest),
+    )
+
+
+def component_scaling(
+    spectra: Spectra,
+    kinds: Sequence[UnitKind] = ("mlp", "head"),
+    threshold: float = 1.0,
+    count: int | None = None,
+    mean: str = "keep",
+    rest: str = "keep",
+) -> Scaling:
+    """Leading components of all units of some kinds, for questions no method asks; give it to `fit(scaling=...)`.
+
+    threshold: share of each unit's variance, in (0, 1], that its components explain. count: at most so many of them.
+    `BadInputError` for a count below one, and as `build_scaling`.
+    """
+    if count is not None and count < 1:
+        raise BadInputError(f"a unit keeps at least one component, got {count}")
+    units = []
+    for unit in spectra.units.of_kind(*kinds):
+        spectrum = leading(truncate(spectra[unit.label], threshold), count)
+        units.append(ScaledUnit(unit.label, spectrum.mean, spectrum.components))
+    chosen_mean = _option("mean", mean, get_args(MeanMode), "keep")
+    return _scaling(tuple(units), spectra, chosen_mean, _option("rest", rest, get_args(RestMode), "keep"))
+
+
+def start_parameters(
+    method: Method, scaling: Scaling, n_classes: int, dim: int, start: str = "ones", seed: int = 0
+) -> dict[str, Tensor]:
+    """Where fitting starts, float64: lambdas at one or 1 + N(0, 1), the map at the identity, residuals at zero."""
+    _check("start", start, get_args(StartMode))
+    parameters: dict[str, Tensor] = {}
+    if "lambdas" in method.learns:
+        parameters["lambdas"] = torch.ones(scaling.n_lambdas, dtype=torch.float64)
+        if start == "randn":
+            generator = torch.Generator().manual_seed(seed)
+            parameters["lambdas"] += torch.randn(scaling.n_lambdas, dtype=torch.float64, generator=generator)
+    if "map" in method.learns:
+        parameters["map"] = torch.eye(dim, dtype=torch.float64)
+        parameters["bias"] = torch.zeros(dim, dtype=torch.float64)
+    if "class_residual" in method.learns:
+        parameters["class_residual"] = torch.zeros(n_classes, dim, dtype=torch.float64)
+    return parameters
+
+
+def _scaling(units: tuple[ScaledUnit, ...], spectra: Spectra, mean: MeanMode, rest: RestMode) -> Scaling:
+    scaled = {unit.label for unit in units}
+    others = [spectra[label].mean for label in spectra.units.labels if label not in scaled]
+    rest_mean = torch.stack(others).sum(dim=0) if others else torch.zeros_like(spectra.output.mean)
+    return Scaling(units, mean, rest, rest_mean)
+
+
+def _option(name: str, wanted: str | None, allowed: Sequence[Any], default: Any) -> Any:
+    """The option asked for or the default; "keep", which changes nothing, where a method has no such choice."""
+    _check(name, wanted, allowed)
+    return "keep" if default is None else wanted or default
+
+
+def _check(name: str, value: str | None, allowed: Sequence[str]) -> None:
+    if value is not None and value not in allowed:
+        raise BadInputError(f"{name} is one of {', '.join(allowed)}, got {value!r}")

@@ -1,0 +1,273 @@
+"""What the paper leaves open, as a grid of settings that are fitted one by one from the same store."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from statistics import fmean, stdev
+from typing import Any, get_args
+
+from residualign.classification.classifier import Classifier
+from residualign.errors import BadInputError
+from residualign.fitting.coefficients import Scaling
+from residualign.fitting.fit import fit
+from residualign.fitting.methods import StartMode, component_scaling
+from residualign.fitting.schedule_free import ScheduleFree
+from residualign.fitting.solvers import Solver
+from residualign.scaling.splits import StoreLike
+from residualign.spectrum.spectrum import Spectra
+from residualign.units import UnitKind
+
+__all__ = [
+    "FACTORS",
+    "SCALED",
+    "FactorLevel",
+    "Run",
+    "Setting",
+    "SettingSummary",
+    "factor_levels",
+    "run_setting",
+    "settings_of",
+    "summarise_runs",
+]
+
+SCALED: Mapping[str, tuple[UnitKind, ...]] = {"heads": ("head",), "mlps": ("mlp",), "both": ("mlp", "head")}
+"""Which units are scaled."""
+
+FACTORS = ("components", "scaled", "basis", "start", "learning_rate")
+"""What settings differ in, but for the seed."""
+
+_COMPONENTS = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<share>\s*%)?")
+_LBFGS, _FINDER = "none", "auto"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run of the grid.
+
+    components: of each unit, "all", those of a share of its variance ("90%"), or a count ("8"). scaled: a key of
+    `SCALED`. basis: whose components, by name. start: of the lambdas, "ones" or "randn". learning_rate:
+    Schedule-Free's, "auto" to look for one, or "none" for L-BFGS. seed: decides the start and the batches.
+    """
+
+    components: str
+    scaled: str
+    basis: str
+    start: str
+    learning_rate: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        _parse_components(self.components)
+        _solver(self.learning_rate)
+        for name, value, allowed in (
+            ("scaled", self.scaled, tuple(SCALED)),
+            ("start", self.start, get_args(StartMode)),
+        ):
+            if value not in allowed:
+                raise BadInputError(f"{name} is one of {', '.join(allowed)}, got {value!r}")
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Everything but the seed, in the order of `FACTORS`."""
+        return tuple(getattr(self, name) for name in FACTORS)
+
+    def scaling(self, spectra: Spectra, mean: str = "keep", rest: str = "keep") -> Scaling:
+        """What the lambdas multiply."""
+        threshold, count = _parse_components(self.components)
+        return component_scaling(spectra, SCALED[self.scaled], threshold, count, mean, rest)
+
+    def solver(self) -> Solver | None:
+        """Schedule-Free with the learning rate; None for the default, L-BFGS."""
+        return _solver(self.learning_rate)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one setting gave. Accuracies are shares in [0, 1]; test is None without test images."""
+
+    setting: Setting
+    val: float
+    test: float | None
+    zero_shot: float | None
+    parameters: int
+    epochs: int
+    found_learning_rate: float | None
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As one flat object."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "setting"}
+        return {field.name: getattr(self.setting, field.name) for field in fields(Setting)} | own
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Run:
+        """The inverse; `KeyError` or `TypeError` where the content is something else."""
+        names = [field.name for field in fields(Setting)]
+        setting = Setting(**{name: content[name] for name in names})
+        return cls(setting, **{name: value for name, value in content.items() if name not in names})
+
+
+@dataclass(frozen=True)
+class SettingSummary:
+    """A setting over its seeds. sd: the sample standard deviation over the seeds, None for a single one."""
+
+    factors: tuple[str, ...]
+    n_seeds: int
+    parameters: int
+    val: float
+    val_sd: float | None
+    test: float | None
+    test_sd: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FactorLevel:
+    """All settings with one level of one factor.
+
+    val, test: means over the settings (each the mean over its seeds). best: the setting of best validation accuracy
+    among them (of equal ones that with the fewest parameters), and its test accuracy.
+    """
+
+    factor: str
+    level: str
+    n_settings: int
+    val: float
+    test: float | None
+    best: SettingSummary
+
+
+def settings_of(
+    components: Sequence[str],
+    scaled: Sequence[str],
+    basis: Sequence[str],
+    start: Sequence[str],
+    learning_rate: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    seeds_always_matter: bool = False,
+) -> tuple[Setting, ...]:
+    """Every combination, each once, seeds varying fastest.
+
+    L-BFGS from ones is the same for every seed and is run with the first alone, unless seeds_always_matter (few shots,
+    which the seed draws). `BadInputError` for a level that does not exist.
+    """
+    settings = []
+    levels = product(*map(dict.fromkeys, (components, scaled, basis, start, learning_rate)))
+    for kept, units, spectra, begin, rate in levels:
+        first = Setting(kept, units, spectra, begin, rate, seeds[0])
+        random = seeds_always_matter or first.start != "ones" or first.learning_rate != _LBFGS
+        settings += [replace(first, seed=seed) for seed in (seeds if random else seeds[:1])]
+    return tuple(settings)
+
+
+def run_setting(
+    store: StoreLike,
+    spectra: Mapping[str, Spectra],
+    setting: Setting,
+    *,
+    classifier: Classifier | str | None = None,
+    mean: str = "keep",
+    rest: str = "keep",
+    shots: int | None = None,
+) -> Run:
+    """Fit one setting. spectra: by the names of bases. Every other argument, cost and errors: see `fit`."""
+    own = spectra[setting.basis]
+    result = fit(
+        store,
+        "residual",
+        own,
+        classifier=classifier,
+        solver=setting.solver(),
+        start=setting.start,
+        shots=shots,
+        seed=setting.seed,
+        scaling=setting.scaling(own, mean, rest),
+    )
+    return Run(
+        setting,
+        val=result.accuracy["val"] or 0.0,
+        test=result.accuracy["adapted"],
+        zero_shot=result.accuracy["zero_shot"],
+        parameters=result.parameters,
+        epochs=result.epochs,
+        found_learning_rate=result.learning_rate,
+        seconds=result.seconds,
+    )
+
+
+def summarise_runs(runs: Sequence[Run]) -> tuple[SettingSummary, ...]:
+    """One summary a setting, in the order in which settings come first."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.setting.factors, []).append(run)
+    summaries = []
+    for factors, group in groups.items():
+        val, test = [run.val for run in group], [run.test for run in group if run.test is not None]
+        summaries.append(
+            SettingSummary(
+                factors,
+                len(group),
+                group[0].parameters,
+                fmean(val),
+                _spread(val),
+                fmean(test) if test else None,
+                _spread(test),
+                fmean(run.seconds for run in group),
+            )
+        )
+    return tuple(summaries)
+
+
+def factor_levels(summaries: Sequence[SettingSummary]) -> tuple[FactorLevel, ...]:
+    """Every level of every factor, in the order in which levels come first."""
+    found = []
+    for i, factor in enumerate(FACTORS):
+        for level in dict.fromkeys(one.factors[i] for one in summaries):
+            group = [one for one in summaries if one.factors[i] == level]
+            test = [one.test for one in group if one.test is not None]
+            best = max(group, key=lambda one: (one.val, -one.parameters))
+            found.append(
+                FactorLevel(
+                    factor, level, len(group), fmean(one.val for one in group), fmean(test) if test else None, best
+                )
+            )
+    return tuple(found)
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    return stdev(values) if len(values) > 1 else None
+
+
+def _parse_components(text: str) -> tuple[float, int | None]:
+    """(share of variance, count)."""
+    if text == "all":
+        return 1.0, None
+    found = _COMPONENTS.fullmatch(text)
+    if found is not None:
+        number = float(found["number"])
+        if found["share"] is not None and 0 < number <= 100:
+            return number / 100, None
+        if found["share"] is None and number == int(number) and number >= 1:
+            return 1.0, int(number)
+    raise BadInputError(f"components are 'all', a share of variance like 90%, or a count like 8; got {text!r}")
+
+
+def _solver(learning_rate: str) -> Solver | None:
+    if learning_rate == _LBFGS:
+        return None
+    if learning_rate == _FINDER:
+        return ScheduleFree()
+    try:
+        rate = float(learning_rate)
+    except ValueError:
+        rate = math.nan
+    if not (math.isfinite(rate) and rate > 0):
+        raise BadInputError(
+            f"a learning rate is a positive number, 'auto' (looked for) or 'none' (L-BFGS); got {learning_rate!r}"
+        )
+    return ScheduleFree(learning_rate=rate)

@@ -1,0 +1,139 @@
+"""Every unit of a report: what became of it, its geometry, its words, and the images at both ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from residualign.adapter.adapter import Adapter
+from residualign.geometry.measure import Geometry, UnitGeometry
+from residualign.report.contents import ComponentLine, End, LayerLine, UnitLine
+from residualign.runs.results import MethodResult
+from residualign.spectrum import Spectra
+from residualign.text.explanation import ComponentWords, Explanation, TextMatch
+
+__all__ = ["PROFILES", "UnitFindings", "layer_lines", "unit_lines"]
+
+PROFILES = ("linear_dimension", "two_nn", "ratio", "evr_first")
+
+_TEXTS, _PICTURES = 3, 4
+# the weaker end of a cosine says nothing
+_LEAST_COSINE = 0.05
+
+
+@dataclass(frozen=True)
+class UnitFindings:
+    """What was measured of the units of a run. spectra: components that lambdas, words and pictures speak of."""
+
+    adapter: Adapter
+    result: MethodResult
+    spectra: Spectra
+    geometry: Geometry
+    explanation: Explanation
+    separation: Tensor
+
+
+def unit_lines(found: UnitFindings, picture_of: Mapping[str, str]) -> tuple[UnitLine, ...]:
+    """One line a unit, in unit order."""
+    shares = _shares(found.result)
+    words = {unit.label: unit for unit in found.explanation.units}
+    lambdas = found.adapter.lambdas
+    lines = []
+    for i, unit in enumerate(found.spectra.units):
+        label = unit.label
+        geometry = found.geometry.unit(label)
+        before, after = shares.get(label, (None, None))
+        own = words.get(label)
+        lines.append(
+            UnitLine(
+                label=label,
+                kind=unit.kind,
+                layer=unit.layer,
+                head=unit.head,
+                measures={
+                    "change": None if before is None or after is None or before <= 0 else after / before,
+                    "energy": after,
+                    "specialisation": _clipped(float(found.separation[i])),
+                    "evr_first": _finite(geometry.evr_first),
+                    "linear_dimension": float(geometry.linear_dimension) if geometry.linear_dimension else None,
+                    "two_nn": _finite(geometry.two_nn),
+                    "ratio": _finite(geometry.ratio),
+                },
+                two_nn_interval=_interval(geometry),
+                texts=() if own is None else tuple(chosen.text for chosen in own.chosen),
+                components=_components(
+                    found.spectra, label, lambdas.get(label), () if own is None else own.components, picture_of
+                ),
+            )
+        )
+    return tuple(lines)
+
+
+def layer_lines(geometry: Geometry) -> tuple[LayerLine, ...]:
+    """The profiles of the heads, layer by layer."""
+    lines = []
+    for name in PROFILES:
+        profile = geometry.profile(name)
+        if profile is None:
+            continue
+        for layer, mean, (low, high) in zip(profile.layers, profile.mean, profile.intervals, strict=True):
+            if math.isfinite(mean):
+                lines.append(LayerLine(layer, name, mean, _finite(low), _finite(high)))
+    return tuple(lines)
+
+
+def _shares(result: MethodResult) -> dict[str, tuple[float, float]]:
+    """Each scaled unit's share of the variance of all scaled units, before and after."""
+    units = [unit for unit in result.units if unit.label != "output"]
+    before = sum(unit.variance_before for unit in units) or 1.0
+    after = sum(unit.variance_after for unit in units) or 1.0
+    return {unit.label: (unit.variance_before / before, unit.variance_after / after) for unit in units}
+
+
+def _components(
+    spectra: Spectra,
+    label: str,
+    lambdas: Tensor | None,
+    words: tuple[ComponentWords, ...],
+    picture_of: Mapping[str, str],
+) -> tuple[ComponentLine, ...]:
+    spectrum = spectra[label]
+    ends = {one.index: one for one in words}
+    # one lambda for the whole unit is every component's
+    scales = [None] * spectrum.n_components if lambdas is None else lambdas.expand(spectrum.n_components).tolist()
+    shares = spectrum.explained_variance_ratio.tolist()
+    return tuple(
+        ComponentLine(
+            index,
+            shares[index],
+            scales[index],
+            _end(ends[index].positive, ends[index].images_positive, picture_of) if index in ends else None,
+            _end(ends[index].negative, ends[index].images_negative, picture_of) if index in ends else None,
+        )
+        for index in range(spectrum.n_components)
+    )
+
+
+def _end(texts: tuple[TextMatch, ...], images: tuple[tuple[str, float], ...], picture_of: Mapping[str, str]) -> End:
+    """The texts that lie clearly on this side, and the furthest images that there are pictures of."""
+    pictures = list(dict.fromkeys(picture_of[key] for key, _ in images if key in picture_of))
+    return End(
+        tuple(match.text for match in texts[:_TEXTS] if match.score >= _LEAST_COSINE), tuple(pictures[:_PICTURES])
+    )
+
+
+def _interval(geometry: UnitGeometry) -> tuple[float, float] | None:
+    low, high = geometry.two_nn_interval
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+
+
+def _clipped(share: float) -> float | None:
+    """The estimate is about zero where classes do not matter, and may be below."""
+    return None if math.isnan(share) else max(0.0, share)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,129 @@
+"""What a finished run left in its folder, opened: figures, adapters, store and pictures."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from residualign.adapter.adapter import Adapter, load_adapter
+from residualign.errors import BadInputError
+from residualign.runs.folder import METHODS_NAME, RUN_NAME, STORE_NAME
+from residualign.runs.results import MethodResult
+from residualign.runs.summary import SUMMARY_FORMAT, SUMMARY_NAME, THUMBNAILS_NAME
+from residualign.store import Store
+
+__all__ = ["RunResults", "open_run", "store_of_run"]
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """A finished `adapt`.
+
+    adapter: the one that is shipped. shown: the one whose lambdas are worth looking at: the same, unless it scales no
+    head and another method of the run does. pictures: JPEG files by name, as base64 text; picture_of: the file of an
+    image, by its key.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+    results: tuple[MethodResult, ...]
+    adapter: Adapter
+    shown: Adapter
+    store: Store
+    pictures: dict[str, str]
+    picture_of: dict[str, str]
+
+    def result(self, method: str) -> MethodResult:
+        """The record of one method."""
+        return next(result for result in self.results if result.method == method)
+
+
+def open_run(
+    folder: str | os.PathLike[str], *, store: str | None = None, model: str | None = None, device: str = "cpu"
+) -> RunResults:
+    """Open what `residualign adapt --out DIR` wrote.
+
+    store: where the run's store lies now; None looks where the run put it. model: where the model has moved; it is only
+    loaded when it is needed. `BadInputError` for a folder that holds no finished run, and for a store that is gone or
+    another one.
+    """
+    path = Path(folder)
+    summary = _summary(path)
+    try:
+        results = tuple(MethodResult.from_json(result) for result in summary["results"])
+        chosen = str(summary["chosen"])
+        picture_of = {key: name for key, name in dict(summary.get("pictures", {})).items() if name}
+    except (KeyError, TypeError, ValueError):
+        raise BadInputError(f"{path / SUMMARY_NAME} is damaged; run `residualign adapt` again") from None
+    found = Store.open(store) if store is not None else store_of_run(path)
+    if found.fingerprint != summary["fingerprints"]["store"]:
+        raise BadInputError(
+            f"the store {found.path} is not the one of the run in {path}: it holds other images or units"
+        )
+    adapter = load_adapter(path, model=model, device=device)
+    adapter.attach_store(found)
+    shown = adapter
+    if (other := _shown_method(results, chosen)) != chosen:
+        shown = load_adapter(path / METHODS_NAME / other, device=device)
+        shown.attach_store(found)
+    return RunResults(path, summary, results, adapter, shown, found, _pictures(path / THUMBNAILS_NAME), picture_of)
+
+
+def store_of_run(path: Path) -> Store:
+    """The store of a run: in its folder, or where its summary says it was put; `BadInputError` where it is gone."""
+    places = [path / STORE_NAME]
+    # a run that was copied without its summary may still have its store
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        recorded = json.loads((path / SUMMARY_NAME).read_text(encoding="utf-8")).get("store")
+        places += [Path(recorded)] if isinstance(recorded, str) else []
+    for place in places:
+        if (place / "manifest.json").is_file():
+            return Store.open(place)
+    raise BadInputError(
+        f"no store of images lies with the adapter {str(path)!r}; give one of the same model with --store PATH"
+    )
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise BadInputError(f"{str(path)!r} is no folder; expected what `residualign adapt --out DIR` wrote")
+    if not (path / SUMMARY_NAME).is_file():
+        unfinished = (path / RUN_NAME).is_file()
+        raise BadInputError(
+            f"{str(path)!r} holds "
+            + ("an unfinished run; run the command that began it once more" if unfinished else "no run")
+            + "; expected what `residualign adapt --out DIR` wrote"
+        )
+    try:
+        content = json.loads((path / SUMMARY_NAME).read_text(encoding="utf-8"))
+        if content["format"] == SUMMARY_FORMAT and isinstance(content["fingerprints"]["store"], str):
+            return dict(content)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise BadInputError(f"{path / SUMMARY_NAME} is damaged; run `residualign adapt` again")
+
+
+def _shown_method(results: tuple[MethodResult, ...], chosen: str) -> str:
+    """The method chosen, or the best on validation images of those that scale heads where it scales none."""
+    scaling = [result for result in results if any(".H" in unit.label for unit in result.units)]
+    if not scaling or any(result.method == chosen for result in scaling):
+        return chosen
+    # one lambda a component says more than one a head
+    rich = [result for result in scaling if any(unit.n_lambdas > 1 for unit in result.units)] or scaling
+    return max(rich, key=lambda result: (result.accuracy["val"] or 0.0, -result.parameters)).method
+
+
+def _pictures(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        with zipfile.ZipFile(path) as file:
+            return {name: base64.b64encode(file.read(name)).decode() for name in file.namelist()}
+    except zipfile.BadZipFile:
+        raise BadInputError(f"{path} is damaged; remove it to go on without pictures") from None

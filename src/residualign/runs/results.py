@@ -1,0 +1,136 @@
+"""What a fitted method is remembered by: figures for the screen, for JSON, and for a later report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from residualign.fitting.coefficients import OUTPUT
+
+if TYPE_CHECKING:
+    from residualign.fitting.fit import FitResult
+    from residualign.spectrum import Spectra
+
+__all__ = ["HeadShare", "MethodResult", "UnitScale", "head_shares", "method_result"]
+
+
+@dataclass(frozen=True)
+class UnitScale:
+    """What became of one unit.
+
+    variance_before: of its scaled components over the spectrum's images; variance_after: with each component's lambda
+    applied. gain: the root of their quotient, 1 where nothing changed.
+    """
+
+    label: str
+    n_lambdas: int
+    variance_before: float
+    variance_after: float
+
+    @property
+    def gain(self) -> float:
+        """Factor on the unit's standard deviation."""
+        return (self.variance_after / self.variance_before) ** 0.5 if self.variance_before > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One fitted method.
+
+    seconds: of the fit alone. confusion_before, confusion_after: (class, class) counts on the test split, row the true
+    class, by the classifier before and after adapting.
+    """
+
+    method: str
+    accuracy: dict[str, float | None]
+    parameters: int
+    epochs: int
+    learning_rate: float | None
+    seconds: float
+    classifier: str
+    settings: dict[str, Any]
+    confusion_before: list[list[int]]
+    confusion_after: list[list[int]]
+    units: tuple[UnitScale, ...]
+
+    def headline(self) -> dict[str, Any]:
+        """What `adapt --json` says of a method."""
+        names = ("method", "accuracy", "parameters", "epochs", "learning_rate")
+        return {name: getattr(self, name) for name in names} | {"seconds_fit": self.seconds, "settings": self.settings}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self) | {"units": [asdict(unit) for unit in self.units]}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> MethodResult:
+        """From what `to_json` gave; `KeyError` or `TypeError` where that is something else."""
+        return cls(**{**content, "units": tuple(UnitScale(**unit) for unit in content["units"])})
+
+
+@dataclass(frozen=True)
+class HeadShare:
+    """A head's share of the variance of all scaled heads, before and after; each adds up to one over the heads.
+
+    Shares, because the scales of all heads may grow together, which changes no cosine.
+    """
+
+    label: str
+    before: float
+    after: float
+
+
+def head_shares(result: MethodResult) -> list[HeadShare]:
+    """The heads a method scales, from the one that gained the largest share to the one that lost it."""
+    heads = [unit for unit in result.units if ".H" in unit.label]
+    before = sum(unit.variance_before for unit in heads) or 1.0
+    after = sum(unit.variance_after for unit in heads) or 1.0
+    shares = [HeadShare(unit.label, unit.variance_before / before, unit.variance_after / after) for unit in heads]
+    return sorted(shares, key=lambda share: share.before - share.after)
+
+
+def method_result(
+    result: FitResult,
+    spectra: Spectra,
+    labels: Int[Tensor, " image"],
+    logits: Float[Tensor, "image class"],
+    base_logits: Float[Tensor, "image class"],
+) -> MethodResult:
+    """The record of a fit. labels and logits: of the test images; base_logits: of the classifier before adapting."""
+    n_classes = len(result.classifier.class_names)
+    return MethodResult(
+        method=result.method,
+        accuracy=dict(result.accuracy),
+        parameters=result.parameters,
+        epochs=result.epochs,
+        learning_rate=result.learning_rate,
+        seconds=result.seconds,
+        classifier=result.base_classifier.kind,
+        settings=dict(result.settings),
+        confusion_before=_confusion(labels, base_logits.argmax(dim=-1), n_classes),
+        confusion_after=_confusion(labels, logits.argmax(dim=-1), n_classes),
+        units=_unit_scales(result, spectra),
+    )
+
+
+def _confusion(labels: Int[Tensor, " image"], predicted: Int[Tensor, " image"], n_classes: int) -> list[list[int]]:
+    pairs = torch.bincount(labels * n_classes + predicted, minlength=n_classes * n_classes)
+    rows: list[list[int]] = pairs.view(n_classes, n_classes).tolist()
+    return rows
+
+
+def _unit_scales(result: FitResult, spectra: Spectra) -> tuple[UnitScale, ...]:
+    scales = []
+    for label, lambdas in result.lambdas.items():
+        spectrum = spectra.output if label == OUTPUT else spectra[label]
+        whole = next(unit for unit in result.scaling.units if unit.label == label).components is None
+        variance = spectrum.explained_variance.double()
+        variance = variance.sum()[None] if whole else variance[: len(lambdas)]
+        after = (lambdas.double().cpu().square() * variance).sum()
+        scales.append(UnitScale(label, len(lambdas), float(variance.sum()), float(after)))
+    return tuple(scales)

@@ -1,1 +1,0 @@
-"""Learn one scale per principal component, with the encoder frozen."""

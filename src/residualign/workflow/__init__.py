@@ -1,1 +1,0 @@
-"""What the commands do, as functions: they take arguments and give results, and print nothing."""

@@ -1,0 +1,71 @@
+"""Stores and spectra for the solver study, extracted once and kept in a scratch folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+import residualign as ra
+from residualign.commands._spectra import shipped_spectra
+from residualign.data import Split
+from residualign.extraction import reference_spectra
+
+__all__ = ["Subject", "open_subjects"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model on one data set: its store, and the spectra its components come from."""
+
+    name: str
+    store: ra.Store
+    spectra: ra.Spectra
+
+
+def open_subjects(
+    model_name: str,
+    sources: list[str],
+    reference: str | None,
+    sizes: tuple[int, int, int],
+    scratch: Path,
+    say: Callable[[str], None],
+) -> list[Subject]:
+    """A store for every data source under scratch, extracted where it is missing, and the spectra to go with it.
+
+    sizes: at most so many train, val and test images, drawn with seed 0. Spectra come from the reference's training
+    split; without a reference from the model's own file, and without that from each source's own training images.
+    """
+    shipped = None if reference is not None else shipped_spectra(model_name)
+    model, spectra, subjects = None, None if shipped is None else ra.Spectra.load(shipped), []
+    label = Path(model_name).name
+    for source in sources:
+        path = scratch / f"{label}-{Path(source).name}-{'-'.join(map(str, sizes))}"
+        if not (path / "manifest.json").exists():
+            model = model or ra.load_model(model_name)
+            say(f"extracting {source} with {label} to {path}")
+            ra.extract(model, _subset(ra.load_data(source), sizes), path, batch_size=50, workers=1)
+        store = ra.Store.open(path)
+        if reference is not None and spectra is None:
+            file = scratch / f"{label}-{Path(reference).name}.safetensors"
+            if not file.exists():
+                model = model or ra.load_model(model_name)
+                say(f"spectra of {reference} with {label} to {file}")
+                data = ra.load_data(reference)
+                reference_spectra(model, data.train, source=f"{data.name}, train", batch_size=50).save(file)
+            spectra = ra.Spectra.load(file)
+        subjects.append(Subject(f"{label} {Path(source).name}", store, spectra or ra.fit_spectrum(store)))
+    return subjects
+
+
+def _subset(data: ra.ImageData, sizes: tuple[int, int, int]) -> ra.ImageData:
+    """At most so many images of every split."""
+
+    def take(split: Split, size: int) -> Split:
+        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:size]
+        return split.take(order.sort().values.tolist())
+
+    parts = {split.name: take(split, size) for split, size in zip(data.splits, sizes, strict=True)}
+    return replace(data, **parts)

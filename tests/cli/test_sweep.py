@@ -1,0 +1,139 @@
+"""`ablate`: the grid it runs, that it goes on, what it writes and refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from residualign.cli import main
+from residualign.commands import sweep as workflow
+from residualign.fitting import sweep as ablation
+from residualign.fitting.fit import fit
+from residualign.store import Store
+from tests.cli.conftest import Ran, make_images
+
+Run = Callable[..., Ran]
+GRID = ("--components", "2", "--components", "all", "--scaled", "heads", "--start", "ones", "--learning-rate", "none")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("data") / "images", {"cat": 10, "dog": 10, "zero": 10})
+
+
+@pytest.fixture(scope="module")
+def store(clip: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stores") / "store"
+    assert main(["extract", str(clip), str(data), "--store", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def fitted(monkeypatch: pytest.MonkeyPatch) -> list[ablation.Setting]:
+    """The settings that were fitted."""
+    seen: list[ablation.Setting] = []
+    original = ablation.run_setting
+
+    def counted(held: object, spectra: object, setting: ablation.Setting, **options: object) -> ablation.Run:
+        seen.append(setting)
+        return original(held, spectra, setting, **options)
+
+    monkeypatch.setattr(workflow, "run_setting", counted)
+    return seen
+
+
+def test_figures_agree_with_the_library(run: Run, store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = run("ablate", store, *GRID, "--classifier", "means", "--out", out, "--json").json
+    assert json.loads((out / "ablate.json").read_text()) == found
+    assert (found["n_runs"], found["resumed"], found["bases"]) == (2, 0, {"target": f"{found['data']}, train"})
+    expected = fit(Store.open(store), "residual-heads", threshold=1.0, rest="keep", classifier="means")
+    everything = next(one for one in found["settings"] if one["components"] == "all")
+    assert everything["test"] == pytest.approx(expected.accuracy["adapted"])
+    assert everything["parameters"] == expected.parameters
+    assert found["zero_shot"] == pytest.approx(expected.accuracy["zero_shot"])
+    names = {"ablate.json", "ablate_settings.csv", "ablate_factors.csv", "ablate_runs.csv", "ablate_factors.png"}
+    assert {path.name for path in out.iterdir() if path.name != ".lock"} == {*names, "runs.jsonl"}
+
+
+def test_it_goes_on_from_what_is_there(run: Run, store: Path, tmp_path: Path, fitted: list[ablation.Setting]) -> None:
+    out = tmp_path / "out"
+    whole = run("ablate", store, *GRID, "--out", out, "--json").json
+    assert len(fitted) == 2
+    lines = (out / "runs.jsonl").read_text().splitlines(keepends=True)
+    # killed while the second run was written
+    (out / "runs.jsonl").write_text("".join(lines[:2]) + lines[2][:20])
+    again = run("ablate", store, *GRID, "--out", out, "--json").json
+    assert (len(fitted), again["resumed"]) == (3, 1)
+    figures = ("components", "val", "test", "parameters", "seed")
+    assert [[one[key] for key in figures] for one in again["runs"]] == [
+        [one[key] for key in figures] for one in whole["runs"]
+    ]
+    larger = run("ablate", store, *GRID, "--scaled", "both", "--start", "randn", "--repeats", 2, "--out", out, "--json")
+    # two more settings from ones, four from random starts with two seeds each
+    assert (larger.json["n_runs"], larger.json["resumed"], len(fitted)) == (12, 2, 13)
+    assert {one["n_seeds"] for one in larger.json["settings"] if one["start"] == "randn"} == {2}
+    assert run("ablate", store, *GRID, "--out", out, "--overwrite", "--json").json["resumed"] == 0
+
+
+def test_runs_of_other_conditions_are_refused(run: Run, store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("ablate", store, *GRID, "--out", out).code == 0
+    ran = run("ablate", store, *GRID, "--rest", "zero", "--out", out)
+    assert (ran.code, "runs with another rest: 'keep' there, 'zero' here" in ran.sentence) == (2, True)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "notes.txt").write_text("mine")
+    ran = run("ablate", store, *GRID, "--out", foreign)
+    assert (ran.code, "is not empty" in ran.sentence) == (2, True)
+
+
+def test_model_and_data_keep_their_store_inside(run: Run, clip: Path, data: Path, store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = run("ablate", clip, data, *GRID, "--out", out, "--json").json
+    assert (out / "store" / "manifest.json").is_file()
+    stored = run("ablate", store, *GRID, "--json").json
+    assert [one["test"] for one in found["settings"]] == [one["test"] for one in stored["settings"]]
+    assert run("ablate", clip, data, *GRID, "--out", out, "--json").json["resumed"] == 2
+
+
+def test_a_reference_is_one_more_basis(run: Run, store: Path, clip: Path, tmp_path: Path) -> None:
+    images = make_images(tmp_path / "more", {"x": 12}, seed=7)
+    found = run("ablate", store, *GRID, "--reference", images, "--json").json
+    assert set(found["bases"]) == {"target", "reference"}
+    assert {one["basis"] for one in found["settings"]} == {"target", "reference"}
+    only = run("ablate", store, *GRID, "--reference", images, "--basis", "reference", "--json").json
+    assert set(only["bases"]) == {"reference"}
+    assert only["settings"] == [
+        {**one, "seconds": mine["seconds"]}
+        for one, mine in zip(
+            [one for one in found["settings"] if one["basis"] == "reference"], only["settings"], strict=True
+        )
+    ]
+    ran = run("ablate", store, *GRID, "--basis", "reference")
+    assert (ran.code, "say with --reference" in ran.sentence) == (2, True)
+
+
+def test_quick_is_small_and_people_get_tables(run: Run, store: Path) -> None:
+    ran = run("ablate", store, "--quick")
+    assert ran.code == 0
+    assert "learning rate" in ran.out
+    assert "parameters" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--components", "lots"), "components are 'all'"),
+        (("--learning-rate", "-1"), "a learning rate is a positive number"),
+        (("--format", "png"), "give --out DIR too"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_read(
+    run: Run, tmp_path: Path, arguments: tuple, sentence: str
+) -> None:
+    ran = run("ablate", tmp_path / "absent", *arguments)
+    assert (ran.code, sentence in ran.sentence) == (2, True), ran.err

@@ -1,0 +1,163 @@
+"""What every analysis shares: a store for the moment or for good, units by name, tables and figures as files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from residualign._progress import Silent
+from residualign.commands._inputs import Machine
+from residualign.errors import BadInputError, RunError
+from residualign.runs.files import check_analysis_files, write_analysis_files
+from residualign.units import Units
+from residualign.workflow.analysis import analysed_split, analysed_store, chosen_units
+from tests.cli.conftest import make_images
+from tests.random_models import save_clip
+from tests.store.make_store import fill
+
+MACHINE = Machine(batch_size=5, workers=0)
+
+
+class Counting(Silent):
+    """Notices whether images were looked at."""
+
+    def __init__(self) -> None:
+        self.stores = 0
+
+    def done(self, result: object, seconds: float) -> None:
+        self.stores += 1
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip(tmp_path_factory.mktemp("models") / "clip")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("data") / "images", {"cat": 11, "dog": 11})
+
+
+def test_without_a_place_the_store_is_gone_afterwards(clip: Path, data: Path) -> None:
+    with analysed_store(str(clip), str(data), MACHINE, watch=Silent()) as (store, subject):
+        folder = Path(store.path)
+        assert folder.is_dir()
+        assert subject.store is store
+        assert len(analysed_split(store, "train")) > 0
+    assert not folder.exists()
+
+
+def test_it_is_gone_after_an_error_too(clip: Path, data: Path) -> None:
+    seen: list[Path] = []
+
+    def fail(path: str) -> None:
+        seen.append(Path(path))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), analysed_store(str(clip), str(data), MACHINE, watch=Silent()) as (store, _):
+        fail(store.path)
+    assert not seen[0].exists()
+
+
+def test_with_a_place_it_stays_and_is_found_again(clip: Path, data: Path, tmp_path: Path) -> None:
+    place = tmp_path / "store"
+    with analysed_store(str(clip), str(data), MACHINE, store=place, watch=Silent()) as (store, _):
+        fingerprint = store.fingerprint
+    with analysed_store(str(place), None, MACHINE, watch=Silent()) as (again, _):
+        assert again.fingerprint == fingerprint
+    with (
+        pytest.raises(BadInputError, match="a store is given already"),
+        analysed_store(str(place), None, MACHINE, store=tmp_path / "other", watch=Silent()),
+    ):
+        pass
+
+
+def test_a_unit_that_does_not_exist_is_refused_before_the_pass(clip: Path, data: Path) -> None:
+    watch = Counting()
+    with (
+        pytest.raises(BadInputError, match=r"no unit 'L9\.H0'"),
+        analysed_store(str(clip), str(data), MACHINE, units=["heads", "L9.H0"], watch=watch),
+    ):
+        pass
+    assert watch.stores == 0
+
+
+def test_an_empty_split_is_refused_and_others_are_named(tmp_path: Path) -> None:
+    store = fill(tmp_path / "store")
+    with pytest.raises(BadInputError, match="has no images; --split train or val has some"):
+        analysed_split(store, "test")
+
+
+def test_units_by_label_and_group_each_once_in_unit_order() -> None:
+    units = Units(2, 3)
+    assert [unit.label for unit in chosen_units(units, ["L1.H2", "mlps", "L0.mlp", "embedding"])] == [
+        "embedding",
+        "L0.mlp",
+        "L1.mlp",
+        "L1.H2",
+    ]
+    assert chosen_units(units, None) == tuple(units)
+    assert chosen_units(units, None, default="heads") == units.of_kind("head")
+    with pytest.raises(BadInputError, match=r"no unit 'L2\.H0'"):
+        chosen_units(units, ["L2.H0"])
+
+
+def figure() -> Figure:
+    made = Figure(figsize=(2, 1))
+    made.add_subplot().plot([1, 2, 3])
+    return made
+
+
+TABLE = [{"unit": "L0.H0", "value": 0.125}, {"unit": 'a, "b"\n<c>', "value": None}]
+
+
+def test_each_format_gets_its_files(tmp_path: Path) -> None:
+    payload = {"value": math.nan, "rows": ({"x": 1.5},), "infinite": [math.inf]}
+    written = write_analysis_files(
+        tmp_path / "new" / "out",
+        "result",
+        payload,
+        {"units": TABLE, "none": []},
+        {"curve": figure},
+        ["json", "csv", "png", "pdf"],
+    )
+    assert [path.name for path in written] == ["result.json", "units.csv", "none.csv", "curve.png", "curve.pdf"]
+    out = tmp_path / "new" / "out"
+    assert json.loads((out / "result.json").read_text()) == {"value": None, "rows": [{"x": 1.5}], "infinite": [None]}
+    with open(out / "units.csv", newline="", encoding="utf-8") as file:
+        assert list(csv.DictReader(file)) == [
+            {"unit": "L0.H0", "value": "0.125"},
+            {"unit": TABLE[1]["unit"], "value": ""},
+        ]
+    assert (out / "none.csv").read_bytes() == b""
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "curve.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_by_default_json_csv_and_png_and_equal_calls_give_equal_bytes(tmp_path: Path) -> None:
+    first, second = (write_analysis_files(tmp_path / name, "r", {}, {"t": TABLE}, {"f": figure}) for name in ("a", "b"))
+    assert [path.suffix for path in first] == [".json", ".csv", ".png"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_what_is_there_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
+    check_analysis_files(None, None, overwrite=False)
+    check_analysis_files(tmp_path / "new", ["csv"], overwrite=False)
+    (tmp_path / "mine.txt").write_text("x")
+    for folder, said in ((tmp_path, "not empty"), (tmp_path / "mine.txt", "is a file")):
+        with pytest.raises(BadInputError, match=said):
+            check_analysis_files(folder, None, overwrite=False)
+    check_analysis_files(tmp_path, None, overwrite=True)
+    with pytest.raises(BadInputError, match="give --out DIR too"):
+        check_analysis_files(None, ["png"], overwrite=False)
+
+
+def test_a_place_that_cannot_be_written_says_what_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="0 of 1 files were written"):
+        write_analysis_files(tmp_path / "file" / "out", "r", {}, {}, {}, ["json"])

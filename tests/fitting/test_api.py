@@ -1,0 +1,74 @@
+"""The public fit: a store, or a model and data, give the same adapter."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import residualign as ra
+from residualign.fitting.solvers import ScheduleFree
+from tests import random_models
+from tests.fitting.standin import make_store
+
+QUICK = ScheduleFree(learning_rate=0.1, max_epochs=2)
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> tuple[ra.VisionModel, ra.ImageData]:
+    base = tmp_path_factory.mktemp("subject")
+    generator = np.random.default_rng(0)
+    for i in range(30):
+        file = base / "images" / ("cat", "dog")[i % 2] / f"{i:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (31, 37, 3), dtype=np.uint8)).save(file)
+    return ra.load_model(random_models.save_clip(base / "clip")), ra.load_data(base / "images")
+
+
+def test_a_model_and_data_give_what_their_store_gives(
+    subject: tuple[ra.VisionModel, ra.ImageData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = subject
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    seen: list[tuple[int, int]] = []
+    direct = ra.fit(model, data, solver=QUICK, batch_size=3, progress=lambda *done: seen.append(done))
+    store = ra.extract(model, data, tmp_path / "store", batch_size=3)
+    from_store = ra.fit(store, solver=QUICK)
+    assert direct.lambdas.keys() == from_store.lambdas.keys()
+    for label, expected in from_store.lambdas.items():
+        torch.testing.assert_close(direct.lambdas[label], expected, rtol=0, atol=0)
+    assert direct.accuracy == from_store.accuracy
+    assert seen[-1] == (30, 30)
+    # the temporary store is gone, and the adapter lives without it
+    assert list((tmp_path / "scratch").iterdir()) == []
+    pixels = model.pixels(torch.stack([model.preprocess(image) for image in data.test.images()]))
+    torch.testing.assert_close(direct.predict_proba(pixels), from_store.predict_proba(pixels), rtol=0, atol=0)
+
+
+def test_the_temporary_store_goes_when_fitting_fails(
+    subject: tuple[ra.VisionModel, ra.ImageData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ra.BadInputError, match="threshold"):
+        ra.fit(*subject, method="residual-heads", threshold=2.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_method_is_refused_before_the_pass(
+    subject: tuple[ra.VisionModel, ra.ImageData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("residualign.fitting.api.extract", None)
+    with pytest.raises(ra.BadInputError, match="no method 'residuals'"):
+        ra.fit(*subject, method="residuals")
+
+
+def test_what_does_not_belong_together_is_refused(subject: tuple[ra.VisionModel, ra.ImageData]) -> None:
+    with pytest.raises(ra.BadInputError, match="a model needs data"):
+        ra.fit(subject[0])
+    with pytest.raises(ra.BadInputError, match="beside a store fit needs no data"):
+        ra.fit(make_store(), subject[1])
