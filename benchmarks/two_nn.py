@@ -17,8 +17,8 @@ from benchmarks.harness import Result, Row, exponent, interleave, ratio_rows
 from benchmarks.machine import matrix_rate
 from benchmarks.towers import random_coordinates, random_maps
 from residualign.decomposition.coordinates import UnitMaps
-from residualign.geometry.dimension import linear_dimension_of_points
 from residualign.geometry.halves import draw_halves
+from residualign.geometry.measure import linear_dimension_of_points
 from residualign.geometry.neighbours import nearest
 from residualign.geometry.points import Isometry
 from residualign.geometry.two_nn import two_nn

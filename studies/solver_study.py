@@ -22,12 +22,11 @@ import torch
 
 from residualign.classification.probe import linear_probe
 from residualign.errors import BadInputError
-from residualign.fitting.fit import fit
+from residualign.fitting.fit import fit, read_split
 from residualign.fitting.lbfgs import LBFGS, Candidate
 from residualign.fitting.methods import get_method
 from residualign.fitting.schedule_free import ScheduleFree
 from residualign.fitting.solvers import default_solver
-from residualign.scaling.splits import read_split
 from studies.study_data import Subject, open_subjects
 from studies.study_tables import tables
 

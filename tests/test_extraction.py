@@ -16,9 +16,7 @@ from PIL import Image
 import residualign as ra
 from residualign.data._processes import packed
 from residualign.data.batches import PixelLoader, pixel_batches
-from residualign.models.preprocess import Preprocess
-from residualign.models.rescale_first import RescaleFirst
-from residualign.models.transform import TransformPreprocess
+from residualign.models.preprocess import Preprocess, RescaleFirst, TransformPreprocess
 from tests import random_models
 
 N_IMAGES = 29

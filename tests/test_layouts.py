@@ -11,13 +11,12 @@ import pytest
 import torch
 
 import residualign as ra
-from residualign.adapter.fold import fold
+from residualign.adapter.fold import FactoredMap, fold
 from residualign.cli import main
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
 from residualign.fitting.coefficients import ScaledUnit, Scaling, adapted_output
 from residualign.fitting.methods import METHODS, build_scaling
-from residualign.scaling.factored import FactoredMap
 from residualign.spectrum import Moments
 from tests import random_models
 from tests.adapter.as_twin import twin

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
-from residualign.errors import RunError
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-__all__ = ["TEMPORARY_SUFFIX", "publish", "saying_what_is_kept"]
+from residualign.errors import BadInputError, RunError
+
+__all__ = ["LOCK_NAME", "TEMPORARY_SUFFIX", "DirectoryLock", "plain", "publish", "read_tensors", "saying_what_is_kept"]
 
 TEMPORARY_SUFFIX = ".partial"
 
@@ -69,3 +77,73 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def plain(value: Any) -> Any:
+    """Lists, text keys and finite numbers throughout: a number that is not finite becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(item) for item in value]
+    return value
+
+
+def read_tensors(path: str | os.PathLike[str], format: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a safetensors file with a JSON header under the key `residualign`.
+
+    Raises `BadInputError` naming the file where it is absent, truncated, of another kind or of another version.
+    """
+    name = os.fspath(path)
+    if not os.path.isfile(name):
+        raise BadInputError(f"no such file: {name}; expected a {format} file")
+    try:
+        with safe_open(name, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("residualign", "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise BadInputError(f"{name} is damaged or no safetensors file: {error}") from None
+    if not isinstance(header, dict) or header.get("format") != format:
+        found = header.get("format") if isinstance(header, dict) else "something else"
+        raise BadInputError(f"{name} is no {format} file but {found}")
+    if header.get("version") != version:
+        raise BadInputError(f"{name} has version {header.get('version')}, this residualign reads version {version}")
+    return header, tensors
+
+
+LOCK_NAME = ".lock"
+
+
+class DirectoryLock:
+    """Holds a local folder for one run; the kernel lets go of it when the process ends, however it ends.
+
+    A context manager. The folder is made if it is absent. The file `.lock` in it is removed on leaving; one that a
+    killed run left behind locks nothing. Entering raises `BadInputError` where another run holds the folder, and
+    `RunError` where the folder cannot be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self._lock = FileLock(self.folder / LOCK_NAME, timeout=0)
+
+    def __enter__(self) -> DirectoryLock:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise BadInputError(f"{self.folder} is a file, expected a folder or a new name")
+        with saying_what_is_kept(self.folder, "nothing was changed there"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise BadInputError(
+                    f"another run is writing to {self.folder}; wait for it to end, or choose another folder"
+                ) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # removed while it is still held: whoever opened it meanwhile finds a file without a name and looks again
+        with contextlib.suppress(OSError):
+            os.unlink(self.folder / LOCK_NAME)
+        self._lock.release()

@@ -15,7 +15,7 @@ from recipes.mini.attribute_dictionary import Dictionary, of_words, taught_words
 from recipes.mini.attribute_truth import MAIN, MIN_IMAGES, OTHERS, attribute
 
 import residualign as ra
-from residualign._json import plain
+from residualign._files import plain
 from studies.mini_attributes.figures import figures
 from studies.mini_attributes.measure import (
     UnitScore,

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import residualign as ra
+from residualign.adapter.attribution import attribute_change
 from residualign.classification.classifier import Classifier
 from residualign.errors import BadInputError
 from residualign.fitting.methods import METHODS
-from residualign.scaling.change import attribute_change
 from tests import random_models
 from tests.adapter.make_adapter import coordinates_of, random_adapter
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import residualign as ra
-from residualign.models.registry import registered_models
-from residualign.scaling.parameter_counts import most_parameters
+from residualign.fitting.methods import most_parameters
+from residualign.models.names import registered_models
 from tests import hub
 from tests.random_models import HEAD_DIM, N_HEADS, N_LAYERS, save_clip_vision
 

@@ -12,11 +12,10 @@ import pytest
 from PIL import Image, ImageFont
 
 from residualign._progress import Silent
-from residualign.commands.data import FILES, run_data
+from residualign.commands.data import FILES, make_card, run_data
 from residualign.errors import BadInputError
 from residualign.figures import contact_sheet as sheets
 from residualign.figures.contact_sheet import MAX_BYTES, ROWS, contact_sheet, drawable
-from residualign.workflow.data_card import make_card
 from tests.data.make import class_folders, noise, parquet
 
 NAMES = ("<script>alert(1)", "x|y*z_", "Großmütter 猫", "🐶 हिन्दी", "long " * 40, "a\tb")

@@ -11,11 +11,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from residualign._progress import Silent
-from residualign.commands._inputs import Machine
+from residualign.commands._inputs import Machine, analysed_split, analysed_store, chosen_units
 from residualign.errors import BadInputError, RunError
 from residualign.runs.files import check_analysis_files, write_analysis_files
 from residualign.units import Units
-from residualign.workflow.analysis import analysed_split, analysed_store, chosen_units
 from tests.cli.conftest import make_images
 from tests.random_models import save_clip
 from tests.store.make_store import fill

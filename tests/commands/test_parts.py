@@ -11,16 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
+from residualign.commands._inputs import expand_images
+from residualign.commands.decompose import unit_statistics
 from residualign.decomposition.coordinates import Coordinates
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
 from residualign.errors import BadInputError
 from residualign.load import load_model
 from residualign.runs.results import MethodResult, UnitScale, head_shares
-from residualign.workflow.examples import choose_examples
-from residualign.workflow.images import expand_images
-from residualign.workflow.thumbnails import MAX_BYTES, SIDE, make_thumbnails
-from residualign.workflow.unit_statistics import unit_statistics
+from residualign.runs.summary import MAX_BYTES, SIDE, choose_examples, make_thumbnails
 from tests.random_models import save_vit
 
 

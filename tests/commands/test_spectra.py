@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from residualign.commands._spectra import SHIPPED_NAME
+from residualign.models.bundled import choose_texts, shipped_file
 from residualign.text.dictionary import OWN_NAME
-from residualign.workflow.shipped import choose_texts, shipped_file
 
 LINES = [f"a thing of kind {i}" for i in range(11)]
 

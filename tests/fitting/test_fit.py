@@ -10,10 +10,9 @@ import torch
 
 from residualign.classification.classifier import class_means, text_classifier
 from residualign.errors import BadInputError
-from residualign.fitting.fit import fit
+from residualign.fitting.fit import few_shots, fit
 from residualign.fitting.methods import METHODS
 from residualign.fitting.solvers import LBFGS, Candidate, ScheduleFree
-from residualign.scaling.splits import few_shots
 from tests.fitting.standin import CLASSES, SIZES, StandInSplit, StandInStore, make_spectra, make_store
 
 QUICK = LBFGS([Candidate()], max_iterations=15)

@@ -9,8 +9,7 @@ import pytest
 import residualign as ra
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
-from residualign.fitting.methods import METHODS, build_scaling, start_parameters
-from residualign.scaling.parameter_counts import most_parameters
+from residualign.fitting.methods import METHODS, build_scaling, most_parameters, start_parameters
 from residualign.spectrum import Moments, Spectra
 from tests import random_models
 

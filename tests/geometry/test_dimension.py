@@ -8,7 +8,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from residualign.errors import BadInputError
-from residualign.geometry.dimension import linear_dimension, linear_dimension_of_points
+from residualign.geometry.measure import linear_dimension, linear_dimension_of_points
 from residualign.spectrum import Spectrum
 from residualign.spectrum.spectrum import leading
 from tests.geometry.manifolds import linear, normal

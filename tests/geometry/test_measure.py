@@ -11,7 +11,7 @@ import torch
 from sklearn.decomposition import PCA
 
 import residualign as ra
-from residualign._json import plain
+from residualign._files import plain
 from residualign.commands.geometry import spectra_of_split
 from residualign.errors import BadInputError
 from residualign.geometry import measure_geometry

@@ -12,7 +12,7 @@ import residualign as ra
 from residualign.errors import BadInputError
 from residualign.location import locate
 from residualign.location.attention import attention_weights, watch_attention
-from residualign.location.grid import patch_grid
+from residualign.location.locate import patch_grid
 from tests import random_models
 
 

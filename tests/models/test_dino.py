@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests import random_models
 
 import residualign as ra
-from residualign.models.rescale_first import RescaleFirst, is_rescale_first
+from residualign.models.preprocess import RescaleFirst, is_rescale_first
 
 SETTINGS = {"size": {"height": 23, "width": 31}, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}
 

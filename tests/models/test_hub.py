@@ -254,7 +254,7 @@ def test_without_an_answer_libraries_look_into_the_cache_alone(
 ) -> None:
     from huggingface_hub import constants
 
-    from residualign.models.without_network import cache_alone_without_network
+    from residualign.models.hub import cache_alone_without_network
 
     with online(clip_dir), cache_alone_without_network():
         assert not constants.HF_HUB_OFFLINE

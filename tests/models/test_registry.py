@@ -30,8 +30,7 @@ from transformers import (
 
 import residualign as ra
 from residualign.models import clip, dino, openclip, vit
-from residualign.models.names import resolve
-from residualign.models.registry import registered_models, unknown_name
+from residualign.models.names import registered_models, resolve, unknown_name
 from residualign.models.tower import Tower
 
 

@@ -14,7 +14,7 @@ import pytest
 from residualign.report.contents import MEASURES
 from residualign.report.page import MAX_BYTES, render_page
 from residualign.report.report import Report
-from residualign.workflow.thumbnails import MAX_BYTES as THUMBNAIL_BYTES
+from residualign.runs.summary import MAX_BYTES as THUMBNAIL_BYTES
 from tests.report.make_contents import ATTACK, make_contents
 
 

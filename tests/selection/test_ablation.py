@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from residualign.errors import BadInputError
-from residualign.selection import products as of_products
-from residualign.selection.ablation import accuracy_curves, kept_accuracies, replacements
-from residualign.selection.layers import LAYER_KINDS, layer_sets, unit_mask
-from residualign.selection.products import ClassProducts, unit_means
+from residualign.selection import ablation as of_products
+from residualign.selection.ablation import ClassProducts, accuracy_curves, kept_accuracies, replacements, unit_means
+from residualign.selection.study import LAYER_KINDS, layer_sets, unit_mask
 from residualign.units import Units
 from tests.reference import selection_twin as twin
 from tests.selection.towers import LAYOUTS, store_of, values_of

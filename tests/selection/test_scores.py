@@ -10,7 +10,7 @@ import torch
 
 from residualign.classification.classifier import text_classifier
 from residualign.errors import BadInputError
-from residualign.selection.products import ClassProducts
+from residualign.selection.ablation import ClassProducts
 from residualign.selection.scores import (
     class_directions,
     correlation_scores,

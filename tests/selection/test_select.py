@@ -13,12 +13,11 @@ from residualign.decomposition.contributions import Contributions
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import adapted_output
 from residualign.fitting.methods import get_method
+from residualign.selection.ablation import unit_means
 from residualign.selection.adapter import adapter_from_selection, scaling_of_selection
-from residualign.selection.budgets import budgets, parse_budget
-from residualign.selection.overlap import expected_jaccard, jaccard
-from residualign.selection.products import unit_means
+from residualign.selection.curve import budgets, parse_budget
 from residualign.selection.select import select_heads, selection_subject
-from residualign.selection.study import N_RANDOM, overlaps, study_selection
+from residualign.selection.study import N_RANDOM, expected_jaccard, jaccard, overlaps, study_selection
 from tests.fitting.standin import SIZES as STANDIN_SIZES
 from tests.fitting.standin import make_spectra, make_store
 from tests.selection.towers import LAYOUTS, store_of

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from residualign.similarity.matching import greedy_squares, optimal_squares
+from residualign.similarity.spectral import greedy_squares, optimal_squares
 from tests.reference import similarity_twin as twin
 
 

@@ -15,9 +15,7 @@ from residualign.errors import BadInputError
 from residualign.spectrum import Spectra
 from residualign.store import Store, StoreSplit
 from residualign.text.explain import METHODS, coefficients, explain_units
-from residualign.text.omp import omp
-from residualign.text.somp import somp
-from residualign.text.textspan import text_span
+from residualign.text.pursuit import omp, somp, text_span
 from tests.random_models import save_clip, save_siglip, save_two_colours, save_vit
 from tests.spectrum.random_tower import DIM
 from tests.store.make_store import fill, make_plan

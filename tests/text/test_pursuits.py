@@ -12,10 +12,8 @@ from sklearn.linear_model import OrthogonalMatchingPursuit
 from residualign.errors import BadInputError
 from residualign.text import pursuit as _greedy
 from residualign.text.dictionary import from_vectors
-from residualign.text.omp import omp, omp_each
+from residualign.text.pursuit import omp, omp_each, somp, text_span
 from residualign.text.samples import Samples
-from residualign.text.somp import somp
-from residualign.text.textspan import text_span
 from tests.reference import somp_twin
 from tests.text.make import ATOMS, DIM, IMAGES, RANK, make_dictionary, make_rows, orthonormal_dictionary
 

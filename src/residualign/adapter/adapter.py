@@ -15,14 +15,12 @@ from torch import Tensor
 
 from residualign.adapter.card import model_card
 from residualign.adapter.compact import CompactScaling
-from residualign.adapter.files import AdapterFiles, read_adapter, write_adapter
-from residualign.adapter.fold import FoldedMap, fold
+from residualign.adapter.files import AdapterFiles, from_files, read_adapter, to_config, to_tensors, write_adapter
+from residualign.adapter.fold import FactoredMap, FoldedMap, fold
 from residualign.classification.classifier import Classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import Scaling
-from residualign.scaling.adapter_state import from_files, to_config, to_tensors
-from residualign.scaling.factored import FactoredMap
 
 if TYPE_CHECKING:
     from residualign.fitting.fit import FitResult

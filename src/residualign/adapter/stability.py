@@ -19,8 +19,7 @@ from residualign.fitting.coefficients import OUTPUT
 if TYPE_CHECKING:
     from residualign.classification.classifier import Classifier
     from residualign.decomposition.coordinates import Coordinates, UnitMaps
-    from residualign.fitting.fit import FitResult
-    from residualign.scaling.splits import SplitLike, StoreLike
+    from residualign.fitting.fit import FitResult, SplitLike, StoreLike
     from residualign.spectrum.spectrum import Spectra
 
 __all__ = ["Stability", "Vary", "fit_seeds", "lambda_stability"]
@@ -105,8 +104,7 @@ def fit_seeds(
     0.8 of the training images (of every class). spectra: None takes those of all training images. options: those of
     `fit`. What L-BFGS does from ones on all images has nothing left that a seed could change.
     """
-    from residualign.fitting.fit import fit
-    from residualign.scaling.splits import read_split
+    from residualign.fitting.fit import fit, read_split
     from residualign.spectrum.moments import Moments
 
     if vary not in ("start", "images"):

@@ -18,12 +18,15 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign.errors import BadInputError
+from residualign.store.protocols import StoreLike
 
 __all__ = [
     "Classifier",
     "CoincidentClassesWarning",
+    "Labelled",
     "choose_logit_scale",
     "class_means",
+    "store_classifier",
     "text_classifier",
     "zero_shot_vectors",
 ]
@@ -31,10 +34,12 @@ __all__ = [
 ClassifierKind = Literal["text", "means"]
 
 COINCIDENT_COSINE = 0.995
+
 """Two text class vectors with a larger cosine count as coincident: real CLIP text towers keep even fine-grained classes
 below it, words outside a small vocabulary land above."""
 
 LOGIT_SCALES = (1.0, 1000.0)
+
 """Range searched for the logit scale of class means; trained CLIPs end at 100."""
 
 
@@ -200,3 +205,32 @@ def choose_logit_scale(
     bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return replace(classifier, logit_scale=math.exp(min((float(found.x), grid[best]), key=loss)))
+
+
+Labelled = tuple[Tensor, Tensor]
+
+
+"""Embeddings (image, dim) and labels (image,)."""
+
+
+def store_classifier(
+    store: StoreLike, wanted: Classifier | str | None, train: Labelled, val: Labelled, dtype: torch.dtype
+) -> Classifier:
+    """The classifier asked for; class means are made from the training images, their scale chosen on validation.
+
+    wanted: "text", "means" or a ready one; None takes text where the store has class vectors from text. dtype: of the
+    class means. `BadInputError` for another name, and for text where the store has none.
+    """
+    if isinstance(wanted, Classifier):
+        return wanted
+    kind = wanted or ("means" if store.text_vectors is None else "text")
+    if kind == "means":
+        means = class_means(train[0].to(dtype), train[1], store.class_names)
+        return choose_logit_scale(means, *val)
+    if kind != "text":
+        raise BadInputError(f"classifier is 'text' or 'means', got {wanted!r}")
+    if store.text_vectors is None or store.logit_scale is None:
+        raise BadInputError("the store has no class vectors from text (a model without text tower): use means")
+    # stand-ins for a store need not know of sigmoid losses
+    bias = getattr(store, "logit_bias", None)
+    return text_classifier(store.text_vectors, store.class_names, store.logit_scale, bias)

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 from rich.theme import Theme
 
-from residualign._json import plain
+from residualign._files import plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

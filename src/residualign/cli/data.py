@@ -8,7 +8,7 @@ from residualign.cli import options as o
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
-    from residualign.workflow.data_card import DataCard
+    from residualign.commands.data import DataCard
 
 _SHOWN, _BAD_SHOWN = 30, 10
 

@@ -6,27 +6,34 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+from rich.console import Console
 from rich.text import Text
 
 from residualign.cli import options as o
 from residualign.cli.classify import decided
 from residualign.cli.console import Out
-from residualign.cli.views import facts, heading, method_line, paragraph, percent, seconds, share_bars
+from residualign.cli.views import facts, has_blocks, heading, method_line, paragraph, percent, seconds, share_bars
 
 if TYPE_CHECKING:
     from residualign.commands.demo import DemoOutcome, Example
     from residualign.store import Store
+
+__all__ = ["draw"]
 
 _STORY = (
     "An image embedding is an exact sum of what every attention head and every MLP of the encoder adds. ResiDual "
     "learns one scale per principal component of these parts. The encoder stays frozen, and one pass over the images "
     "is all it takes."
 )
+
 _YOURS = (
     "FOLDER holds one folder of images a class. In place of mini, name any CLIP or ViT in transformers format: a "
     "directory, or a hub id such as openai/clip-vit-base-patch32."
 )
+
 _PROBE = "The linear probe is a rival: logistic regression on the same embeddings."
+
 _N_HEADS = 3
 
 
@@ -142,7 +149,7 @@ def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
 
 
 def _show_example(story: Out, example: Example) -> None:
-    from residualign.cli.pictures import draw
+    from residualign.cli.demo import draw
 
     verdict = example.verdict
     right = example.truth == verdict.label
@@ -182,3 +189,24 @@ def _payload(outcome: DemoOutcome) -> dict[str, Any]:
             for example in outcome.examples
         ],
     }
+
+
+_ASCII = " .:-=+*#%@"
+
+
+_HALVES = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
+
+
+def draw(image: Image.Image, console: Console, side: int = 8) -> list[Text]:
+    """The lines of a square picture, `side` cells wide and half as many lines high.
+
+    In grey where the terminal has colours, black and white where it has none, in ASCII where the encoding lacks blocks.
+    """
+    grey = image.convert("L").resize((side, side), Image.Resampling.BOX)
+    pixels = [[int(grey.getpixel((x, y))) for x in range(side)] for y in range(side)]  # type: ignore[arg-type]
+    pairs = [list(zip(pixels[y], pixels[y + 1], strict=True)) for y in range(0, side, 2)]
+    if not has_blocks(console):
+        return [Text("".join(_ASCII[(top + bottom) * 9 // 510] for top, bottom in row)) for row in pairs]
+    if console.color_system is None or console.no_color:
+        return [Text("".join(_HALVES[top > 100, bottom > 100] for top, bottom in row)) for row in pairs]
+    return [Text.assemble(*(("▀", f"rgb({t},{t},{t}) on rgb({b},{b},{b})") for t, b in row)) for row in pairs]

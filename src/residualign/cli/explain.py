@@ -46,12 +46,11 @@ def explain(
     say, with the images that lie furthest along them. Units are heads unless --unit names others. A model without text
     tower is explained by images alone.
     """
-    from residualign.commands._inputs import Machine
+    from residualign.commands._inputs import Machine, analysed_store
     from residualign.commands.explain import end_images, run_explain
     from residualign.figures.explain import explain_figure
     from residualign.runs.files import check_analysis_files, write_analysis_files
     from residualign.text.dictionary import load_texts
-    from residualign.workflow.analysis import analysed_store
 
     printer = Out(json)
     wanted = [choice.value for choice in formats] if formats else None

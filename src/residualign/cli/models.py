@@ -13,7 +13,7 @@ from residualign.cli.exits import BAD_INPUT
 
 if TYPE_CHECKING:
     from residualign.commands.models import CheckedModel, RefusedModel
-    from residualign.models.registry import RegisteredModel
+    from residualign.models.names import RegisteredModel
 
 __all__ = ["app"]
 
@@ -60,8 +60,7 @@ def check(
 
     A model that is refused does not keep the others from being checked; the exit code is then 2.
     """
-    from residualign.commands.models import check_model
-    from residualign.workflow.report_file import check_report_file, write_report_file
+    from residualign.commands.models import check_model, check_report_file, write_report_file
 
     printer = Out(json)
     if out is not None:
@@ -83,7 +82,7 @@ def check(
 
 
 def _list(printer: Out) -> None:
-    from residualign.models.registry import registered_models
+    from residualign.models.names import registered_models
 
     entries = list(registered_models().values())
     counts = {entry.name: _counts(entry) for entry in entries}
@@ -104,7 +103,7 @@ def _list(printer: Out) -> None:
 
 
 def _counts(entry: RegisteredModel) -> dict[str, int]:
-    from residualign.scaling.parameter_counts import most_parameters
+    from residualign.fitting.methods import most_parameters
 
     return most_parameters(
         entry.layers,

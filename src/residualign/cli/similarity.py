@@ -41,9 +41,8 @@ def similarity(
     unweighted. Where the images are the same ones, CKA too, which needs no common space: across models.
     """
     from residualign.commands._inputs import Machine
-    from residualign.commands.similarity import Settings, run_similarity
+    from residualign.commands.similarity import Settings, run_similarity, similarity_payload, similarity_tables
     from residualign.runs.files import check_analysis_files, write_analysis_files
-    from residualign.workflow.similarity_tables import similarity_payload, similarity_tables
 
     printer = Out(json)
     formats = None if format is None else [choice.value for choice in format]

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from PIL import Image
+
 from residualign._progress import Watcher
+from residualign.commands._messages import left_out_sentence, unknown_words_sentence
 from residualign.data import ImageData, load_data
+from residualign.data.images import has_image_extension, read_image
 from residualign.errors import BadInputError
 from residualign.extraction import extract
 from residualign.load import load_model
-from residualign.store import Store, remove_store
-from residualign.workflow.words import left_out_sentence, unknown_words_sentence
+from residualign.store import Store, StoreSplit, remove_store
+from residualign.units import Unit, Units
 
 if TYPE_CHECKING:
     from residualign.models.vision_model import VisionModel
 
-__all__ = ["Machine", "Subject", "load_subject", "make_store", "open_store"]
+__all__ = [
+    "FileSource",
+    "Machine",
+    "Subject",
+    "analysed_split",
+    "analysed_store",
+    "chosen_units",
+    "expand_images",
+    "load_subject",
+    "make_store",
+    "open_store",
+]
 
 
 @dataclass(frozen=True)
@@ -142,3 +159,94 @@ def make_store(
 
 def _holds_store(path: str | os.PathLike[str]) -> bool:
     return any((Path(path) / name).exists() for name in ("manifest.json", "unfinished.json"))
+
+
+@contextmanager
+def analysed_store(
+    source: str,
+    data: str | None,
+    machine: Machine,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    classes: str | os.PathLike[str] | None = None,
+    templates: Sequence[str] | None = None,
+    model: str | None = None,
+    stream: bool = False,
+    skip_bad: bool = False,
+    uses_text: bool = False,
+    units: Iterable[str] | None = None,
+    watch: Watcher,
+) -> Iterator[tuple[Store, Subject]]:
+    """The store of what was typed as `STORE`, or as `MODEL DATA`, and what it was made of.
+
+    store: where a store of a model and data is made, or continued, and kept; without it one lies in a temporary folder
+    and is gone when the context ends. units: labels that the analysis will ask for, looked at before the pass over the
+    images. Errors: those of `load_subject`, `chosen_units` and `make_store`.
+    """
+    if data is None and store is not None:
+        raise BadInputError("--store says where to put the store of a model and data; here a store is given already")
+    subject = load_subject(
+        source, data, machine, classes=classes, templates=templates, model_name=model, stream=stream, watch=watch
+    )
+    if units is not None and subject.data is not None:
+        chosen_units(subject.model().units, units)
+    with tempfile.TemporaryDirectory(prefix="residualign-") as scratch:
+        path = store or os.path.join(scratch, "store")
+        made, seconds = make_store(subject, path, skip_bad=skip_bad, uses_text=uses_text, watch=watch)
+        subject.store = made
+        watch.done(made, seconds)
+        yield made, subject
+
+
+def analysed_split(store: Store, name: str) -> StoreSplit:
+    """The images of one split; `BadInputError` where there are none."""
+    split = store.split(name)
+    if not len(split):
+        filled = [other for other in store.splits if len(store.split(other))]
+        raise BadInputError(f"split {name!r} of {store.path} has no images; --split {' or '.join(filled)} has some")
+    return split
+
+
+def chosen_units(units: Units, labels: Iterable[str] | None, default: str = "all") -> tuple[Unit, ...]:
+    """The units named by labels, or by "heads", "mlps", "all", each once and in unit order.
+
+    `BadInputError` for a label the tower has not.
+    """
+    groups = {"heads": units.of_kind("head"), "mlps": units.of_kind("mlp"), "all": tuple(units)}
+    wanted = {
+        unit for label in (labels or (default,)) for unit in (groups[label] if label in groups else (units.get(label),))
+    }
+    return tuple(unit for unit in units if unit in wanted)
+
+
+class FileSource:
+    """Images whose keys are their paths."""
+
+    def image(self, row: int, key: str) -> Image.Image:
+        """The image at the path `key`, in RGB; raises `BadImageError` naming it."""
+        return read_image(key)
+
+
+def expand_images(paths: Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
+    """Image files in the order given; a folder is replaced by the images below it, sorted, hidden ones left out.
+
+    A file is taken whatever its name says: opening it will tell. Raises `BadInputError` for a path that does not exist
+    and for a folder without images.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if _is_image(file, path))
+            if not inside:
+                raise BadInputError(f"the folder {str(path)!r} holds no images")
+            found += inside
+        elif os.path.exists(path):
+            found.append(path)
+        else:
+            raise BadInputError(f"no image at {str(path)!r}: there is no such file or folder")
+    return tuple(found)
+
+
+def _is_image(file: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return not hidden and has_image_extension(file.name) and file.is_file()

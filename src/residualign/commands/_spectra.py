@@ -12,10 +12,10 @@ from residualign._progress import Watcher
 from residualign.data import load_data
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum, reference_spectra
-from residualign.scaling.splits import read_split
+from residualign.fitting.fit import read_split
+from residualign.models.bundled import shipped_file
 from residualign.spectrum import Moments, Spectra
 from residualign.store import Store
-from residualign.workflow.shipped import shipped_file
 
 if TYPE_CHECKING:
     from residualign.models.vision_model import VisionModel

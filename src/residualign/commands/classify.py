@@ -14,11 +14,10 @@ from PIL import Image
 from residualign._progress import Watcher
 from residualign.adapter.adapter import Adapter, load_adapter
 from residualign.adapter.attribution import Attribution, attribute
-from residualign.commands._inputs import Machine
+from residualign.commands._inputs import Machine, expand_images
+from residualign.commands._messages import left_out_sentence
 from residualign.data.images import BadImageError, read_image
 from residualign.errors import BadInputError
-from residualign.workflow.images import expand_images
-from residualign.workflow.words import left_out_sentence
 
 __all__ = ["ClassifyOutcome", "Decision", "Verdict", "classify_images", "opened_images", "run_classify"]
 

@@ -13,13 +13,13 @@ from residualign._progress import Watcher
 from residualign.adapter.adapter import Adapter, load_adapter, refuse_other_model
 from residualign.classification.evaluation import Comparison, compare, match_classes
 from residualign.commands._inputs import Machine
+from residualign.commands._messages import left_out_sentence
 from residualign.data import load_data
 from residualign.data.batches import pixel_batches
 from residualign.decomposition.coordinates import Coordinates
 from residualign.decomposition.trace import trace_coordinates
 from residualign.errors import BadInputError
 from residualign.store import Store
-from residualign.workflow.words import left_out_sentence
 
 __all__ = ["EvaluateOutcome", "run_evaluate"]
 

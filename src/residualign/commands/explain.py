@@ -10,17 +10,16 @@ from typing import Any
 from PIL import Image
 
 from residualign._progress import Watcher
-from residualign.commands._inputs import Subject
+from residualign.commands._inputs import Subject, analysed_split, chosen_units
 from residualign.commands._spectra import choose_spectra
 from residualign.data.split import ImageData
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum
+from residualign.models.bundled import choose_texts
 from residualign.store import Store
 from residualign.text.dictionary import TextDictionary, encode_dictionary, no_text_sentence
 from residualign.text.explain import explain_units
 from residualign.text.explanation import Explanation, UnitWords
-from residualign.workflow.analysis import analysed_split, chosen_units
-from residualign.workflow.shipped import choose_texts
 
 __all__ = ["ExplainOutcome", "end_images", "run_explain"]
 

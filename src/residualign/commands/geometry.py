@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from residualign._progress import Watcher
-from residualign.commands._inputs import Machine
+from residualign.commands._inputs import Machine, analysed_split, analysed_store, chosen_units
 from residualign.commands._spectra import choose_spectra
 from residualign.figures.geometry import geometry_figures
 from residualign.geometry import Geometry, measure_geometry
@@ -17,7 +17,6 @@ from residualign.geometry.measure import check_settings
 from residualign.runs.files import check_analysis_files, write_analysis_files
 from residualign.spectrum import Moments, Spectra
 from residualign.store import StoreSplit
-from residualign.workflow.analysis import analysed_split, analysed_store, chosen_units
 
 __all__ = ["GeometryOutcome", "run_geometry", "spectra_of_split"]
 

@@ -23,7 +23,7 @@ from residualign.adapter.lambdas import (
 )
 from residualign.adapter.stability import Vary
 from residualign.classification.evaluation import match_classes
-from residualign.commands._inputs import Machine, Subject
+from residualign.commands._inputs import Machine, Subject, analysed_split
 from residualign.commands._spectra import choose_spectra
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum
@@ -32,7 +32,6 @@ from residualign.runs.files import check_analysis_files, write_analysis_files
 from residualign.runs.folder import METHODS_NAME
 from residualign.runs.opened import store_of_run
 from residualign.store import Store
-from residualign.workflow.analysis import analysed_split
 
 __all__ = ["LambdasOutcome", "run_lambdas"]
 

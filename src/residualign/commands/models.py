@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from residualign._files import publish, saying_what_is_kept
 from residualign.errors import BadInputError
 from residualign.load import TOLERANCES, check_sum, load_model
-from residualign.models.registry import RegisteredModel, find_registered
-from residualign.workflow.memory import peak_memory
+from residualign.models.names import RegisteredModel, find_registered
 
 if TYPE_CHECKING:
     from residualign.models.vision_model import VisionModel
 
-__all__ = ["CheckedModel", "RefusedModel", "SumCheck", "check_model", "differences"]
+__all__ = [
+    "CheckedModel",
+    "RefusedModel",
+    "SumCheck",
+    "check_model",
+    "check_report_file",
+    "differences",
+    "peak_memory",
+    "write_report_file",
+]
 
 
 @dataclass(frozen=True)
@@ -137,3 +150,39 @@ def _n_parameters(model: VisionModel) -> int:
 
 def _sum_check(dtype: str, error: float) -> SumCheck:
     return SumCheck(dtype, error, TOLERANCES[getattr(torch, dtype)])
+
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_memory() -> int | None:
+    """Bytes of the largest resident set of this process so far; None where the system does not tell."""
+    if _STATUS.exists():
+        # getrusage would count what the parent held before this program was started
+        for line in _STATUS.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def check_report_file(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """`BadInputError` for a folder, and for a file that exists, unless overwrite."""
+    path = Path(path)
+    if path.is_dir():
+        raise BadInputError(f"{str(path)!r} is a folder, expected a file name for the report")
+    if path.exists() and not overwrite:
+        raise BadInputError(f"{str(path)!r} exists; add --overwrite to replace it, or choose another name")
+
+
+def write_report_file(path: str | os.PathLike[str], report: Mapping[str, Any]) -> None:
+    """Write the report; `RunError` where that is not possible."""
+    path = Path(path)
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    with saying_what_is_kept(path, "nothing was written there"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        publish(path, text.encode())

@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from residualign._progress import Silent, Watcher
-from residualign.commands._inputs import Machine, Subject, open_store
+from residualign.commands._inputs import Machine, Subject, analysed_split, analysed_store, open_store
 from residualign.commands._spectra import choose_spectra
 from residualign.errors import BadInputError
 from residualign.figures.select import select_figures
 from residualign.runs.files import Table, check_analysis_files, write_analysis_files
 from residualign.runs.summary import BEFORE
 from residualign.selection.adapter import adapter_from_selection
-from residualign.selection.budgets import parse_budget
-from residualign.selection.curve import CurveSummary
-from residualign.selection.layers import LAYER_KINDS
+from residualign.selection.curve import CurveSummary, parse_budget
 from residualign.selection.scores import SCORES, score_title
 from residualign.selection.select import SCORED_ON, Selection, SelectionSubject, best_selection, selection_subject
-from residualign.selection.study import Overlap, SelectionStudy, overlaps, study_selection
+from residualign.selection.study import LAYER_KINDS, Overlap, SelectionStudy, overlaps, study_selection
 from residualign.spectrum import Spectra
 from residualign.store import Store
-from residualign.workflow.analysis import analysed_split, analysed_store
 
 __all__ = ["ENOUGH", "SelectOutcome", "SelectRequest", "run_select"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from residualign._progress import Silent, Watcher
-from residualign.commands._inputs import Machine, Subject
+from residualign.commands._inputs import Machine, Subject, analysed_split, analysed_store
 from residualign.commands._spectra import choose_spectra
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
@@ -35,7 +35,6 @@ from residualign.runs.log import RUNS_NAME, RunLog
 from residualign.runs.summary import BEFORE
 from residualign.spectrum import Spectra
 from residualign.store import DirectoryLock, Store
-from residualign.workflow.analysis import analysed_split, analysed_store
 
 __all__ = ["AblateOutcome", "AblateRequest", "run_ablate"]
 

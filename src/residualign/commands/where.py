@@ -17,7 +17,8 @@ from residualign._progress import Watcher
 from residualign.adapter.adapter import Adapter, load_adapter
 from residualign.adapter.attribution import decision_directions
 from residualign.adapter.files import CONFIG
-from residualign.commands._inputs import Machine
+from residualign.commands._inputs import Machine, chosen_units, expand_images
+from residualign.commands._messages import left_out_sentence
 from residualign.commands._spectra import given_spectra, shipped_spectra
 from residualign.commands.classify import opened_images
 from residualign.errors import BadInputError
@@ -29,9 +30,6 @@ from residualign.runs.files import check_analysis_files, write_analysis_files
 from residualign.spectrum import Spectra
 from residualign.store import Store
 from residualign.units import Units
-from residualign.workflow.analysis import chosen_units
-from residualign.workflow.images import expand_images
-from residualign.workflow.words import left_out_sentence
 
 __all__ = ["WhereOutcome", "run_where", "shown_pixels"]
 

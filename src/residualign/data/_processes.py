@@ -18,17 +18,19 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from residualign.data import _worker
+from residualign.data import _processes as _worker
 
-__all__ = ["Launched", "launch", "packed", "start_pool", "submit"]
+__all__ = ["Launched", "begin", "launch", "packed", "start_pool", "submit", "work"]
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
@@ -151,3 +153,41 @@ def _without_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+Answer = tuple[Any, tuple[tuple[str, type[Warning]], ...]]
+
+
+"""What the function gave, and the warnings that came up meanwhile."""
+
+
+_function: Callable[[Any], Any] | None = None
+
+
+def begin(payload: bytes) -> None:
+    """Called once when the process starts. payload: the pickled function."""
+    global _function
+    # Ctrl-C goes to every process of a terminal; the parent alone decides what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+    _function = pickle.loads(payload)
+    # the processes share the machine's cores: more threads in each would only stand in each other's way
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def work(job: Any) -> Answer:
+    """The function's result for one job. Warnings go to the parent, whose settings say what becomes of them."""
+    assert _function is not None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        result = _function(job)
+    return result, tuple(dict.fromkeys((str(warning.message), warning.category) for warning in caught))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot say good-bye; without this its workers would wait for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -16,9 +16,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from residualign.data._raw import RawData, split_name
 from residualign.data.images import has_image_extension, read_bytes, read_image
-from residualign.data.split import Split
+from residualign.data.split import RawData, Split, split_name
 from residualign.errors import BadInputError
 
 __all__ = ["read_folder"]

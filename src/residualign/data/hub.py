@@ -14,25 +14,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from residualign.data._raw import RawData, split_name
-from residualign.data.hub_columns import class_names_of, image_column, label_column
 from residualign.data.hub_errors import http_error, hub_errors
 from residualign.data.hub_rows import DownloadedRows, HubStream, StreamedRows, not_decoded
 from residualign.data.labels import number_labels
-from residualign.data.split import ImageSource, Split
+from residualign.data.split import ImageSource, RawData, Split, split_name
 from residualign.errors import BadInputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Features
 
-__all__ = ["HubSet", "parse_hub_name", "read_hub"]
+__all__ = ["HubSet", "class_names_of", "image_column", "label_column", "parse_hub_name", "read_hub"]
 
 _NAME = re.compile(
     r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:(?P<config>[^@\s]+))?(@(?P<revision>\S+))?", re.ASCII
 )
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
 _SECONDS = 20.0  # to ask the hub for a commit
+
 _SMALL = 1 << 16  # bytes asked for at a time where columns are small: the library reads on for megabytes otherwise
+
 _BLOCK = 4096  # rows of labels read from a stream at a time
 
 
@@ -242,3 +245,81 @@ def _rows(table: pa.Table, features: Mapping[str, Any], wanted: HubSet) -> list[
     if not rows:
         raise BadInputError(f"no row of {wanted.name!r} has {value!r} in column {column!r}")
     return rows
+
+
+IMAGE_NAMES = ("image", "img", "images", "pixel_values", "picture", "jpg", "jpeg", "png", "webp")
+
+
+"""Names that columns of plain bytes are taken for images by; an Image feature needs no name."""
+
+
+LABEL_NAMES = ("label", "labels", "class", "fine_label", "cls", "target", "category", "class_id")
+
+
+"""Names that columns without a ClassLabel feature are taken for labels by."""
+
+
+def image_column(features: Features, name: str, wanted: str | None = None) -> str:
+    """The one column with the Image feature, else the one of bytes that is called as images are.
+
+    wanted: the column to take where that is known. name: the data set, for errors. Raises `BadInputError` naming the
+    columns where there is no such column, or more than one.
+    """
+    if wanted is not None:
+        return _present(features, wanted, name)
+    found = [column for column, feature in features.items() if _kind(feature) == "Image"]
+    if not found:
+        found = [column for column in IMAGE_NAMES if column in features and _holds_bytes(features[column])]
+    return _only(found, "image", features, name)
+
+
+def label_column(features: Features, name: str, wanted: str | None = None, labelled: bool = True) -> str | None:
+    """The one column with the ClassLabel feature, else the one that is called as labels are.
+
+    wanted and name as in `image_column`. None where there is none and none is needed. Raises `BadInputError` naming the
+    columns where there is no such column, more than one, or one that holds several labels an image.
+    """
+    if wanted is not None:
+        found = [_present(features, wanted, name)]
+    else:
+        found = [column for column, feature in features.items() if _kind(feature) == "ClassLabel"]
+        found = found or [column for column in LABEL_NAMES if column in features]
+        if not found and not labelled:
+            return None
+    column = _only(found, "label", features, name)
+    feature = features[column]
+    if _kind(feature) not in ("ClassLabel", "Value"):
+        raise BadInputError(
+            f"column {column!r} of {name!r} holds several labels an image ({_kind(feature)}); expected one"
+        )
+    return column
+
+
+def class_names_of(feature: Any) -> tuple[str, ...] | None:
+    """The names of a ClassLabel feature; None for any other."""
+    return tuple(feature.names) if _kind(feature) == "ClassLabel" and feature.names else None
+
+
+def _only(found: Sequence[str], what: str, features: Mapping[str, Any], name: str) -> str:
+    if len(found) > 1:
+        raise BadInputError(f"{name!r} has several {what} columns ({', '.join(found)}); expected one")
+    if not found:
+        raise BadInputError(f"{name!r} has no {what} column, only {', '.join(features)}")
+    return found[0]
+
+
+def _present(features: Mapping[str, Any], column: str, name: str) -> str:
+    if column not in features:
+        raise BadInputError(f"{name!r} has no column {column!r}, only {', '.join(features)}")
+    return column
+
+
+def _kind(feature: Any) -> str:
+    # by name: a nested feature is a list or a dict in some versions of the library and a class in others
+    return type(feature).__name__
+
+
+def _holds_bytes(feature: Any) -> bool:
+    if isinstance(feature, Mapping):
+        return "bytes" in feature and _holds_bytes(feature["bytes"])
+    return _kind(feature) == "Value" and feature.dtype in ("binary", "large_binary")

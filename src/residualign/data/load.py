@@ -6,7 +6,6 @@ import os
 from os import PathLike
 from pathlib import Path
 
-from residualign.data._raw import RawData
 from residualign.data.folders import read_folder
 from residualign.data.hub import parse_hub_name, read_hub
 from residualign.data.hub_rows import StreamedRows
@@ -14,9 +13,8 @@ from residualign.data.parquet import holds_parquet, read_parquet
 from residualign.data.partition import complete_splits
 from residualign.data.prompts import DEFAULT_TEMPLATE, Classes, Templates, read_prompts, rename_classes
 from residualign.data.registered import read_registered, registered_names
-from residualign.data.split import ImageData, Split
-from residualign.data.tar_index import COMPRESSED
-from residualign.data.webdataset import holds_shards, read_shards
+from residualign.data.split import ImageData, RawData, Split
+from residualign.data.webdataset import COMPRESSED, holds_shards, read_shards
 from residualign.errors import BadInputError
 
 __all__ = ["load_data"]

@@ -20,10 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from residualign.data._raw import RawData, split_name
 from residualign.data.images import BadImageError, decode
 from residualign.data.labels import number_labels
-from residualign.data.split import Split
+from residualign.data.split import RawData, Split, split_name
 from residualign.errors import BadInputError
 
 __all__ = ["holds_parquet", "read_parquet"]

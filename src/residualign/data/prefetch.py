@@ -11,7 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from residualign.data import _processes, _worker
+from residualign.data import _processes
+from residualign.data import _processes as _worker
 from residualign.errors import BadInputError, RunError
 
 __all__ = ["WorkAhead"]

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from residualign.data._raw import RawData
 from residualign.data.hub import HubSet, read_hub
 from residualign.data.images import to_rgb
 from residualign.data.set_file import HubSource, ScikitLearnSource, SetFile, read_set_file, set_names
-from residualign.data.split import Split
+from residualign.data.split import RawData, Split
 from residualign.errors import BadInputError
 
 __all__ = ["RegisteredSet", "read_registered", "registered_names", "registered_sets"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
-__all__ = ["ImageData", "ImageSource", "Split"]
+__all__ = ["SPLIT_NAMES", "ImageData", "ImageSource", "RawData", "Split", "split_name"]
 
 
 @runtime_checkable
@@ -123,3 +123,29 @@ class ImageData:
             "strays": list(self.strays),
             "notes": list(self.notes),
         }
+
+
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+"""What a split may be called in a source, in lower case, and what it is called here."""
+
+
+@dataclass(frozen=True)
+class RawData:
+    """splits: those the source has, under "train", "val", "test". class_names: the source's own, in label order."""
+
+    splits: Mapping[str, Split]
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...] | None = None
+    strays: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def split_name(name: str) -> str | None:
+    """The split that a folder or file of this name holds, None where it is no split's name.
+
+    >>> split_name("Validation"), split_name("cats")
+    ('val', None)
+    """
+    return SPLIT_NAMES.get(name.lower())

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,16 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from residualign.data._raw import RawData, split_name
 from residualign.data.images import BadImageError, decode, has_image_extension
 from residualign.data.labels import number_labels
-from residualign.data.split import Split
-from residualign.data.tar_index import COMPRESSED, Member, index_tar, read_range
+from residualign.data.split import RawData, Split, split_name
 from residualign.errors import BadInputError
 
-__all__ = ["holds_shards", "read_shards"]
+__all__ = ["COMPRESSED", "Member", "holds_shards", "index_tar", "read_range", "read_shards"]
 
 _CLASS_FILES = ("classnames.txt", "classes.txt")
+
 _INTEGER = re.compile(r"[+-]?\d+")
 
 
@@ -284,3 +284,63 @@ def _class_names(root: Path) -> tuple[str, ...] | None:
     if not names or not all(names) or len(set(names)) < len(names):
         raise BadInputError(f"{str(paths[0])!r} must hold one class name a line, all different and none empty")
     return names
+
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
+
+
+"""Name endings of tar files in which nothing can be read by its offset."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file in a tar: its name, and where its bytes lie."""
+
+    name: str
+    offset: int
+    size: int
+
+
+def index_tar(path: Path, name: str) -> list[Member]:
+    """The files in a tar, in its order; folders and links are passed over.
+
+    name: what to call the tar in errors. Raises `BadInputError` for a file that is no tar, is compressed, or ends too
+    early, with the last file that was found. Costs one header read a file, none of their bytes.
+    """
+    members: list[Member] = []
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                if info.isreg() and not info.issparse():
+                    members.append(Member(info.name, info.offset_data, info.size))
+                # tarfile keeps every header it has seen; a shard may have a hundred thousand
+                tar.members = []  # type: ignore[attr-defined]
+    except tarfile.ReadError as error:
+        if members:
+            raise BadInputError(
+                f"the shard {name!r} is truncated or damaged after {members[-1].name!r} ({_reason(error)})"
+            ) from error
+        if _is_compressed(path):
+            raise BadInputError(
+                f"the shard {name!r} is compressed; its files cannot be read by offset: unpack it"
+            ) from error
+        raise BadInputError(f"the shard {name!r} is no tar file, or damaged ({_reason(error)})") from error
+    except OSError as error:
+        raise BadInputError(f"the shard {name!r} cannot be read ({error.strerror or error})") from error
+    return members
+
+
+def read_range(path: Path, offset: int, size: int) -> bytes:
+    """These bytes of a file; fewer where it ends before. OSError where it cannot be read."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def _is_compressed(path: Path) -> bool:
+    starts = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
+    return read_range(path, 0, 6).startswith(starts)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip().rstrip(".") or type(error).__name__

@@ -15,11 +15,11 @@ from residualign.data.split import ImageData
 from residualign.errors import BadInputError
 from residualign.extraction import Progress, extract
 from residualign.fitting.coefficients import MAX_BYTES, MeanMode, RestMode
+from residualign.fitting.fit import StoreLike
 from residualign.fitting.fit import fit as fit_method
 from residualign.fitting.methods import Loss, StartMode, get_method
 from residualign.fitting.solvers import Solver
 from residualign.models.vision_model import VisionModel
-from residualign.scaling.splits import StoreLike
 from residualign.spectrum.spectrum import Spectra
 
 __all__ = ["fit"]

@@ -8,25 +8,24 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from residualign.classification.classifier import Classifier
+from residualign.classification.classifier import Classifier, store_classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import MAX_BYTES, Scaling, adapted_output, build_features
 from residualign.fitting.methods import Loss, Method, build_scaling, get_method, start_parameters
 from residualign.fitting.objective import Objective, Parameters
 from residualign.fitting.solvers import Solution, Solver, default_solver
-from residualign.scaling.splits import LabelledCoordinates, StoreLike, read_split
 from residualign.spectrum.moments import Moments
-from residualign.store_classifier import store_classifier
+from residualign.store.protocols import SplitLike, StoreLike
 
 if TYPE_CHECKING:
     from residualign.spectrum.spectrum import Spectra
 
-__all__ = ["FitResult", "fit"]
+__all__ = ["FitResult", "LabelledCoordinates", "SplitLike", "StoreLike", "few_shots", "fit", "read_split"]
 
 
 @dataclass(frozen=True)
@@ -235,3 +234,49 @@ def _settings(
         "threshold": threshold if method.name == "residual-heads" else None,
         "seed": seed,
     }
+
+
+MAX_VAL_SHOTS = 4
+
+
+@dataclass(frozen=True)
+class LabelledCoordinates:
+    """Coordinates of some images and their labels, (image,)."""
+
+    coordinates: Coordinates
+    labels: Int[Tensor, " image"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def labelled_embeddings(self) -> tuple[Tensor, Tensor]:
+        """The model's own embeddings and the labels."""
+        return self.coordinates.output, self.labels
+
+
+def few_shots(labels: Int[Tensor, " image"], shots: int, seed: int) -> Int[Tensor, " chosen"]:
+    """Indices, ascending, of `shots` random images a class; a class with fewer gives all it has.
+
+    Deterministic from the seed; the images of one class do not depend on how many other classes there are.
+    """
+    if shots < 1:
+        raise BadInputError(f"shots is the number of training images a class, at least 1, got {shots}")
+    chosen = []
+    for label in sorted(set(labels.tolist())):
+        generator = torch.Generator().manual_seed(seed)
+        of_class = (labels == label).nonzero().flatten()
+        chosen.append(of_class[torch.randperm(len(of_class), generator=generator)[:shots]])
+    return torch.cat(chosen).sort().values if chosen else labels.new_zeros(0)
+
+
+def read_split(store: StoreLike, name: str, shots: int | None = None, seed: int = 0) -> LabelledCoordinates:
+    """One split in memory; with shots, that many images a class (at most 4 of the validation split)."""
+    split = store.split(name)
+    if len(split) == 0:
+        raise BadInputError(f"fitting needs {name} images, the store has none")
+    coordinates, labels = split.coordinates(), split.labels
+    if shots is None:
+        return LabelledCoordinates(coordinates, labels)
+    chosen = few_shots(labels, min(shots, MAX_VAL_SHOTS) if name == "val" else shots, seed)
+    return LabelledCoordinates(coordinates[chosen], labels[chosen])

@@ -13,11 +13,10 @@ from typing import Any, get_args
 from residualign.classification.classifier import Classifier
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import Scaling
-from residualign.fitting.fit import fit
+from residualign.fitting.fit import StoreLike, fit
 from residualign.fitting.methods import StartMode, component_scaling
 from residualign.fitting.schedule_free import ScheduleFree
 from residualign.fitting.solvers import Solver
-from residualign.scaling.splits import StoreLike
 from residualign.spectrum.spectrum import Spectra
 from residualign.units import UnitKind
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any, Literal
 
 import torch
@@ -18,15 +19,13 @@ from residualign.decomposition.trace import Trace
 from residualign.errors import BadInputError
 from residualign.load import TOLERANCES
 from residualign.location.attention import SeenAttention, watch_attention
-from residualign.location.grid import patch_grid
-from residualign.location.parts import head_parts
 from residualign.models.pooling import AttentionPooling
 from residualign.models.tower import Tower
 from residualign.models.vision_model import Images, VisionModel
 from residualign.spectrum.spectrum import Spectra
 from residualign.units import Unit
 
-__all__ = ["Location", "Target", "locate", "text_direction"]
+__all__ = ["HeadParts", "Location", "Target", "head_parts", "locate", "patch_grid", "text_direction"]
 
 
 @dataclass(frozen=True)
@@ -292,3 +291,52 @@ def _of_images(
         vectors = own[None] if own.ndim == 1 else own[part]
         found[unit.label] = vectors[:, None].to(maps.embedding)
     return found
+
+
+@dataclass(frozen=True)
+class HeadParts:
+    """tokens: the part of each token in a head's pooled value; constant: what belongs to none. They sum to it."""
+
+    tokens: Float[Tensor, "image pool_head token head_dim"]
+    constant: Float[Tensor, "image pool_head head_dim"]
+
+
+def head_parts(seen: SeenAttention, query_weights: Float[Tensor, "image pool_head query"], head: int) -> HeadParts:
+    """One head of a layer: O(image x pool_head x query x token), and the same over all heads behind a norm."""
+    n_heads, head_dim = seen.values.shape[1], seen.values.shape[-1]
+    norm = seen.norm
+    within = query_weights if norm is None else query_weights * norm.inverse_std[:, None]
+    values = seen.values[:, head]
+    tokens = torch.einsum("npq,nqt->npt", within, seen.weights[:, head])[..., None] * values[:, None]
+    if norm is None:
+        return HeadParts(tokens, torch.zeros_like(tokens[:, :, 0]))
+    own = slice(head * head_dim, (head + 1) * head_dim)
+    # the mean over all heads of what each token gave to the pooled queries
+    means = torch.einsum("npq,nhqt,nht->npt", within, seen.weights, seen.values.mean(dim=-1)) / n_heads
+    constant = torch.zeros_like(tokens[:, :, 0])
+    if norm.bias is not None:
+        constant = constant + query_weights.sum(dim=-1, keepdim=True) * norm.bias[own]
+    return HeadParts((tokens - means[..., None]) * norm.weight[own], constant)
+
+
+def patch_grid(tower: Tower, n_patches: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of the patches of pixels of this size, row by row as every family orders its tokens.
+
+    By the size of the patch convolution; where that does not say it, patches are taken to be square. `BadInputError`
+    where no grid has so many patches.
+    """
+    weight = tower.tensors.get("embedding.patch.weight")
+    if weight is not None and weight.ndim == 4:
+        high, wide = weight.shape[-2:]
+        # a convolution drops what is left over at the edge; some towers pad it instead
+        for rows, columns in ((height // high, width // wide), (-(-height // high), -(-width // wide))):
+            if rows * columns == n_patches:
+                return rows, columns
+    side = sqrt(height * width / n_patches) if n_patches else 0.0
+    rows, columns = (round(height / side), round(width / side)) if side else (0, 0)
+    if n_patches and rows * columns == n_patches:
+        return rows, columns
+    raise BadInputError(
+        f"{n_patches} patches of an image of {height} x {width} pixels are no grid of square patches, so it is not "
+        "known where each of them lies"
+    )

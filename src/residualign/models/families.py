@@ -14,11 +14,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from residualign.errors import BadInputError
-from residualign.models.hub import SAFETENSORS
-from residualign.models.not_loaded import not_loaded
+from residualign.models.hub import SAFETENSORS, not_loaded
 from residualign.models.preprocess import load_preprocess
-from residualign.models.siglip_text import SigLipText
-from residualign.models.text import TextTower
+from residualign.models.text import SigLipText, TextTower
 from residualign.models.vision_model import VisionModel
 
 __all__ = ["LOADERS"]

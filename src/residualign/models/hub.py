@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from residualign.errors import BadInputError
-from residualign.models.not_loaded import not_loaded
 
-__all__ = ["SAFETENSORS", "Snapshot", "fetch"]
+__all__ = ["SAFETENSORS", "Snapshot", "cache_alone_without_network", "fetch", "not_loaded"]
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+
 """One of these says that a checkpoint has safetensors weights, in one file or several."""
 
 _OLDER = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -137,3 +138,52 @@ def _bars_on_terminals_only() -> Iterator[None]:
         yield
     finally:
         enable_progress_bars()
+
+
+# of the machine, not of the model: these keep their own exit code and sentence
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def not_loaded(name: str, how: str, error: Exception) -> BadInputError:
+    """One sentence with the first line of what the library said; a full disk or memory behind it is raised as it is."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, MemoryError) or (isinstance(link, OSError) and link.errno in _FULL):
+            raise link
+        link = link.__cause__ or link.__context__
+    said = str(error).strip()
+    reason = said.splitlines()[0] if said else type(error).__name__
+    return BadInputError(f"model {name!r} could not be loaded {how}: {reason}")
+
+
+_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def cache_alone_without_network() -> Iterator[None]:
+    """Switch the hub's client to its offline mode for the time of the context, where the hub does not answer.
+
+    The client itself tries again and again for half a minute a file before it looks into the cache. Costs one request;
+    any answer counts as one, and a client that is offline already stays so.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or _answers(constants.ENDPOINT):
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
+def _answers(address: str) -> bool:
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # as its own documentation has it
+
+    try:
+        get_session().head(address, timeout=_SECONDS)
+    except Exception:
+        # which HTTP library raises changes with the client's version; no answer is no answer
+        return False
+    return True

@@ -6,10 +6,9 @@ import contextlib
 
 from residualign.errors import BadInputError
 from residualign.models import timm_families
-from residualign.models.not_loaded import not_loaded
-from residualign.models.transform import TransformPreprocess
+from residualign.models.hub import cache_alone_without_network, not_loaded
+from residualign.models.preprocess import TransformPreprocess
 from residualign.models.vision_model import VisionModel
-from residualign.models.without_network import cache_alone_without_network
 
 __all__ = ["load"]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,8 +19,10 @@ from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum
 from residualign.geometry.measure import Geometry, measure_geometry
 from residualign.geometry.separation import class_separation
+from residualign.models.bundled import choose_texts
 from residualign.report.contents import (
     CurvePoint,
+    Fact,
     MethodLine,
     MovedLine,
     PutBackPoint,
@@ -27,7 +31,7 @@ from residualign.report.contents import (
 )
 from residualign.report.findings import findings
 from residualign.report.report import Report
-from residualign.report.units import UnitFindings, layer_lines, unit_lines
+from residualign.report.units import UnitFindings, changed_images, layer_lines, shown_spectra, unit_lines
 from residualign.runs.files import check_analysis_files, write_analysis_files
 from residualign.runs.folder import REPORT_NAME
 from residualign.runs.opened import RunResults, open_run
@@ -37,19 +41,19 @@ from residualign.store import Store, StoreSplit
 from residualign.text.dictionary import TextDictionary, encode_dictionary
 from residualign.text.explain import explain_units
 from residualign.text.explanation import Explanation
-from residualign.workflow.report_facts import made_facts
-from residualign.workflow.report_images import changed_images
-from residualign.workflow.shipped import choose_texts
-from residualign.workflow.shown_spectra import shown_spectra
 
-__all__ = ["GEOMETRY_IMAGES", "build_report", "run_report"]
+__all__ = ["GEOMETRY_IMAGES", "build_report", "made_facts", "run_report"]
 
 GEOMETRY_IMAGES = 2000
+
 """Dimensions are measured on at most so many training images, drawn at random and always the same."""
 
 _SUBSAMPLES = 40
+
 _COMPONENTS, _TEXTS, _IMAGES = 3, 5, 40
+
 _MOVED = 15
+
 _ORDERS = {"largest": "farthest moved first", "smallest": "least moved first", "random": "random order"}
 
 
@@ -364,3 +368,36 @@ def _used_pictures(run: RunResults, units: Sequence[UnitLine], others: Sequence[
             for end in (component.positive, component.negative):
                 used.update(() if end is None else end.pictures)
     return {name: picture for name, picture in run.pictures.items() if name in used}
+
+
+_SETTINGS = ("classifier", "solver", "mean", "rest", "start", "shots", "threshold", "loss", "logit_scale")
+
+
+def made_facts(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Fact, ...]:
+    """Facts from the summary of a run and the settings of its method, in the order a reader asks for them."""
+    made, prints = summary["made_with"], summary["fingerprints"]
+    pairs: list[tuple[str, Any]] = [
+        ("command", shlex.join(made["command"]) if made.get("command") else "from Python"),
+        ("model", summary["model"]),
+        ("data", summary["data"]),
+        ("splits", f"{summary['split_rule']}: {_sizes(summary)}"),
+        ("prompts", "; ".join(summary.get("templates", ()))),
+        ("components from", f"{summary['reference']} ({summary['n_reference']:,} images; {summary['reference_kind']})"),
+        ("method", summary["chosen"]),
+        *((name.replace("_", " "), settings.get(name)) for name in _SETTINGS),
+        ("seed", summary["seed"]),
+        ("sum check", f"units sum to the model's output within {summary['residual_error']:.0e}"),
+        ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items())),
+        ("images left out", summary["n_skipped"] or None),
+        ("versions", ", ".join(f"{name} {value}" for name, value in made.items() if name != "command")),
+        *((f"{name} fingerprint", value) for name, value in prints.items()),
+    ]
+    return tuple(Fact(name, _text(value)) for name, value in pairs if value not in (None, ""))
+
+
+def _sizes(summary: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {summary[f'n_{name}']:,}" for name in ("train", "val", "test") if f"n_{name}" in summary)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

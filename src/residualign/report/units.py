@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from residualign.adapter.adapter import Adapter
+from residualign.adapter.attribution import attribute_change
 from residualign.geometry.measure import Geometry, UnitGeometry
-from residualign.report.contents import ComponentLine, End, LayerLine, UnitLine
+from residualign.report.contents import ChangedImage, ComponentLine, End, LayerLine, UnitLine
 from residualign.runs.results import MethodResult
-from residualign.spectrum import Spectra
+from residualign.spectrum import Spectra, Spectrum
+from residualign.store import StoreSplit
 from residualign.text.explanation import ComponentWords, Explanation, TextMatch
 
-__all__ = ["PROFILES", "UnitFindings", "layer_lines", "unit_lines"]
+__all__ = ["PROFILES", "UnitFindings", "changed_images", "layer_lines", "shown_spectra", "unit_lines"]
 
 PROFILES = ("linear_dimension", "two_nn", "ratio", "evr_first")
 
 _TEXTS, _PICTURES = 3, 4
+
 # the weaker end of a cosine says nothing
 _LEAST_COSINE = 0.05
 
@@ -137,3 +141,80 @@ def _clipped(share: float) -> float | None:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+MENDED, BROKEN, ELSEWHERE = 12, 8, 4
+
+"""How many of each kind are shown: mended, broken, from one wrong class to another."""
+
+_UNITS = 5
+
+
+def changed_images(
+    adapter: Adapter, split: StoreSplit, class_names: Sequence[str], picture_of: Mapping[str, str]
+) -> tuple[int, tuple[int, int, int], tuple[ChangedImage, ...]]:
+    """How many images changed class; how many were mended, broken and neither; and some of them.
+
+    Of each kind those with a picture come first, then those whose margin moved most. class_names: of the split's
+    labels.
+    """
+    if not len(split):
+        return 0, (0, 0, 0), ()
+    coordinates, keys = split.coordinates(), split.keys
+    labels = [class_names[i] for i in split.labels.tolist()]
+    names = adapter.class_names
+    before = [names[i] for i in adapter.base_classifier.logits(coordinates.output).argmax(dim=-1).tolist()]
+    probability, after_index = adapter.predict_proba(coordinates).max(dim=-1)
+    after = [names[i] for i in after_index.tolist()]
+    changed = [i for i in range(len(keys)) if before[i] != after[i]]
+    kinds = (
+        [i for i in changed if after[i] == labels[i]],
+        [i for i in changed if before[i] == labels[i]],
+        [i for i in changed if labels[i] not in (before[i], after[i])],
+    )
+    counts = (len(kinds[0]), len(kinds[1]), len(kinds[2]))
+    if not changed:
+        return 0, counts, ()
+    attribution = attribute_change(adapter, coordinates[torch.tensor(changed)])
+    row = {i: position for position, i in enumerate(changed)}
+    moved = attribution.change.tolist()
+    chosen = [
+        i
+        for kind, most in zip(kinds, (MENDED, BROKEN, ELSEWHERE), strict=True)
+        for i in sorted(kind, key=lambda i: (keys[i] not in picture_of, -moved[row[i]]))[:most]
+    ]
+    images = tuple(
+        ChangedImage(
+            key=keys[i],
+            picture=picture_of.get(keys[i]),
+            label=labels[i],
+            before=before[i],
+            after=after[i],
+            probability=float(probability[i]),
+            change=moved[row[i]],
+            parts=attribution.top(row[i], _UNITS),
+        )
+        for i in chosen
+    )
+    return len(changed), counts, images
+
+
+def shown_spectra(adapter: Adapter, own: Spectra) -> Spectra:
+    """Of every unit the components the adapter scales one by one, else those of `own`.
+
+    own: spectra of the images whose variance counts; means, total variances and the output are theirs. The variance
+    along an adapter's component phi is sum_j v_j (phi . phi_j)^2 over their components phi_j of variance v_j. In the
+    order of the adapter, whose lambdas count the same way, so not necessarily falling. Costs O(component^2 x dim) a
+    unit.
+    """
+    scaled = {unit.label: unit.components for unit in adapter.full_scaling.units}
+    spectrums = []
+    for label, spectrum in own.items():
+        components = scaled.get(label)
+        if components is None:
+            spectrums.append(spectrum)
+            continue
+        components = components.to("cpu", torch.float64)
+        along = (components @ spectrum.components.double().T).square() @ spectrum.explained_variance.double()
+        spectrums.append(Spectrum(spectrum.mean, components, along, spectrum.total_variance, spectrum.n_samples))
+    return Spectra(own.units, tuple(spectrums), own.output, own.source, own.model_fingerprint)

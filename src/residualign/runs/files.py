@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from residualign._files import publish, saying_what_is_kept
-from residualign._json import plain
+from residualign._files import plain, publish, saying_what_is_kept
 from residualign.errors import BadInputError
 
 if TYPE_CHECKING:

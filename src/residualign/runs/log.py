@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from residualign._files import publish, saying_what_is_kept
-from residualign._json import plain
+from residualign._files import plain, publish, saying_what_is_kept
 from residualign.errors import BadInputError
 
 __all__ = ["RUNS_NAME", "RunLog"]

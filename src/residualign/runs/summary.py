@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import platform
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
 
 from residualign.data import ImageData
 from residualign.runs.folder import RunFolder
 from residualign.text.explain import explain_units
-from residualign.workflow.examples import choose_examples
-from residualign.workflow.thumbnails import Thumbnails, make_thumbnails
 
 if TYPE_CHECKING:
     from residualign.commands.adapt import AdaptOutcome
 
-__all__ = ["SUMMARY_FORMAT", "SUMMARY_NAME", "THUMBNAILS_NAME", "outcome_json", "write_summary"]
+__all__ = [
+    "MAX_BYTES",
+    "SIDE",
+    "SUMMARY_FORMAT",
+    "SUMMARY_NAME",
+    "THUMBNAILS_NAME",
+    "Thumbnails",
+    "choose_examples",
+    "make_thumbnails",
+    "outcome_json",
+    "write_summary",
+]
 
 SUMMARY_NAME, THUMBNAILS_NAME = "summary.json", "thumbnails.zip"
 
 SUMMARY_FORMAT, _VERSION = "residualign summary", 1
+
 _PACKAGES = ("residualign", "torch", "transformers", "numpy", "scikit-learn")
 
 # pictures for a page: the first components of every head, so many images at each end, so many in all
 _COMPONENTS, _EACH_END, _MOST_FURTHEST = 3, 4, 600
 
 BEFORE = {"text": "zero-shot: class vectors from text", "means": "class means of the training images"}
+
 """What `accuracy.zero_shot` is, by classifier."""
 
 
@@ -138,3 +158,91 @@ def _thumbnails(data: ImageData, keys: list[str]) -> Thumbnails:
     # in the order of the split: a stream goes forward only
     images = ((key, data.test.image(rows[key])) for key in sorted(wanted, key=rows.__getitem__))
     return make_thumbnails(images, wanted=wanted)
+
+
+MAX_BYTES = 2_000_000
+
+SIDE = 96
+
+"""Longest side in pixels; smaller images keep their own size."""
+
+_QUALITY = 80
+
+# what a zip adds to a file: local header, entry of the central directory, and the name in both; and the end record
+_OVERHEAD_EACH, _OVERHEAD = 46 + 30 + 2 * len("0123456789abcdef.jpg"), 22
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """content: the bytes of the zip file. names: from an image's key to the file in it.
+
+    There are fewer than asked for where the size allows no more.
+    """
+
+    content: bytes
+    names: dict[str, str]
+
+
+def make_thumbnails(
+    images: Iterable[tuple[str, Image.Image]], max_bytes: int = MAX_BYTES, wanted: Sequence[str] = ()
+) -> Thumbnails:
+    """Thumbnails of (key, RGB image), until the file is full: those in `wanted` first, then as they come.
+
+    Files are named by their content, so equal pictures are stored once. The same images give the same bytes. All
+    thumbnails are in memory, a few kilobytes each.
+    """
+    rank = {key: i for i, key in enumerate(wanted)}
+    small = sorted(((key, _jpeg(image)) for key, image in images), key=lambda pair: rank.get(pair[0], len(rank)))
+    pictures: dict[str, bytes] = {}
+    names: dict[str, str] = {}
+    size = _OVERHEAD
+    for key, picture in small:
+        name = f"{hashlib.sha256(picture).hexdigest()[:16]}.jpg"
+        if name not in pictures:
+            if size + len(picture) + _OVERHEAD_EACH > max_bytes:
+                continue
+            size += len(picture) + _OVERHEAD_EACH
+            pictures[name] = picture
+        names[key] = name
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
+        for name, picture in sorted(pictures.items()):
+            # without a date of its own the entry would carry the clock's
+            file.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), picture)
+    return Thumbnails(buffer.getvalue(), names)
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    small = image.copy()
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def choose_examples(
+    labels: Int[Tensor, " image"],
+    before: Int[Tensor, " image"],
+    after: Int[Tensor, " image"],
+    *,
+    each: int = 8,
+    most: int = 400,
+) -> list[int]:
+    """Positions of at most `each` images a class and `most` in all, class by class, in a fixed order.
+
+    Of every class the four kinds (mended, broken, still wrong, still right) take turns, each in the order of the split.
+    """
+    positions: dict[int, list[int]] = {}
+    for label in labels.unique().tolist():
+        of_class = (labels == label).nonzero().flatten().tolist()
+        kinds: list[list[int]] = [[], [], [], []]
+        for i in of_class:
+            was, is_now = bool(before[i] == label), bool(after[i] == label)
+            kinds[(0 if is_now else 2) if not was else (3 if is_now else 1)].append(i)
+        positions[label] = _in_turn(kinds)[: max(1, min(each, most // max(len(labels.unique()), 1)))]
+    return [i for chosen in positions.values() for i in chosen][:most]
+
+
+def _in_turn(lists: list[list[int]]) -> list[int]:
+    longest = max(map(len, lists))
+    return [items[turn] for turn in range(longest) for items in lists if turn < len(items)]

@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from residualign.classification.classifier import Classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
-from residualign.selection.products import ClassProducts
+from residualign.selection.ablation import ClassProducts
 
 __all__ = [
     "SCORES",

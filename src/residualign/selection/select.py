@@ -10,16 +10,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residualign.classification.classifier import Classifier
+from residualign.classification.classifier import Classifier, store_classifier
 from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
-from residualign.selection.ablation import AblationMode, accuracy_curves, check_ablation, kept_accuracies, replacements
-from residualign.selection.budgets import parse_budget
-from residualign.selection.curve import HeadScores
-from residualign.selection.products import ClassProducts, unit_means
+from residualign.selection.ablation import (
+    AblationMode,
+    ClassProducts,
+    accuracy_curves,
+    check_ablation,
+    kept_accuracies,
+    replacements,
+    unit_means,
+)
+from residualign.selection.curve import HeadScores, parse_budget
 from residualign.selection.scores import get_score, head_scores, ranked
 from residualign.store.protocols import StoreLike
-from residualign.store_classifier import store_classifier
 
 if TYPE_CHECKING:
     from residualign.spectrum.spectrum import Spectra

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from math import comb
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from residualign.errors import BadInputError
-from residualign.selection.ablation import accuracy_curves, check_ablation, kept_accuracies, replacements
-from residualign.selection.budgets import Budget, budgets
-from residualign.selection.curve import CurveSummary, HeadScores, LayerAccuracy, SelectionCurve, summarise
-from residualign.selection.layers import layer_sets, unit_mask
-from residualign.selection.overlap import expected_jaccard, jaccard
-from residualign.selection.products import ClassProducts
+from residualign.selection.ablation import ClassProducts, accuracy_curves, check_ablation, kept_accuracies, replacements
+from residualign.selection.curve import (
+    Budget,
+    CurveSummary,
+    HeadScores,
+    LayerAccuracy,
+    SelectionCurve,
+    budgets,
+    summarise,
+)
 from residualign.selection.scores import SCORES, get_score, head_scores, ranked
 from residualign.selection.select import SelectionSubject
+from residualign.units import Unit, Units
 
-__all__ = ["N_RANDOM", "Overlap", "SelectionStudy", "overlaps", "study_selection"]
+__all__ = [
+    "LAYER_KINDS",
+    "N_RANDOM",
+    "LayerSet",
+    "Overlap",
+    "SelectionStudy",
+    "expected_jaccard",
+    "jaccard",
+    "layer_sets",
+    "overlaps",
+    "study_selection",
+    "unit_mask",
+]
 
 N_RANDOM = 10
+
 """Seeds of the random score, as published."""
 
 Progress = Callable[[int, int], None]
@@ -164,3 +187,96 @@ def overlaps(studies: Sequence[SelectionStudy]) -> tuple[Overlap, ...]:
         for other_name, other_score, other_order in chosen[i + 1 :]
         if name == other_name or score == other_score
     )
+
+
+def jaccard(first: Collection[str], second: Collection[str]) -> float:
+    """Share of the heads chosen by either that both chose, in [0, 1]; 1 where neither chose any.
+
+    >>> jaccard({"L0.H0", "L0.H1"}, {"L0.H1", "L0.H2"})
+    0.3333333333333333
+    """
+    either = set(first) | set(second)
+    return len(set(first) & set(second)) / len(either) if either else 1.0
+
+
+def expected_jaccard(n_heads: int, count: int) -> float:
+    """The mean Jaccard overlap of two random choices of `count` from `n_heads`: what chance alone gives.
+
+    The number they share is hypergeometric; O(count).
+
+    >>> expected_jaccard(4, 4), expected_jaccard(2, 1)
+    (1.0, 0.5)
+    """
+    ways = comb(n_heads, count)
+    return sum(
+        comb(count, both) * comb(n_heads - count, count - both) / ways * (both / (2 * count - both))
+        for both in range(max(0, 2 * count - n_heads), count + 1)
+        if both
+    )
+
+
+LAYER_KINDS = {
+    "all": "every unit",
+    "heads": "all heads, and nothing else",
+    "mlps": "all MLPs and the embedding, and nothing else",
+    "heads of layer": "the heads of one layer, and nothing else",
+    "heads up to layer": "the heads of this and earlier layers, and nothing else",
+    "heads from layer": "the heads of this and later layers, and nothing else",
+    "up to layer": "all units of this and earlier layers",
+    "from layer": "all units of this and later layers",
+    "without heads": "everything but this layer's heads",
+    "without mlp": "everything but this layer's MLP",
+    "without layer": "everything but this layer's heads and MLP",
+}
+
+
+"""What is kept, by kind. The embedding counts to the first layer, the MLP of an attention pooling to the last."""
+
+
+@dataclass(frozen=True)
+class LayerSet:
+    """One set of units that are kept: a kind of `LAYER_KINDS`, and the layer where the kind speaks of one."""
+
+    kind: str
+    layer: int | None
+    units: tuple[Unit, ...]
+
+
+def layer_sets(units: Units) -> tuple[LayerSet, ...]:
+    """All sets that are looked at: three without a layer, eight a layer.
+
+    Source: arXiv 2411.00246 section 5 (heads, MLPs, heads of a layer, heads up to a layer); the others are ours.
+    """
+    last = units.n_layers - 1
+
+    def place(unit: Unit) -> int:
+        if unit.layer is not None:
+            return unit.layer
+        return 0 if unit.kind == "embedding" else last
+
+    kinds: dict[str, Callable[[Unit, int], bool]] = {
+        "heads of layer": lambda unit, layer: unit.kind == "head" and unit.layer == layer,
+        "heads up to layer": lambda unit, layer: unit.kind == "head" and place(unit) <= layer,
+        "heads from layer": lambda unit, layer: unit.kind == "head" and place(unit) >= layer,
+        "up to layer": lambda unit, layer: place(unit) <= layer,
+        "from layer": lambda unit, layer: place(unit) >= layer,
+        "without heads": lambda unit, layer: not (unit.kind == "head" and unit.layer == layer),
+        "without mlp": lambda unit, layer: not (unit.kind == "mlp" and unit.layer == layer),
+        "without layer": lambda unit, layer: unit.layer != layer,
+    }
+    whole = (
+        LayerSet("all", None, tuple(units)),
+        LayerSet("heads", None, units.of_kind("head")),
+        LayerSet("mlps", None, units.of_kind("embedding", "mlp")),
+    )
+    layered = tuple(
+        LayerSet(kind, layer, tuple(unit for unit in units if keeps(unit, layer)))
+        for kind, keeps in kinds.items()
+        for layer in range(units.n_layers)
+    )
+    return whole + layered
+
+
+def unit_mask(sets: tuple[LayerSet, ...], units: Units) -> Bool[Tensor, "setting unit"]:
+    """Which units each set keeps, in unit order."""
+    return torch.tensor([[unit in one.units for unit in units] for one in sets])

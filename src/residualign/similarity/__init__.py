@@ -1,8 +1,7 @@
 """How alike two sets of unit representations are: by their principal components, their means, or image by image."""
 
 from residualign.similarity.cka import CkaPairs, UnitCka, cka_by_unit, cka_pairs, linear_cka
-from residualign.similarity.means import MeanSimilarity, compare_means
-from residualign.similarity.relative import RelativeMeans, draw_anchors, relative_means
+from residualign.similarity.means import MeanSimilarity, RelativeMeans, compare_means, draw_anchors, relative_means
 from residualign.similarity.spectral import (
     HeadPairs,
     LayerSimilarity,

@@ -12,16 +12,14 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
-from residualign._files import publish, saying_what_is_kept
+from residualign._files import publish, read_tensors, saying_what_is_kept
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
-from residualign.spectrum._finite import first_not_finite
 from residualign.spectrum._pca import pca
-from residualign.spectrum._tensorfile import read_tensors
 from residualign.spectrum.spectrum import Spectra, Spectrum, leading
-from residualign.units import Units
+from residualign.units import Unit, Units
 
-__all__ = ["Moments"]
+__all__ = ["Moments", "first_not_finite"]
 
 _FORMAT, _VERSION = "residualign moments", 1
 
@@ -30,6 +28,7 @@ _FORMAT, _VERSION = "residualign moments", 1
 _FOLD_ROWS = 256
 
 _KINDS = ("heads", "mlps", "embedding", "output")
+
 _OF_POOLING = "pool_mlp"
 
 
@@ -273,3 +272,29 @@ class Moments:
         embedding = 2 if coordinates.embedding is None else coordinates.embedding.shape[1] + n_scalars // 2
         if coordinates.units != units or embedding != size:
             raise BadInputError(f"these moments take an embedding of {size} coordinates and {units}, got others")
+
+
+def first_not_finite(coordinates: Coordinates) -> str | None:
+    """Where a batch first holds NaN or infinity: a unit label, a statistic or the output; None where all is finite.
+
+    Cost: one reading of the batch.
+    """
+    tensors = coordinates.tensors()
+    for name in ("inverse_std", "mean_over_std"):
+        if name in tensors and not _finite(tensors[name]):
+            return f"the final LayerNorm ({name})"
+    for name, label in (("embedding", "embedding"), ("pool_mlp", Unit("mlp").label)):
+        if name in tensors and not _finite(tensors[name]):
+            return label
+    if not _finite(coordinates.mlps):
+        layer = int((~torch.isfinite(coordinates.mlps).all(dim=2).all(dim=0)).nonzero()[0, 0])
+        return Unit("mlp", layer).label
+    if not _finite(coordinates.heads):
+        layer, head = (~torch.isfinite(coordinates.heads).all(dim=3).all(dim=0)).nonzero()[0].tolist()
+        return Unit("head", layer, head).label
+    return None if _finite(coordinates.output) else "the model's output"
+
+
+def _finite(tensor: Tensor) -> bool:
+    # NaN and infinity survive a sum, which costs a fifth of `isfinite`; a sum that merely overflows is looked at again.
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())

@@ -14,9 +14,8 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
-from residualign._files import publish, saying_what_is_kept
+from residualign._files import publish, read_tensors, saying_what_is_kept
 from residualign.errors import BadInputError
-from residualign.spectrum._tensorfile import read_tensors
 from residualign.units import Unit, Units
 
 __all__ = ["Spectra", "Spectrum", "leading", "truncate"]

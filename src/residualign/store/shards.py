@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
-from residualign.spectrum._finite import first_not_finite
+from residualign.spectrum.moments import first_not_finite
 from residualign.store.folder import Folder
 from residualign.store.plan import CoordinateShape, ShardRange, StoreDtype, StorePlan
 

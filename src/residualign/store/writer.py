@@ -12,11 +12,10 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
-from residualign._files import saying_what_is_kept
+from residualign._files import LOCK_NAME, DirectoryLock, saying_what_is_kept
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.store.folder import LocalFolder, open_folder
-from residualign.store.lock import LOCK_NAME, DirectoryLock
 from residualign.store.manifest import (
     MANIFEST_NAME,
     UNFINISHED_NAME,

@@ -12,14 +12,10 @@ from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.spectrum import Spectra, Spectrum
 from residualign.store import StoreSplit
-from residualign.text.chosen import Chosen
-from residualign.text.coherence import Coherence
 from residualign.text.dictionary import TextDictionary
 from residualign.text.explanation import ChosenText, ComponentWords, Explanation, TextMatch, UnitWords
-from residualign.text.omp import omp_each
+from residualign.text.pursuit import Chosen, Coherence, omp_each, somp, text_span
 from residualign.text.samples import Samples
-from residualign.text.somp import somp
-from residualign.text.textspan import text_span
 from residualign.units import Unit
 
 __all__ = ["METHODS", "WordMethod", "coefficients", "explain_units"]

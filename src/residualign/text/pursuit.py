@@ -17,20 +17,39 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from residualign.errors import BadInputError
+from residualign.text.dictionary import TextDictionary
 from residualign.text.samples import Samples
 
-__all__ = ["Path", "greedy", "largest_sum_of_magnitudes", "largest_sum_of_squares"]
+__all__ = [
+    "Chosen",
+    "Coherence",
+    "Path",
+    "checked",
+    "greedy",
+    "largest_sum_of_magnitudes",
+    "largest_sum_of_squares",
+    "mean_cosine",
+    "omp",
+    "omp_each",
+    "somp",
+    "text_span",
+]
 
 _DEPENDENT = 1e-12
+
 """An atom with less than this share of its squared length outside the span of those chosen before is not chosen."""
 
 _EXPLAINED = 1e-10
+
 """The loop ends when no atom has a larger product with the residual, in units of the data's norm."""
 
 _TIE = 1e-12
+
 """Values this close to the largest count as equal to it; the first atom is then taken."""
 
 Pick = Callable[[Samples, Float[Tensor, "atom rank"], Float[Tensor, " atom"]], int]
+
 """From the samples, the deflated atoms' images and their lengths (-1 where an atom is out), the atom to choose."""
 
 
@@ -122,3 +141,211 @@ def _orthogonal(atom: Float[Tensor, " dim"], basis: Float[Tensor, "step dim"]) -
     for _ in range(2):
         atom = atom - (basis @ atom) @ basis
     return atom
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What `somp`, `omp` and `text_span` return.
+
+    indices: rows of the dictionary, texts: what they say. weights: as the method states. explained_variance_ratio:
+    after each step, the share of the data's variance in the span of the texts chosen so far, in [0, 1], never falling.
+
+    Fewer texts than asked for were chosen where nothing was left to explain, or no text was independent of those chosen
+    before; none for data that never varies.
+    """
+
+    indices: tuple[int, ...]
+    texts: tuple[str, ...]
+    weights: tuple[float, ...]
+    explained_variance_ratio: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def text_span(
+    data: Samples | Float[Tensor, "image dim"], dictionary: TextDictionary, n_texts: int, *, rank: int | None = None
+) -> Chosen:
+    """Choose the text along which the samples spread most, take its direction out of samples and texts, repeat.
+
+    Texts are first projected onto the leading `rank` right singular vectors of the samples as they are, not centred
+    (None: onto all they span), and keep the length this leaves them: a text that the unit hardly reaches cannot win.
+    Then the samples are centred. weights: the norm over the samples of the coefficients on the text's direction at its
+    step. Of the samples only `factor` and `mean` are used, so the cost does not depend on their number.
+
+    `BadInputError` as in `somp`, and for a rank below one. O(atom x dim) a step. Source: Gandelsman et al. 2310.05916,
+    algorithm 1.
+    """
+    if rank is not None and rank < 1:
+        raise BadInputError(f"rank is at least 1; got {rank}")
+    samples = checked(data, dictionary, n_texts)
+    # X^T X of rows that are not centred is A^T A + n m m^T, whatever the scores are
+    rows = torch.cat([samples.factor, len(samples) ** 0.5 * samples.mean[None]])
+    _, singular, vectors = torch.linalg.svd(rows, full_matrices=False)
+    spanned = int((singular > 1e-10 * singular[0]).sum())
+    vectors = vectors[: spanned if rank is None else min(rank, spanned)]
+    projected = (dictionary.atoms @ vectors.mT) @ vectors
+    path = greedy(samples, projected, n_texts, largest_sum_of_squares)
+    return Chosen(
+        path.indices,
+        tuple(dictionary.texts[i] for i in path.indices),
+        tuple((path.product / path.length.square()).tolist()),
+        tuple(path.explained.tolist()),
+    )
+
+
+# the same meanings as in `_greedy`
+_DEPENDENT, _EXPLAINED = 1e-12, 1e-10
+
+
+def omp(direction: Float[Tensor, " dim"], dictionary: TextDictionary, n_texts: int) -> Chosen:
+    """Choose texts one by one by |residual . atom|; after each, fit the direction anew by all chosen so far.
+
+    Nothing is centred: there is one sample, and its mean is itself. weights: the coefficients of the last fit, with
+    their signs: a positive text speaks of the end the direction points to, a negative one of the other.
+    explained_variance_ratio: share of the direction's squared length. A direction of zeros has no texts.
+
+    `BadInputError` for n_texts below one, and for another size than the dictionary's. O(atom x dim) a step. Source:
+    Pati, Rezaiifar and Krishnaprasad 1993.
+    """
+    return omp_each(direction[None], dictionary, n_texts)[0]
+
+
+def omp_each(
+    directions: Float[Tensor, "direction dim"], dictionary: TextDictionary, n_texts: int
+) -> tuple[Chosen, ...]:
+    """`omp` of several directions at once, each by itself: the products with all texts are one matrix a step."""
+    if n_texts < 1:
+        raise BadInputError(f"n_texts is at least 1; got {n_texts}")
+    if directions.shape[1] != dictionary.dim:
+        raise BadInputError(
+            f"directions of {directions.shape[1]} dimensions, texts of {dictionary.dim}; expected one output space"
+        )
+    if not bool(torch.isfinite(directions).all()):
+        raise BadInputError("a direction holds NaN or infinity; expected finite numbers")
+    atoms = dictionary.atoms
+    residual = directions.to(atoms.dtype).clone()
+    total = residual.square().sum(dim=1)
+    steps = min(n_texts, len(atoms))
+    # rows beyond a direction's own count stay zero and change nothing
+    basis = residual.new_zeros(len(residual), steps, atoms.shape[1])
+    own = atoms.square().sum(dim=1)
+    left = own.expand(len(residual), -1).clone()
+    indices: list[list[int]] = [[] for _ in residual]
+    explained: list[list[float]] = [[] for _ in residual]
+    rows = torch.arange(len(residual))
+    for step in range(steps):
+        magnitudes = (residual @ atoms.mT).abs()
+        magnitudes[left <= _DEPENDENT * own.clamp(min=1e-300)] = -1.0
+        value, index = magnitudes.max(dim=1)
+        going = value > _EXPLAINED * total.sqrt()
+        if not bool(going.any()):
+            break
+        direction = atoms[index]
+        for _ in range(2):
+            direction = direction - ((basis @ direction[..., None]).mT @ basis)[:, 0]
+        direction = torch.where(going[:, None], direction / direction.norm(dim=1, keepdim=True), 0.0)
+        basis[:, step] = direction
+        residual = residual - (residual * direction).sum(dim=1, keepdim=True) * direction
+        left -= (direction @ atoms.mT).square()
+        left[rows[going], index[going]] = 0.0
+        shares = (1 - residual.square().sum(dim=1) / total.clamp(min=1e-300)).clamp(min=0.0)
+        for i in going.nonzero().flatten().tolist():
+            indices[i].append(int(index[i]))
+            explained[i].append(float(shares[i]))
+    return tuple(
+        _chosen(dictionary, directions[i].to(atoms.dtype), basis[i, : len(taken)], taken, explained[i])
+        for i, taken in enumerate(indices)
+    )
+
+
+def _chosen(
+    dictionary: TextDictionary, direction: Tensor, basis: Tensor, indices: list[int], explained: list[float]
+) -> Chosen:
+    # atoms = lower @ basis, so the weights w of the fit w @ atoms solve w lower = basis . direction
+    lower = (dictionary.atoms[indices] @ basis.mT).tril()
+    weights = torch.linalg.solve_triangular(lower, (basis @ direction)[None], upper=False, left=False)
+    return Chosen(
+        tuple(indices),
+        tuple(dictionary.texts[i] for i in indices),
+        tuple(weights[0].tolist()),
+        tuple(explained),
+    )
+
+
+def somp(data: Samples | Float[Tensor, "image dim"], dictionary: TextDictionary, n_texts: int) -> Chosen:
+    """Choose texts one by one; after each, all samples are fitted anew by all texts chosen so far.
+
+    The samples are centred. A step takes the text with the largest sum over the samples of |residual . atom|. weights:
+    the norm over the samples of a text's coefficients in the last joint fit. An exact restatement of the plain loop
+    (`_greedy`): no residual is ever formed, and most texts are ruled out by a bound.
+
+    `BadInputError` for n_texts below one, and for samples of another size than the dictionary's. Costs a step: O(atom x
+    dim) and O(image x rank) for each text that the bound leaves; memory O(image x rank + atom x dim). Source: Tropp,
+    Gilbert and Strauss 2006, algorithm 3.1, as arXiv 2411.00246 uses it.
+    """
+    samples = checked(data, dictionary, n_texts)
+    path = greedy(samples, dictionary.atoms, n_texts, largest_sum_of_magnitudes)
+    chosen = dictionary.atoms[list(path.indices)]
+    # chosen = lower @ basis, so the coefficients W of the fit solve W lower = X basis^T, and ||U M|| = ||M||
+    lower = (chosen @ path.basis.mT).tril()
+    coefficients = torch.linalg.solve_triangular(lower, samples.factor @ path.basis.mT, upper=False, left=False)
+    return Chosen(
+        path.indices,
+        tuple(dictionary.texts[i] for i in path.indices),
+        tuple(coefficients.norm(dim=0).tolist()),
+        tuple(path.explained.tolist()),
+    )
+
+
+def checked(data: Samples | Tensor, dictionary: TextDictionary, n_texts: int) -> Samples:
+    """The samples, once they and the arguments beside them have been looked at."""
+    if n_texts < 1:
+        raise BadInputError(f"n_texts is at least 1; got {n_texts}")
+    samples = data if isinstance(data, Samples) else Samples.of(data)
+    if samples.factor.shape[1] != dictionary.dim:
+        raise BadInputError(
+            f"samples of {samples.factor.shape[1]} dimensions, texts of {dictionary.dim}; expected one output space"
+        )
+    return samples
+
+
+_DRAWS = 1000
+
+
+class Coherence:
+    """Coherence of chosen texts: their mean pairwise cosine, in standard deviations above random draws.
+
+    The draws are as many different texts of the same dictionary, 1,000 times, from `seed`: zero is what chance gives,
+    three is rare. Methods that refit choose texts that add to one another, so values below zero are no sign of failure;
+    compare units with one another. None for fewer than two texts, and where all draws are alike.
+    """
+
+    def __init__(self, dictionary: TextDictionary, seed: int = 0) -> None:
+        self._atoms = dictionary.atoms
+        self._seed = seed
+        self._drawn: dict[int, tuple[float, float]] = {}
+
+    def __call__(self, indices: tuple[int, ...]) -> float | None:
+        """Of the texts with these indices. O(draws x text x dim) for a number of texts not yet met, else O(text)."""
+        n = len(indices)
+        if n < 2:
+            return None
+        if n not in self._drawn:
+            self._drawn[n] = self._draw(n)
+        mean, deviation = self._drawn[n]
+        own = float(mean_cosine(self._atoms[list(indices)]))
+        return (own - mean) / deviation if deviation > 1e-12 else None
+
+    def _draw(self, n: int) -> tuple[float, float]:
+        generator = torch.Generator().manual_seed(self._seed)
+        draws = (torch.randperm(len(self._atoms), generator=generator)[:n] for _ in range(_DRAWS))
+        values = torch.stack([mean_cosine(self._atoms[draw]) for draw in draws])
+        return float(values.mean()), float(values.std())
+
+
+def mean_cosine(atoms: Float[Tensor, "text dim"]) -> Float[Tensor, ""]:
+    """Mean cosine over all pairs of unit rows; at least two."""
+    n = len(atoms)
+    # |sum of rows|^2 holds every pair twice and every row with itself once
+    return (atoms.sum(dim=0).square().sum() - atoms.square().sum()) / (n * (n - 1))
