@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
-from residualign.errors import BadInputError, RunError
+from residualign.errors import BadInputError, RunError, system_reason
 
-__all__ = ["LOCK_NAME", "TEMPORARY_SUFFIX", "DirectoryLock", "plain", "publish", "read_tensors", "saying_what_is_kept"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "LOCK_NAME",
+    "TEMPORARY_SUFFIX",
+    "DirectoryLock",
+    "json_bytes",
+    "json_line",
+    "plain",
+    "publish",
+    "read_tensors",
+    "saying_what_is_kept",
+]
 
 TEMPORARY_SUFFIX = ".partial"
-
-_REASONS = {
-    errno.ENOSPC: "no space left on the device",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file is larger than the file system allows",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "operation not permitted",
-    errno.EROFS: "the file system is read-only",
-    errno.EIO: "the device reports an input/output error",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-}
 
 
 @contextlib.contextmanager
@@ -43,7 +43,7 @@ def saying_what_is_kept(path: str | os.PathLike[str], kept: str) -> Iterator[Non
     try:
         yield
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
+        reason = system_reason(error) or error.strerror or str(error)
         raise RunError(f"cannot write {os.fspath(path)}: {reason}; {kept}") from error
 
 
@@ -88,6 +88,20 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [plain(item) for item in value]
     return value
+
+
+def json_bytes(value: Any) -> bytes:
+    r"""A JSON file: indented, UTF-8, a line break at its end; numbers that are not finite become null.
+
+    >>> json_bytes({"accuracy": float("nan")})
+    b'{\n "accuracy": null\n}\n'
+    """
+    return (json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def json_line(value: Any) -> bytes:
+    """One record of a file of JSON lines."""
+    return (json.dumps(plain(value), ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def read_tensors(path: str | os.PathLike[str], format: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -1,6 +1,22 @@
-"""The errors a user can mend, and those that happen while running."""
+"""The errors a user can mend, those that happen while running, and what the system's error numbers mean."""
 
-__all__ = ["BadInputError", "RunError"]
+from __future__ import annotations
+
+import errno
+
+__all__ = ["BadInputError", "RunError", "is_full", "system_reason"]
+
+_REASONS = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than the file system allows",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "operation not permitted",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the device reports an input/output error",
+    errno.EMFILE: "too many open files",
+    errno.ENOTDIR: "part of the path is a file, not a folder",
+}
 
 
 class BadInputError(ValueError):
@@ -15,3 +31,17 @@ class RunError(RuntimeError):
 
     The command line ends with exit code 1 and prints the sentence alone. What was done stays on disk.
     """
+
+
+def system_reason(error: OSError) -> str | None:
+    """Why the system refused, in words; None for an error that is not about disks, permissions or open files.
+
+    >>> system_reason(OSError(errno.ENOSPC, "")), system_reason(OSError("no number"))
+    ('no space left on the device', None)
+    """
+    return _REASONS.get(error.errno or 0)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or the user's share of it, is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

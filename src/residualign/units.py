@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, overload
@@ -11,6 +12,8 @@ from residualign.errors import BadInputError
 __all__ = ["Unit", "UnitKind", "Units"]
 
 UnitKind = Literal["embedding", "head", "mlp"]
+
+_LABEL = re.compile(r"L(0|[1-9][0-9]*)\.(?:H(0|[1-9][0-9]*)|mlp)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,23 @@ class Unit:
         if self.kind == "mlp":
             return "pool.mlp" if self.layer is None else f"L{self.layer}.mlp"
         return f"L{self.layer}.H{self.head}"
+
+    @classmethod
+    def parse(cls, label: str) -> Unit:
+        """The unit with this label: the inverse of `label`. `BadInputError` for any other text.
+
+        >>> Unit.parse("L3.H7").kind, Unit.parse("L3.mlp").layer, Unit.parse("pool.mlp").kind
+        ('head', 3, 'mlp')
+        """
+        if label in ("embedding", "pool.mlp"):
+            return cls("embedding" if label == "embedding" else "mlp")
+        found = _LABEL.fullmatch(label) if isinstance(label, str) else None
+        if found is None:
+            raise BadInputError(
+                f"{label!r} is not the label of a unit; labels are 'embedding', 'L0.mlp', 'L0.H0' and so on"
+            )
+        layer, head = found.groups()
+        return cls("mlp", int(layer)) if head is None else cls("head", int(layer), int(head))
 
 
 class Units(Sequence[Unit]):

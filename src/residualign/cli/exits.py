@@ -10,28 +10,17 @@
 
 from __future__ import annotations
 
-import errno
 import shlex
 import sys
 from collections.abc import Sequence
 
-from residualign.errors import BadInputError, RunError
+from residualign.errors import BadInputError, RunError, system_reason
 
 __all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "explain", "resume_sentence"]
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 _RESUMABLE = frozenset({"adapt", "demo", "extract"})
-
-_DISK_REASONS = {
-    errno.ENOSPC: "no space left on the device",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "operation not permitted",
-    errno.EIO: "the device reports an input/output error",
-    errno.EMFILE: "too many open files",
-}
 
 # what the CPU allocators of torch say; they raise a plain RuntimeError
 _ALLOCATOR_SAYS = ("can't allocate memory", "not enough memory", "out of memory")
@@ -45,9 +34,9 @@ def explain(error: BaseException) -> tuple[int, str] | None:
         return FAILED, str(error)
     if _is_out_of_memory(error):
         return FAILED, "out of memory; a smaller --batch-size, fewer --workers or float32 in place of float64 need less"
-    if isinstance(error, OSError) and error.errno in _DISK_REASONS:
+    if isinstance(error, OSError) and (reason := system_reason(error)) is not None:
         where = f" ({error.filename})" if error.filename else ""
-        return FAILED, f"{_DISK_REASONS[error.errno]}{where}"
+        return FAILED, f"{reason}{where}"
     return None
 
 
