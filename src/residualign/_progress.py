@@ -1,4 +1,4 @@
-"""How the work tells what it does, without knowing who listens."""
+"""How work tells what it is doing, without knowing who listens."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Progress", "Silent", "Watcher"]
+__all__ = ["Progress", "Silent", "Tick"]
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total) as work goes on."""
+Tick = Callable[[int, int], None]
+"""Called with (done, total) as a task goes on."""
 
 
 @runtime_checkable
-class Watcher(Protocol):
+class Progress(Protocol):
     """Notes, warnings and progress, for people."""
 
     def note(self, sentence: str) -> None:
-        """What is going on."""
+        """Say what is going on."""
 
     def warn(self, sentence: str) -> None:
-        """What a careful user would want to know."""
+        """Say what a careful user would want to know."""
 
-    def progress(self, description: str) -> AbstractContextManager[Progress]:
+    def task(self, description: str) -> AbstractContextManager[Tick]:
         """One piece of work that takes a while."""
         ...
 
     def done(self, result: object, seconds: float) -> None:
-        """A part of the work is there (a store, spectra, a fitted method) and took this long."""
+        """Hand over a part of the work (a store, spectra, a fitted method), and the seconds it took."""
 
 
 class Silent:
@@ -40,7 +40,7 @@ class Silent:
         """Nothing."""
 
     @contextmanager
-    def progress(self, description: str) -> Iterator[Progress]:
+    def task(self, description: str) -> Iterator[Tick]:
         """Nothing."""
         yield lambda done, total: None
 

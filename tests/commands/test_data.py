@@ -22,7 +22,7 @@ NAMES = ("<script>alert(1)", "x|y*z_", "Großmütter 猫", "🐶 हिन्द
 
 
 def _card(path: Path | str, **options: object):
-    return make_card(str(path), watch=Silent(), **options)
+    return make_card(str(path), progress=Silent(), **options)
 
 
 def test_counts_sizes_and_formats(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ class Tags(HTMLParser):
 def test_files_hold_names_of_every_kind(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "data", dict.fromkeys(NAMES, 3))
     (root / NAMES[1] / "1.png").write_bytes(b"")
-    run_data(str(root), out=tmp_path / "card", workers=0, watch=Silent())
+    run_data(str(root), out=tmp_path / "card", workers=0, progress=Silent())
     assert {path.name for path in (tmp_path / "card").iterdir()} == set(FILES)
     page = (tmp_path / "card" / "README.md").read_text()
     tags = Tags()
@@ -133,14 +133,14 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path: Path) -> None:
     (out / "thesis.tex").write_text("mine")
     for overwrite in (False, True):
         with pytest.raises(BadInputError, match=r"holds 'thesis\.tex'"):
-            run_data(str(root), out=out, overwrite=overwrite, workers=0, watch=Silent())
+            run_data(str(root), out=out, overwrite=overwrite, workers=0, progress=Silent())
     (out / "thesis.tex").rename(tmp_path / "file")
     with pytest.raises(BadInputError, match="is a file"):
-        run_data(str(root), out=tmp_path / "file", workers=0, watch=Silent())
-    run_data(str(root), out=out, workers=0, watch=Silent())
+        run_data(str(root), out=tmp_path / "file", workers=0, progress=Silent())
+    run_data(str(root), out=out, workers=0, progress=Silent())
     with pytest.raises(BadInputError, match="add --overwrite"):
-        run_data(str(root), out=out, workers=0, watch=Silent())
-    run_data(str(root), out=out, overwrite=True, workers=0, watch=Silent())
+        run_data(str(root), out=out, workers=0, progress=Silent())
+    run_data(str(root), out=out, overwrite=True, workers=0, progress=Silent())
 
 
 def test_a_page_of_many_noisy_classes_stays_small_and_says_what_is_left() -> None:

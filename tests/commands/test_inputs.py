@@ -43,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_without_a_place_the_store_is_gone_afterwards(clip: Path, data: Path) -> None:
-    with analysed_store(str(clip), str(data), MACHINE, watch=Silent()) as (store, subject):
+    with analysed_store(str(clip), str(data), MACHINE, progress=Silent()) as (store, subject):
         folder = Path(store.path)
         assert folder.is_dir()
         assert subject.store is store
@@ -58,20 +58,23 @@ def test_it_is_gone_after_an_error_too(clip: Path, data: Path) -> None:
         seen.append(Path(path))
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), analysed_store(str(clip), str(data), MACHINE, watch=Silent()) as (store, _):
+    with (
+        pytest.raises(ZeroDivisionError),
+        analysed_store(str(clip), str(data), MACHINE, progress=Silent()) as (store, _),
+    ):
         fail(store.path)
     assert not seen[0].exists()
 
 
 def test_with_a_place_it_stays_and_is_found_again(clip: Path, data: Path, tmp_path: Path) -> None:
     place = tmp_path / "store"
-    with analysed_store(str(clip), str(data), MACHINE, store=place, watch=Silent()) as (store, _):
+    with analysed_store(str(clip), str(data), MACHINE, store=place, progress=Silent()) as (store, _):
         fingerprint = store.fingerprint
-    with analysed_store(str(place), None, MACHINE, watch=Silent()) as (again, _):
+    with analysed_store(str(place), None, MACHINE, progress=Silent()) as (again, _):
         assert again.fingerprint == fingerprint
     with (
         pytest.raises(BadInputError, match="a store is given already"),
-        analysed_store(str(place), None, MACHINE, store=tmp_path / "other", watch=Silent()),
+        analysed_store(str(place), None, MACHINE, store=tmp_path / "other", progress=Silent()),
     ):
         pass
 
@@ -80,7 +83,7 @@ def test_a_unit_that_does_not_exist_is_refused_before_the_pass(clip: Path, data:
     watch = Counting()
     with (
         pytest.raises(BadInputError, match=r"no unit 'L9\.H0'"),
-        analysed_store(str(clip), str(data), MACHINE, units=["heads", "L9.H0"], watch=watch),
+        analysed_store(str(clip), str(data), MACHINE, units=["heads", "L9.H0"], progress=watch),
     ):
         pass
     assert watch.stores == 0

@@ -33,7 +33,7 @@ def classify(
 
     out = Out(json)
     outcome = run_classify(
-        adapter, images, Machine(device, dtype.value, batch_size), model=model, skip_bad=skip_bad, watch=out
+        adapter, images, Machine(device, dtype.value, batch_size), model=model, skip_bad=skip_bad, progress=out
     )
     out.finish(
         {

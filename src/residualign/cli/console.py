@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,12 @@ from rich.text import Text
 from rich.theme import Theme
 
 from residualign._files import plain
+from residualign._progress import Tick
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-__all__ = ["Out", "Progress", "as_json", "error_console"]
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total) as work goes on."""
+__all__ = ["Out", "as_json", "error_console"]
 
 _PIPE_WIDTH = 400
 
@@ -84,7 +82,7 @@ class Out:
         """Nothing: commands show results at their end."""
 
     @contextmanager
-    def progress(self, description: str) -> Iterator[Progress]:
+    def task(self, description: str) -> Iterator[Tick]:
         """A progress bar on stderr that is gone when the work is done; nothing where stderr is no terminal."""
         if not self.stderr.is_terminal:
             yield lambda done, total: None
@@ -101,9 +99,9 @@ class Out:
         )
         with Bar(*columns, console=self.stderr, transient=True) as self._bar:
             bar = self._bar
-            task = bar.add_task(description, total=None)
+            row = bar.add_task(description, total=None)
             try:
-                yield lambda done, total: bar.update(task, completed=done, total=total)
+                yield lambda done, total: bar.update(row, completed=done, total=total)
             finally:
                 self._bar = None
 

@@ -44,7 +44,7 @@ def data(
         return
     from residualign.commands.data import run_data
 
-    card = run_data(name, out=out, stream=stream, quick=quick, overwrite=overwrite, workers=workers, watch=printer)
+    card = run_data(name, out=out, stream=stream, quick=quick, overwrite=overwrite, workers=workers, progress=printer)
     printer.finish(card.to_json() | {"out": None if out is None else str(out)})
     if not json:
         _show(printer, card)

@@ -32,7 +32,7 @@ def decompose(
     printer = Out(json)
     machine = Machine(device, dtype.value, batch_size, workers)
     outcome = run_decompose(
-        source, images or [], machine, out=out, stream=stream, skip_bad=skip_bad, overwrite=overwrite, watch=printer
+        source, images or [], machine, out=out, stream=stream, skip_bad=skip_bad, overwrite=overwrite, progress=printer
     )
     statistics = outcome.statistics
     columns = zip(

@@ -37,7 +37,7 @@ def evaluate(
     out = Out(json)
     machine = Machine(device, dtype.value, batch_size, workers)
     outcome = run_evaluate(
-        adapter, data, machine, model=model, classes=classes, stream=stream, skip_bad=skip_bad, watch=out
+        adapter, data, machine, model=model, classes=classes, stream=stream, skip_bad=skip_bad, progress=out
     )
     kind = outcome.adapter.classifier.kind
     compared = outcome.comparison.describe()

@@ -60,7 +60,7 @@ def explain(
         # a file that cannot be used is refused before the pass over the images
         load_texts(dictionary)
     with analysed_store(
-        source, data, machine, store=store, model=model, stream=stream, skip_bad=skip_bad, units=unit, watch=printer
+        source, data, machine, store=store, model=model, stream=stream, skip_bad=skip_bad, units=unit, progress=printer
     ) as (made, subject):
         outcome = run_explain(
             made,
@@ -72,7 +72,7 @@ def explain(
             components=component,
             n_texts=texts,
             method=None if words is None else words.value,
-            watch=printer,
+            progress=printer,
         )
     explanation = outcome.explanation
     shown = explanation.most_telling(top)

@@ -29,8 +29,8 @@ def extract(
 
     out = Out(json)
     machine = Machine(device, dtype.value, batch_size, workers)
-    subject = load_subject(model, data, machine, classes=classes, templates=template, stream=stream, watch=out)
-    made, seconds = make_store(subject, store, skip_bad=skip_bad, overwrite=overwrite, watch=out)
+    subject = load_subject(model, data, machine, classes=classes, templates=template, stream=stream, progress=out)
+    made, seconds = make_store(subject, store, skip_bad=skip_bad, overwrite=overwrite, progress=out)
     sizes = {f"n_{name}": len(made.split(name)) for name in made.splits}
     assert subject.data is not None
     skipped = [*made.skipped, *subject.data.strays]

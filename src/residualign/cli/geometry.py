@@ -64,7 +64,7 @@ def geometry(
         out=out,
         formats=[one.value for one in format] if format else None,
         overwrite=overwrite,
-        watch=printer,
+        progress=printer,
     )
     printer.finish(outcome.payload)
     if json:

@@ -51,7 +51,7 @@ def lambdas(
         out=out,
         formats=None if formats is None else [one.value for one in formats],
         overwrite=overwrite,
-        watch=printer,
+        progress=printer,
     )
     printer.finish(outcome.to_json())
     if not json:

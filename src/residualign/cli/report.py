@@ -33,7 +33,7 @@ def report(
         dictionary=dictionary,
         device=device,
         overwrite=overwrite,
-        watch=printer,
+        progress=printer,
     )
     contents = made.contents.to_json()
     printer.finish(

@@ -58,7 +58,7 @@ def similarity(
         seed=seed,
         unit_labels=None if unit is None else tuple(unit),
     )
-    outcome = run_similarity(sources, machine, settings, stream=stream, skip_bad=skip_bad, watch=printer)
+    outcome = run_similarity(sources, machine, settings, stream=stream, skip_bad=skip_bad, progress=printer)
     payload = similarity_payload(outcome)
     written = None
     if out is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
-from residualign._progress import Watcher
+from residualign._progress import Progress
 from residualign.commands._messages import left_out_sentence, unknown_words_sentence
 from residualign.data import ImageData, load_data
 from residualign.data.images import has_image_extension, read_image
@@ -87,7 +87,7 @@ def load_subject(
     templates: Sequence[str] | None = None,
     model_name: str | None = None,
     stream: bool = False,
-    watch: Watcher,
+    progress: Progress,
 ) -> Subject:
     """What was typed as `STORE`, or as `MODEL DATA`, opened and checked; images are not read yet.
 
@@ -105,7 +105,7 @@ def load_subject(
     told = templates[0] if templates is not None and len(templates) == 1 else templates
     found = load_data(data, classes=classes, templates=told, stream=stream)
     for note in found.notes:
-        watch.warn(note)
+        progress.warn(note)
     subject = Subject(source, machine, data=found)
     subject.model()
     return subject
@@ -125,7 +125,7 @@ def make_store(
     skip_bad: bool = False,
     overwrite: bool = False,
     uses_text: bool = True,
-    watch: Watcher,
+    progress: Progress,
 ) -> tuple[Store, float]:
     """The store of a subject and the seconds the pass took: begun, continued, or opened where it is finished.
 
@@ -140,8 +140,8 @@ def make_store(
         remove_store(path)
     model, data, machine = subject.model(), subject.data, subject.machine
     if uses_text and (sentence := unknown_words_sentence(model, data.class_names)) is not None:
-        watch.warn(sentence)
-    with watch.progress("images") as progress:
+        progress.warn(sentence)
+    with progress.task("images") as tick:
         store = extract(
             model,
             data,
@@ -150,10 +150,10 @@ def make_store(
             workers=machine.workers,
             skip_bad=skip_bad,
             dtype=machine.store_dtype,
-            progress=progress,
+            progress=tick,
         )
     if store.skipped:
-        watch.warn(left_out_sentence(store.skipped))
+        progress.warn(left_out_sentence(store.skipped))
     return store, time.perf_counter() - began
 
 
@@ -175,7 +175,7 @@ def analysed_store(
     skip_bad: bool = False,
     uses_text: bool = False,
     units: Iterable[str] | None = None,
-    watch: Watcher,
+    progress: Progress,
 ) -> Iterator[tuple[Store, Subject]]:
     """The store of what was typed as `STORE`, or as `MODEL DATA`, and what it was made of.
 
@@ -186,15 +186,15 @@ def analysed_store(
     if data is None and store is not None:
         raise BadInputError("--store says where to put the store of a model and data; here a store is given already")
     subject = load_subject(
-        source, data, machine, classes=classes, templates=templates, model_name=model, stream=stream, watch=watch
+        source, data, machine, classes=classes, templates=templates, model_name=model, stream=stream, progress=progress
     )
     if units is not None and subject.data is not None:
         chosen_units(subject.model().units, units)
     with tempfile.TemporaryDirectory(prefix="residualign-") as scratch:
         path = store or os.path.join(scratch, "store")
-        made, seconds = make_store(subject, path, skip_bad=skip_bad, uses_text=uses_text, watch=watch)
+        made, seconds = make_store(subject, path, skip_bad=skip_bad, uses_text=uses_text, progress=progress)
         subject.store = made
-        watch.done(made, seconds)
+        progress.done(made, seconds)
         yield made, subject
 
 

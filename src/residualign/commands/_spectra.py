@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from residualign._progress import Watcher
+from residualign._progress import Progress
 from residualign.data import load_data
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum, reference_spectra
@@ -56,7 +56,7 @@ def choose_spectra(
     workers: int = 2,
     stream: bool = False,
     skip_bad: bool = False,
-    watch: Watcher,
+    progress: Progress,
 ) -> ChosenSpectra:
     """The spectra to fit on.
 
@@ -67,7 +67,7 @@ def choose_spectra(
     """
     expected = str(store.model["fingerprint"])
     if reference is not None:
-        spectra = given_spectra(reference, model, batch_size, workers, stream, skip_bad, watch)
+        spectra = given_spectra(reference, model, batch_size, workers, stream, skip_bad, progress)
         if spectra.model_fingerprint and spectra.model_fingerprint != expected:
             raise BadInputError(f"the reference {reference!r} was computed with other weights than the images were")
         return ChosenSpectra(spectra, "given")
@@ -76,7 +76,7 @@ def choose_spectra(
         spectra = Spectra.load(shipped)
         if spectra.model_fingerprint == expected:
             return ChosenSpectra(spectra, "shipped")
-        watch.warn(
+        progress.warn(
             f"the spectra shipped with {store.model['name']!r} are those of other weights; the training split is used"
         )
     if shots is None:
@@ -99,7 +99,7 @@ def given_spectra(
     workers: int,
     stream: bool,
     skip_bad: bool,
-    watch: Watcher,
+    progress: Progress,
 ) -> Spectra:
     """The spectra of a reference that was named: a spectra file, a store, or a data set."""
     path = Path(reference).expanduser()
@@ -109,7 +109,7 @@ def given_spectra(
         return fit_spectrum(Store.open(path))
     data = load_data(reference, split=False, stream=stream)
     split = next((part for part in data.splits if len(part)), data.train)
-    with watch.progress(f"reference {reference}") as progress:
+    with progress.task(f"reference {reference}") as tick:
         return reference_spectra(
             model(),
             split,
@@ -117,5 +117,5 @@ def given_spectra(
             batch_size=batch_size,
             workers=workers,
             skip_bad=skip_bad,
-            progress=progress,
+            progress=tick,
         )

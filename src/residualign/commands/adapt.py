@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from residualign._files import publish, saying_what_is_kept
-from residualign._progress import Silent, Watcher
+from residualign._progress import Progress, Silent
 from residualign.adapter.adapter import Adapter, adapter_from_fit, load_adapter
 from residualign.classification.classifier import Classifier, text_classifier, zero_shot_vectors
 from residualign.commands._inputs import Machine, Subject, load_subject, make_store
@@ -89,13 +89,13 @@ def wanted_methods(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(get_method(name).name for name in dict.fromkeys(listed))
 
 
-def run_adapt(request: AdaptRequest, watch: Watcher | None = None) -> AdaptOutcome:
+def run_adapt(request: AdaptRequest, progress: Progress | None = None) -> AdaptOutcome:
     """Do everything `residualign adapt` does, and leave the results in `request.out`.
 
     Bad input is refused before anything is written where that is possible. A run that ends early leaves what it has
     done; the same request goes on from there. Errors: those of the parts, and of `open_run_folder`.
     """
-    watch = watch or Silent()
+    progress = progress or Silent()
     methods = wanted_methods(request.methods)
     if request.data is None and request.store is not None:
         raise BadInputError("--store says where to put the store of a model and data; here a store is given already")
@@ -108,17 +108,17 @@ def run_adapt(request: AdaptRequest, watch: Watcher | None = None) -> AdaptOutco
         templates=request.templates,
         model_name=request.model,
         stream=request.stream,
-        watch=watch,
+        progress=progress,
     )
     _refuse_lonely_classes(subject, request)
     with open_run_folder(request.out, request.identity(), request.command, overwrite=request.overwrite) as folder:
         if folder.resumed:
-            watch.note(f"going on with the unfinished run in {folder.path}")
-        return _run(request, methods, subject, folder, watch)
+            progress.note(f"going on with the unfinished run in {folder.path}")
+        return _run(request, methods, subject, folder, progress)
 
 
 def _run(
-    request: AdaptRequest, methods: tuple[str, ...], subject: Subject, folder: RunFolder, watch: Watcher
+    request: AdaptRequest, methods: tuple[str, ...], subject: Subject, folder: RunFolder, progress: Progress
 ) -> AdaptOutcome:
     machine = request.machine
     store, extract_seconds = make_store(
@@ -126,10 +126,10 @@ def _run(
         request.store or folder.store_path,
         skip_bad=request.skip_bad,
         uses_text=request.classifier != "means",
-        watch=watch,
+        progress=progress,
     )
     subject.store = store
-    watch.done(store, extract_seconds)
+    progress.done(store, extract_seconds)
     began = time.perf_counter()
     spectra = choose_spectra(
         store,
@@ -141,19 +141,19 @@ def _run(
         workers=machine.workers,
         stream=request.stream,
         skip_bad=request.skip_bad,
-        watch=watch,
+        progress=progress,
     )
     spectrum_seconds = time.perf_counter() - began
-    watch.done(spectra, spectrum_seconds)
+    progress.done(spectra, spectrum_seconds)
     classifier = _classifier(request, subject, store)
     results, adapters = [], {}
-    with watch.progress("methods") as progress:
+    with progress.task("methods") as tick:
         for i, name in enumerate(methods):
             path = folder.path if len(methods) == 1 else folder.method_path(name)
             result, adapters[name] = _fitted(request, name, store, spectra, classifier, path, keep=len(methods) > 1)
             results.append(result)
-            watch.done(result, result.seconds)
-            progress(i + 1, len(methods))
+            progress.done(result, result.seconds)
+            tick(i + 1, len(methods))
     shipped = [result for result in results if result.method == request.ship]
     chosen = max(shipped or results, key=lambda result: (result.accuracy["val"] or 0.0, -result.parameters))
     if len(methods) > 1:

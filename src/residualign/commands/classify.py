@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from residualign._progress import Watcher
+from residualign._progress import Progress
 from residualign.adapter.adapter import Adapter, load_adapter
 from residualign.adapter.attribution import Attribution, attribute
 from residualign.commands._inputs import Machine, expand_images
@@ -71,7 +71,7 @@ def run_classify(
     *,
     model: str | None = None,
     skip_bad: bool = False,
-    watch: Watcher,
+    progress: Progress,
 ) -> ClassifyOutcome:
     """Classify image files, and those in folders, with the adapter in `folder`.
 
@@ -82,17 +82,17 @@ def run_classify(
     adapter = load_adapter(folder, model=model, device=machine.device, dtype=machine.dtype)
     skipped: list[str] = []
     verdicts: list[Verdict] = []
-    with watch.progress("images") as progress:
+    with progress.task("images") as tick:
         for start in range(0, len(files), machine.batch_size):
             batch = files[start : start + machine.batch_size]
             opened = list(opened_images(batch, skip_bad, skipped))
             if opened:
                 verdicts += classify_images(adapter, [str(path) for path, _ in opened], [image for _, image in opened])
-            progress(start + len(batch), len(files))
+            tick(start + len(batch), len(files))
     if not verdicts:
         raise BadInputError(f"none of the {len(files)} images could be read, {skipped[0]!r} first")
     if skipped:
-        watch.warn(left_out_sentence(skipped))
+        progress.warn(left_out_sentence(skipped))
     return ClassifyOutcome(adapter, tuple(verdicts), tuple(skipped))
 
 

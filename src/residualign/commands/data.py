@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from residualign._files import publish, saying_what_is_kept
-from residualign._progress import Watcher
+from residualign._progress import Progress
 from residualign.data import ImageData, Split, load_data
 from residualign.data.examine import ImageFacts, examine
 from residualign.data.images import BadImageError
@@ -38,7 +38,7 @@ def run_data(
     quick: bool = False,
     overwrite: bool = False,
     workers: int = 2,
-    watch: Watcher,
+    progress: Progress,
 ) -> DataCard:
     """The card of DATA; with `out`, its Markdown, JSON and contact sheet in that folder.
 
@@ -47,7 +47,7 @@ def run_data(
     """
     if out is not None:
         _check_out(out, overwrite)
-    card = make_card(name, stream=stream, quick=quick, workers=workers, watch=watch)
+    card = make_card(name, stream=stream, quick=quick, workers=workers, progress=progress)
     if out is not None:
         contents = (card_markdown(card), json.dumps(card.to_json(), indent=1) + "\n")
         with saying_what_is_kept(out, "no image was changed"):
@@ -238,7 +238,9 @@ class DataCard:
         }
 
 
-def make_card(name: str, *, stream: bool = False, quick: bool = False, workers: int = 2, watch: Watcher) -> DataCard:
+def make_card(
+    name: str, *, stream: bool = False, quick: bool = False, workers: int = 2, progress: Progress
+) -> DataCard:
     """The card of anything the commands take as DATA; data for a reference set only (one class, no labels) too.
 
     quick: decode a few images of each class instead of all; then bad images and duplicates may be missed. Raises
@@ -247,11 +249,11 @@ def make_card(name: str, *, stream: bool = False, quick: bool = False, workers: 
     data, limits = _load(name, stream)
     wanted = [(split, _some(split) if quick else range(len(split))) for split in data.splits]
     facts = []
-    with watch.progress("images") as progress:
+    with progress.task("images") as tick:
         total = sum(len(positions) for _, positions in wanted)
         for one in examine(wanted, workers=workers):
             facts.append(one)
-            progress(len(facts), total)
+            tick(len(facts), total)
     good = [one for one in facts if one.problem is None]
     kinds = [one.stored_as or ("pixels, no file", "RGB") for one in good]
     return DataCard(

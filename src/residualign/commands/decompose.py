@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from residualign._files import publish, saying_what_is_kept
-from residualign._progress import Watcher
+from residualign._progress import Progress
 from residualign.commands._inputs import FileSource, Machine, expand_images, open_store
 from residualign.commands._messages import left_out_sentence
 from residualign.data import load_data
@@ -64,7 +64,7 @@ def run_decompose(
     stream: bool = False,
     skip_bad: bool = False,
     overwrite: bool = False,
-    watch: Watcher,
+    progress: Progress,
 ) -> DecomposeOutcome:
     """Statistics of every unit, over a store, or over a model and data (all splits) or image files.
 
@@ -73,7 +73,7 @@ def run_decompose(
     """
     if out is not None:
         _check_out(Path(out), overwrite)
-    found = _from_store(source) if not images else _from_images(source, images, machine, stream, skip_bad, watch)
+    found = _from_store(source) if not images else _from_images(source, images, machine, stream, skip_bad, progress)
     collected: list[tuple[Tensor, Tensor]] = []
 
     def kept() -> Iterator[Coordinates]:
@@ -85,7 +85,7 @@ def run_decompose(
 
     statistics = unit_statistics(kept(), found.maps)
     if found.skipped:
-        watch.warn(left_out_sentence(found.skipped))
+        progress.warn(left_out_sentence(found.skipped))
     if out is not None:
         _write(Path(out), found, collected)
     return DecomposeOutcome(found.model, found.data, statistics, tuple(found.skipped))
@@ -102,7 +102,7 @@ def _from_store(path: str) -> _Source:
 
 
 def _from_images(
-    source: str, images: Sequence[str], machine: Machine, stream: bool, skip_bad: bool, watch: Watcher
+    source: str, images: Sequence[str], machine: Machine, stream: bool, skip_bad: bool, progress: Progress
 ) -> _Source:
     splits, strays, name = _splits(images, stream)
     if strays and not skip_bad:
@@ -112,7 +112,7 @@ def _from_images(
 
     def batches() -> Iterator[Coordinates]:
         total, done = sum(map(len, splits)), 0
-        with watch.progress("images") as progress:
+        with progress.task("images") as tick:
             for split in splits:
                 for batch in pixel_batches(
                     split,
@@ -125,7 +125,7 @@ def _from_images(
                     found.skipped += batch.skipped
                     found.keys += [split.keys[position] for position in batch.positions]
                     done += len(batch.positions) + len(batch.skipped)
-                    progress(done, total)
+                    tick(done, total)
                     if batch.pixels is not None:
                         yield trace_coordinates(model.tower, model.pixels(batch.pixels))
 

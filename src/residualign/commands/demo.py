@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from residualign._progress import Watcher
+from residualign._progress import Progress
 from residualign.classification.probe import LinearProbe, linear_probe
 from residualign.commands.adapt import AdaptOutcome, AdaptRequest, run_adapt
 from residualign.commands.classify import Verdict, classify_images
@@ -67,11 +67,11 @@ def demo_request(
     return request
 
 
-def run_demo(request: AdaptRequest, watch: Watcher) -> DemoOutcome:
+def run_demo(request: AdaptRequest, progress: Progress) -> DemoOutcome:
     """Extract, fit every method, fit the linear probe, and classify a few test images."""
-    outcome = run_adapt(request, watch)
+    outcome = run_adapt(request, progress)
     probe = run_probe(outcome.store)
-    watch.done(probe, probe.seconds)
+    progress.done(probe, probe.seconds)
     return DemoOutcome(outcome, probe, _examples(outcome))
 
 

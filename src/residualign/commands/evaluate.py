@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from residualign._progress import Watcher
+from residualign._progress import Progress
 from residualign.adapter.adapter import Adapter, load_adapter, refuse_other_model
 from residualign.classification.evaluation import Comparison, compare, match_classes
 from residualign.commands._inputs import Machine
@@ -56,7 +56,7 @@ def run_evaluate(
     classes: str | os.PathLike[str] | None = None,
     stream: bool = False,
     skip_bad: bool = False,
-    watch: Watcher,
+    progress: Progress,
 ) -> EvaluateOutcome:
     """Compare an adapter with its classifier before adapting, on the test split of a data set or a store.
 
@@ -65,7 +65,9 @@ def run_evaluate(
     """
     adapter = load_adapter(folder, model=model, device=machine.device, dtype=machine.dtype)
     is_store = "://" in data or (Path(data) / "manifest.json").is_file()
-    test = _of_store(adapter, data) if is_store else _of_data(adapter, data, machine, classes, stream, skip_bad, watch)
+    test = (
+        _of_store(adapter, data) if is_store else _of_data(adapter, data, machine, classes, stream, skip_bad, progress)
+    )
     matched = match_classes(adapter.class_names, test.class_names)
     labels, before, after = [], [], []
     for coordinates, own in test.batches:
@@ -76,7 +78,7 @@ def run_evaluate(
         raise BadInputError(f"the data {data!r} has no test images to evaluate on")
     comparison = compare(torch.cat(before), torch.cat(after), torch.cat(labels), adapter.class_names)
     if test.skipped:
-        watch.warn(left_out_sentence(test.skipped))
+        progress.warn(left_out_sentence(test.skipped))
     return EvaluateOutcome(adapter, data, test.split_rule, comparison, tuple(test.skipped))
 
 
@@ -98,7 +100,7 @@ def _of_data(
     classes: str | os.PathLike[str] | None,
     stream: bool,
     skip_bad: bool,
-    watch: Watcher,
+    progress: Progress,
 ) -> _Test:
     data = load_data(name, classes=classes, stream=stream)
     if data.strays and not skip_bad:
@@ -108,7 +110,7 @@ def _of_data(
 
     def batches() -> Iterator[tuple[Coordinates, list[int]]]:
         done = 0
-        with watch.progress("images") as progress:
+        with progress.task("images") as tick:
             for batch in pixel_batches(
                 split,
                 range(len(split)),
@@ -119,7 +121,7 @@ def _of_data(
             ):
                 skipped.extend(batch.skipped)
                 done += len(batch.positions) + len(batch.skipped)
-                progress(done, len(split))
+                tick(done, len(split))
                 if batch.pixels is not None:
                     coordinates = trace_coordinates(model.tower, model.pixels(batch.pixels))
                     yield coordinates, [split.labels[position] for position in batch.positions]

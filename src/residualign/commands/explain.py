@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from residualign._progress import Watcher
+from residualign._progress import Progress
 from residualign.commands._inputs import Subject, analysed_split, chosen_units
 from residualign.commands._spectra import choose_spectra
 from residualign.data.split import ImageData
@@ -56,7 +56,7 @@ def run_explain(
     n_texts: int = 5,
     n_images: int = 5,
     method: str | None = None,
-    watch: Watcher,
+    progress: Progress,
 ) -> ExplainOutcome:
     """Explain units (heads where none is named) over one split.
 
@@ -75,22 +75,22 @@ def run_explain(
         spectra = fit_spectrum(store, split=split)
     else:
         spectra = choose_spectra(
-            store, subject.model, reference, batch_size=machine.batch_size, workers=machine.workers, watch=watch
+            store, subject.model, reference, batch_size=machine.batch_size, workers=machine.workers, progress=progress
         ).spectra
     most = max(spectra[unit.label].n_components for unit in wanted)
     if components is not None and min(components) >= most:
         raise BadInputError(f"no unit asked for has a component {min(components)}; the most one has is {most}, from 0")
     encoded: TextDictionary | None = None
     if texts is None:
-        watch.note(f"{store.model['name']} has no text tower: units are explained by images alone")
+        progress.note(f"{store.model['name']} has no text tower: units are explained by images alone")
     else:
         if texts.n_duplicates:
-            watch.note(f"{texts.n_duplicates} repeated descriptions in {texts.name} were dropped")
-        with watch.progress("descriptions") as progress:
-            encoded = encode_dictionary(subject.model(), texts, progress=progress)
+            progress.note(f"{texts.n_duplicates} repeated descriptions in {texts.name} were dropped")
+        with progress.task("descriptions") as tick:
+            encoded = encode_dictionary(subject.model(), texts, progress=tick)
         if encoded.unknown:
-            watch.warn(_unknown_sentence(encoded, str(store.model["name"])))
-    with watch.progress("units") as progress:
+            progress.warn(_unknown_sentence(encoded, str(store.model["name"])))
+    with progress.task("units") as tick:
         explanation = explain_units(
             chosen_split,
             spectra,
@@ -100,7 +100,7 @@ def run_explain(
             n_texts=n_texts,
             n_images=n_images,
             method=method or DEFAULT_METHOD,
-            progress=progress,
+            progress=tick,
         )
     return ExplainOutcome(
         str(store.model["name"]),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from residualign._progress import Watcher
+from residualign._progress import Progress
 from residualign.commands._inputs import Machine, analysed_split, analysed_store, chosen_units
 from residualign.commands._spectra import choose_spectra
 from residualign.figures.geometry import geometry_figures
@@ -52,7 +52,7 @@ def run_geometry(
     out: str | os.PathLike[str] | None = None,
     formats: Sequence[str] | None = None,
     overwrite: bool = False,
-    watch: Watcher,
+    progress: Progress,
 ) -> GeometryOutcome:
     """The geometry of the units over a split of a store, or of a model and data.
 
@@ -63,12 +63,20 @@ def run_geometry(
     check_settings(threshold, fraction, subsamples)
     check_analysis_files(out, formats, overwrite)
     with analysed_store(
-        source, data, machine, store=store, model=model, stream=stream, skip_bad=skip_bad, units=units, watch=watch
+        source,
+        data,
+        machine,
+        store=store,
+        model=model,
+        stream=stream,
+        skip_bad=skip_bad,
+        units=units,
+        progress=progress,
     ) as (opened, subject):
         part = analysed_split(opened, split)
         chosen = chosen_units(opened.units, units) if units else None
         if len(part) < _FEW:
-            watch.warn(f"intrinsic dimensions from {len(part)} images are coarse, and too low; hundreds are needed")
+            progress.warn(f"intrinsic dimensions from {len(part)} images are coarse, and too low; hundreds are needed")
         if reference is None:
             spectra, described = spectra_of_split(part), {"kind": "the images themselves"}
         else:
@@ -80,10 +88,10 @@ def run_geometry(
                 workers=machine.workers,
                 stream=stream,
                 skip_bad=skip_bad,
-                watch=watch,
+                progress=progress,
             )
             spectra, described = found.spectra, {"kind": found.kind}
-        with watch.progress("units") as progress:
+        with progress.task("units") as tick:
             geometry = measure_geometry(
                 part,
                 spectra,
@@ -93,7 +101,7 @@ def run_geometry(
                 subsamples=subsamples,
                 seed=seed,
                 own_spectra=reference is None,
-                progress=progress,
+                progress=tick,
             )
         payload = {
             "model": opened.model["name"],

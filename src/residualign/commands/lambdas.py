@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from residualign._progress import Watcher
+from residualign._progress import Progress
 from residualign.adapter.adapter import Adapter, load_adapter
 from residualign.adapter.lambdas import (
     LearningCurve,
@@ -93,7 +93,7 @@ def run_lambdas(
     out: str | os.PathLike[str] | None = None,
     formats: Sequence[str] | None = None,
     overwrite: bool = False,
-    watch: Watcher,
+    progress: Progress,
 ) -> LambdasOutcome:
     """Do everything `residualign lambdas` does.
 
@@ -114,10 +114,10 @@ def run_lambdas(
     spectra = fit_spectrum(found)
     curves = []
     plans = [("largest", 0), ("smallest", 0), *(("random", seed + i) for i in range(N_RANDOM))]
-    with watch.progress("orders") as progress:
+    with progress.task("orders") as tick:
         for i, (order, own_seed) in enumerate(plans):
             curves.append(put_back_curve(adapter, coordinates, labels, spectra=spectra, order=order, seed=own_seed))
-            progress(i + 1, len(plans))
+            tick(i + 1, len(plans))
     outcome = LambdasOutcome(
         adapter=adapter,
         folder=os.fspath(folder),
@@ -126,7 +126,7 @@ def run_lambdas(
         moved=moved_components(adapter, spectra),
         put_back=tuple(curves),
         curves=learning_curve(adapter.history),
-        stability=_stability(adapter, found, machine, model, seed, seeds, watch) if seeds > 1 else {},
+        stability=_stability(adapter, found, machine, model, seed, seeds, progress) if seeds > 1 else {},
         seeds=seeds,
         top=top,
     )
@@ -136,24 +136,24 @@ def run_lambdas(
 
 
 def _stability(
-    adapter: Adapter, store: Store, machine: Machine, model: str | None, seed: int, seeds: int, watch: Watcher
+    adapter: Adapter, store: Store, machine: Machine, model: str | None, seed: int, seeds: int, progress: Progress
 ) -> dict[Vary, tuple[Stability, ...]]:
     """Fits with the settings of the adapter, and how their lambdas correlate."""
     settings = adapter.settings
     subject = Subject(model or str(store.model["name"]), machine, store=store)
-    spectra = choose_spectra(store, subject.model, None, watch=watch).spectra
+    spectra = choose_spectra(store, subject.model, None, progress=progress).spectra
     # class means are made anew from the images at hand, each time
     classifier = "means" if adapter.base_classifier.kind == "means" else adapter.base_classifier
     chosen = {name: settings[name] for name in ("mean", "rest", "shots", "threshold", "loss") if settings.get(name)}
     found: dict[Vary, tuple[Stability, ...]] = {}
-    with watch.progress("fits") as progress:
+    with progress.task("fits") as tick:
         for i, vary in enumerate(VARIED):
             fits: list[FitResult] = []
             for k in range(seeds):
                 fits += fit_seeds(
                     store, [seed + k], adapter.method, spectra, vary=vary, classifier=classifier, **chosen
                 )
-                progress(i * seeds + k + 1, len(VARIED) * seeds)
+                tick(i * seeds + k + 1, len(VARIED) * seeds)
             found[vary] = lambda_stability(fits, spectra)
     return found
 

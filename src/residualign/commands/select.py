@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from residualign._progress import Silent, Watcher
+from residualign._progress import Progress, Silent
 from residualign.commands._inputs import Machine, Subject, analysed_split, analysed_store, open_store
 from residualign.commands._spectra import choose_spectra
 from residualign.errors import BadInputError
@@ -105,9 +105,9 @@ class SelectOutcome:
         }
 
 
-def run_select(request: SelectRequest, watch: Watcher | None = None) -> SelectOutcome:
+def run_select(request: SelectRequest, progress: Progress | None = None) -> SelectOutcome:
     """Do everything `residualign select` does. Bad input is refused before images are read where that is possible."""
-    watch = watch or Silent()
+    progress = progress or Silent()
     check_analysis_files(request.out, request.formats, request.overwrite)
     _check_adapter(request)
     uses_text = request.classifier != "means"
@@ -122,7 +122,7 @@ def run_select(request: SelectRequest, watch: Watcher | None = None) -> SelectOu
         stream=request.stream,
         skip_bad=request.skip_bad,
         uses_text=uses_text,
-        watch=watch,
+        progress=progress,
     ) as (store, subject):
         if request.heads is not None:
             parse_budget(request.heads, len(store.units.of_kind("head")))
@@ -130,10 +130,10 @@ def run_select(request: SelectRequest, watch: Watcher | None = None) -> SelectOu
         subjects, spectra = [], None
         for one in stores:
             analysed_split(one, request.split)
-            spectra = _reference(request, subject, one, watch) if request.reference is not None else None
+            spectra = _reference(request, subject, one, progress) if request.reference is not None else None
             subjects.append(selection_subject(one, spectra, request.classifier))
         names = _names(stores)
-        studies = tuple(_study(request, *one, watch) for one in zip(names, subjects, strict=True))
+        studies = tuple(_study(request, *one, progress) for one in zip(names, subjects, strict=True))
         selection = None
         if request.adapter is not None:
             selection = best_selection(
@@ -175,7 +175,7 @@ def _compared(path: str, first: Store) -> Store:
     return store
 
 
-def _reference(request: SelectRequest, subject: Subject, store: Store, watch: Watcher) -> Spectra:
+def _reference(request: SelectRequest, subject: Subject, store: Store, progress: Progress) -> Spectra:
     return choose_spectra(
         store,
         subject.model,
@@ -185,7 +185,7 @@ def _reference(request: SelectRequest, subject: Subject, store: Store, watch: Wa
         workers=request.machine.workers,
         stream=request.stream,
         skip_bad=request.skip_bad,
-        watch=watch,
+        progress=progress,
     ).spectra
 
 
@@ -197,8 +197,8 @@ def _names(stores: Sequence[Store]) -> list[str]:
     ]
 
 
-def _study(request: SelectRequest, name: str, subject: SelectionSubject, watch: Watcher) -> SelectionStudy:
-    with watch.progress(name) as progress:
+def _study(request: SelectRequest, name: str, subject: SelectionSubject, progress: Progress) -> SelectionStudy:
+    with progress.task(name) as tick:
         return study_selection(
             subject,
             name=name,
@@ -207,7 +207,7 @@ def _study(request: SelectRequest, name: str, subject: SelectionSubject, watch: 
             split=request.split,
             keep_mlps=request.keep_mlps,
             seed=request.seed,
-            progress=progress,
+            progress=tick,
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from residualign._progress import Watcher
+from residualign._progress import Progress
 from residualign.commands._inputs import Machine, analysed_split, analysed_store, chosen_units
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum
@@ -120,7 +120,7 @@ def run_similarity(
     *,
     stream: bool = False,
     skip_bad: bool = False,
-    watch: Watcher,
+    progress: Progress,
 ) -> SimilarityOutcome:
     """Compare STORE STORE..., or the data sets of MODEL DATA DATA...: the first with each other one.
 
@@ -133,14 +133,14 @@ def run_similarity(
     if settings.anchors == 1:
         raise BadInputError("--anchors is 0 or at least 2: a correlation over one anchor says nothing")
     with ExitStack() as opened:
-        found = _sources(opened, sources, machine, settings, stream, skip_bad, watch)
+        found = _sources(opened, sources, machine, settings, stream, skip_bad, progress)
         first = found[0]
         for other in found[1:]:
             _check_comparable(first, other, settings)
         units = chosen_units(first.spectra.units, settings.unit_labels)
-        relative = _relative_means(found, settings, watch)
+        relative = _relative_means(found, settings, progress)
         compared = tuple(
-            _compare(first, other, units, (relative[0], means), settings, watch)
+            _compare(first, other, units, (relative[0], means), settings, progress)
             for other, means in zip(found[1:], relative[1:], strict=True)
         )
         skipped = {key: None for source in found if source.split is not None for key in source.split.store.skipped}
@@ -154,7 +154,7 @@ def _sources(
     settings: Settings,
     stream: bool,
     skip_bad: bool,
-    watch: Watcher,
+    progress: Progress,
 ) -> list[Source]:
     of_model = not _is_made(typed[0])
     if len(typed) < (3 if of_model else 2):
@@ -176,20 +176,20 @@ def _sources(
             stream=stream,
             skip_bad=skip_bad,
             units=settings.unit_labels or None,
-            watch=watch,
+            progress=progress,
         )
         store, _ = opened.enter_context(context)
         parts.append(analysed_split(store, settings.split))
     names = _names(given, parts)
     found = []
-    with watch.progress("principal components") as progress:
+    with progress.task("principal components") as tick:
         for i, (name, source, part) in enumerate(zip(names, given, parts, strict=True)):
             if isinstance(part, Spectra):
                 found.append(Source(name, source, "unknown", part, None))
             else:
                 spectra = fit_spectrum(part.store, split=settings.split)
                 found.append(Source(name, source, str(part.store.model["name"]), spectra, part))
-            progress(i + 1, len(given))
+            tick(i + 1, len(given))
     return found
 
 
@@ -233,21 +233,21 @@ def _check_comparable(first: Source, other: Source, settings: Settings) -> None:
         )
 
 
-def _relative_means(found: Sequence[Source], settings: Settings, watch: Watcher) -> list[RelativeMeans | None]:
+def _relative_means(found: Sequence[Source], settings: Settings, progress: Progress) -> list[RelativeMeans | None]:
     """Of every source that shares the first one's space; all None where the first has no images, or none is asked."""
     first = found[0]
     if first.split is None or settings.anchors == 0:
         return [None] * len(found)
     anchors = draw_anchors(first.split, settings.anchors, settings.seed)
     relative: list[RelativeMeans | None] = []
-    with watch.progress("relative to anchors") as progress:
+    with progress.task("relative to anchors") as tick:
         for i, source in enumerate(found):
             alike = source.spectra.units == first.spectra.units and source.spectra.dim == first.spectra.dim
             if source.split is not None and alike and _in_one_space(first, source, settings):
                 relative.append(relative_means(source.split, anchors))
             else:
                 relative.append(None)
-            progress(i + 1, len(found))
+            tick(i + 1, len(found))
     return relative
 
 
@@ -257,7 +257,7 @@ def _compare(
     units: tuple[Unit, ...],
     relative: tuple[RelativeMeans | None, RelativeMeans | None],
     settings: Settings,
-    watch: Watcher,
+    progress: Progress,
 ) -> Compared:
     a, b, same_space = first.spectra, other.spectra, settings.same_space
     spectral, means, pairs, by_unit, pairs_cka = None, None, None, None, None
@@ -274,8 +274,8 @@ def _compare(
         # of other towers only the output has a counterpart
         by_unit = cka_by_unit(first.split, other.split, units if a.units == b.units else ())
         if settings.pairs or a.units != b.units:
-            with watch.progress(f"CKA of heads with {other.name}") as progress:
-                pairs_cka = cka_pairs(first.split, other.split, progress=progress)
+            with progress.task(f"CKA of heads with {other.name}") as tick:
+                pairs_cka = cka_pairs(first.split, other.split, progress=tick)
     return Compared(first, other, units, spectral, means, by_unit, pairs, pairs_cka)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from residualign._progress import Silent, Watcher
+from residualign._progress import Progress, Silent
 from residualign.commands._inputs import Machine, Subject, analysed_split, analysed_store
 from residualign.commands._spectra import choose_spectra
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
@@ -172,13 +172,13 @@ class AblateOutcome:
         }
 
 
-def run_ablate(request: AblateRequest, watch: Watcher | None = None) -> AblateOutcome:
+def run_ablate(request: AblateRequest, progress: Progress | None = None) -> AblateOutcome:
     """Do everything `residualign ablate` does. With `out`, runs are kept as they end and the same request goes on.
 
     A larger grid goes on from a smaller one; what all runs share (store, components, mean, rest, shots, classifier) has
     to be the same. Bad input is refused before images are read where that is possible.
     """
-    watch = watch or Silent()
+    progress = progress or Silent()
     _check_out(request)
     # levels that do not exist are found before the pass
     request.settings(request.bases or (TARGET,))
@@ -196,19 +196,19 @@ def run_ablate(request: AblateRequest, watch: Watcher | None = None) -> AblateOu
             stream=request.stream,
             skip_bad=request.skip_bad,
             uses_text=request.classifier != "means",
-            watch=watch,
+            progress=progress,
         ) as (store, subject),
     ):
         began = time.perf_counter()
         for name in ("train", "val"):
             analysed_split(store, name)
-        spectra = _bases(request, subject, store, watch)
+        spectra = _bases(request, subject, store, progress)
         settings = request.settings(tuple(spectra))
         log = RunLog(request.out, _common(request, store, spectra), overwrite=request.overwrite)
         known = {run.setting: run for run in map(Run.from_json, log.records)}
         resumed = sum(setting in known for setting in settings)
         held = _held(store)
-        with watch.progress("runs") as progress:
+        with progress.task("runs") as tick:
             for i, setting in enumerate(settings):
                 if setting not in known:
                     known[setting] = run_setting(
@@ -221,7 +221,7 @@ def run_ablate(request: AblateRequest, watch: Watcher | None = None) -> AblateOu
                         shots=request.few,
                     )
                     log.add(known[setting].to_json())
-                progress(i + 1, len(settings))
+                tick(i + 1, len(settings))
         runs = tuple(known[setting] for setting in settings)
         outcome = AblateOutcome(
             request=request,
@@ -254,7 +254,7 @@ def _locked(folder: Path | None) -> Iterator[None]:
         yield
 
 
-def _bases(request: AblateRequest, subject: Subject, store: Store, watch: Watcher) -> dict[str, Spectra]:
+def _bases(request: AblateRequest, subject: Subject, store: Store, progress: Progress) -> dict[str, Spectra]:
     """The spectra by the names of the bases that are wanted."""
     wanted = request.bases or (TARGET, REFERENCE)
     spectra = {}
@@ -271,7 +271,7 @@ def _bases(request: AblateRequest, subject: Subject, store: Store, watch: Watche
             workers=request.machine.workers,
             stream=request.stream,
             skip_bad=request.skip_bad,
-            watch=watch,
+            progress=progress,
         )
         if chosen.kind != "training split":
             spectra[REFERENCE] = chosen.spectra

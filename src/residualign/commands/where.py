@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from residualign._progress import Watcher
+from residualign._progress import Progress
 from residualign.adapter.adapter import Adapter, load_adapter
 from residualign.adapter.attribution import decision_directions
 from residualign.adapter.files import CONFIG
@@ -109,7 +109,7 @@ def run_where(
     out: str | os.PathLike[str] | None = None,
     formats: Sequence[str] | None = None,
     overwrite: bool = False,
-    watch: Watcher,
+    progress: Progress,
 ) -> WhereOutcome:
     """Do everything `residualign where` does.
 
@@ -126,10 +126,10 @@ def run_where(
     adapter = _adapter(source, model, machine)
     loaded = load_model(source, device=machine.device, dtype=machine.dtype) if adapter is None else adapter.model
     heads = _heads(loaded.units, units)
-    spectra = None if components is None else _spectra(source, loaded, reference, machine, skip_bad, watch)
+    spectra = None if components is None else _spectra(source, loaded, reference, machine, skip_bad, progress)
     skipped: list[str] = []
     names, pictures, classes, found = [], [], [], []
-    with watch.progress("images") as progress:
+    with progress.task("images") as tick:
         for start in range(0, len(files), machine.batch_size):
             batch = list(opened_images(files[start : start + machine.batch_size], skip_bad, skipped))
             if batch:
@@ -153,11 +153,11 @@ def run_where(
                 )
                 names += [str(path) for path, _ in batch]
                 pictures += list(shown_pixels(pixels, loaded.preprocess.describe()))
-            progress(min(start + machine.batch_size, len(files)), len(files))
+            tick(min(start + machine.batch_size, len(files)), len(files))
     if not found:
         raise BadInputError(f"none of the {len(files)} images could be read, {skipped[0]!r} first")
     if skipped:
-        watch.warn(left_out_sentence(skipped))
+        progress.warn(left_out_sentence(skipped))
     outcome = WhereOutcome(
         model=loaded.name,
         along=_along(components, text, against, bool(classes)),
@@ -209,11 +209,13 @@ def _heads(units: Units, labels: Sequence[str] | None) -> list[str]:
 
 
 def _spectra(
-    source: str, model: VisionModel, reference: str | None, machine: Machine, skip_bad: bool, watch: Watcher
+    source: str, model: VisionModel, reference: str | None, machine: Machine, skip_bad: bool, progress: Progress
 ) -> Spectra:
     """Where components come from: what was named, an adapter's store, or what ships with the model."""
     if reference is not None:
-        spectra = given_spectra(reference, lambda: model, machine.batch_size, machine.workers, False, skip_bad, watch)
+        spectra = given_spectra(
+            reference, lambda: model, machine.batch_size, machine.workers, False, skip_bad, progress
+        )
     elif (Path(source) / "store" / "manifest.json").is_file():
         spectra = fit_spectrum(Store.open(Path(source) / "store"))
     elif (shipped := shipped_spectra(model.name)) is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from residualign._files import publish, saying_what_is_kept
-from residualign._progress import Progress, Silent, Watcher
+from residualign._progress import Progress, Silent, Tick
 from residualign.adapter.lambdas import MovedComponent, PutBackCurve, learning_curve, moved_components, put_back_curve
 from residualign.classification.evaluation import Comparison, compare, match_classes, wilson_interval
 from residualign.classification.probe import linear_probe
@@ -67,7 +67,7 @@ def run_report(
     dictionary: str | os.PathLike[str] | None = None,
     device: str = "cpu",
     overwrite: bool = False,
-    watch: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Report, tuple[Path, ...]]:
     """Do everything `residualign report` does: build the report, write the page, and what `formats` asks for.
 
@@ -79,7 +79,7 @@ def run_report(
     page = Path(out or folder) / REPORT_NAME
     if page.exists() and not overwrite:
         raise BadInputError(f"{str(page)!r} exists; add --overwrite to replace it, or choose another folder with --out")
-    report = build_report(folder, store=store, model=model, dictionary=dictionary, device=device, watch=watch)
+    report = build_report(folder, store=store, model=model, dictionary=dictionary, device=device, progress=progress)
     with saying_what_is_kept(page, "the run itself is untouched, and the same command makes the page"):
         page.parent.mkdir(parents=True, exist_ok=True)
         publish(page, report.html.encode())
@@ -97,7 +97,7 @@ def build_report(
     model: str | None = None,
     dictionary: str | os.PathLike[str] | None = None,
     device: str = "cpu",
-    watch: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """The report of a finished run, as an object: `.charts`, `.tables`, `.contents`, `.html`, `.save(path)`.
 
@@ -107,19 +107,19 @@ def build_report(
 
     Costs no forward pass over images; at ViT-B size, dominated by dimensions and words of 144 heads, a few minutes.
     """
-    watch = watch or Silent()
+    progress = progress or Silent()
     run = open_run(folder, store=store, model=model, device=device)
     notes: list[str] = []
     own = fit_spectrum(run.store)
     spectra = shown_spectra(run.shown, own)
     split = run.store.split("test")
     shown_split = split if len(split) else run.store.split("train")
-    with watch.progress("dimensions") as progress:
-        geometry = _geometry(run, own, notes, progress)
-    words = _dictionary(run, model, device, dictionary, notes, watch)
+    with progress.task("dimensions") as tick:
+        geometry = _geometry(run, own, notes, tick)
+    words = _dictionary(run, model, device, dictionary, notes, progress)
     moved, curves = _scales(run, own, split)
-    with watch.progress("words") as progress:
-        explanation = _explained(shown_split, spectra, words, moved, progress)
+    with progress.task("words") as tick:
+        explanation = _explained(shown_split, spectra, words, moved, tick)
     found = UnitFindings(
         run.shown,
         run.result(run.shown.method),
@@ -186,7 +186,7 @@ def _short(name: str) -> str:
     return Path(name).name if name.startswith(("/", "./", "../", "~")) else name
 
 
-def _geometry(run: RunResults, own: Spectra, notes: list[str], progress: Progress) -> Geometry:
+def _geometry(run: RunResults, own: Spectra, notes: list[str], tick: Tick) -> Geometry:
     """Dimensions over the training images, or over a fixed number of them: neighbours cost their square."""
     split = run.store.split("train")
     spectra = own
@@ -199,7 +199,7 @@ def _geometry(run: RunResults, own: Spectra, notes: list[str], progress: Progres
         moments = Moments.empty(run.store.maps)
         moments.update(split.coordinates())
         spectra = moments.spectra(run.store.maps, source=own.source, model_fingerprint=own.model_fingerprint)
-    return measure_geometry(split, spectra, subsamples=_SUBSAMPLES, seed=0, progress=progress)
+    return measure_geometry(split, spectra, subsamples=_SUBSAMPLES, seed=0, progress=tick)
 
 
 def _dictionary(
@@ -208,7 +208,7 @@ def _dictionary(
     device: str,
     path: str | os.PathLike[str] | None,
     notes: list[str],
-    watch: Watcher,
+    progress: Progress,
 ) -> TextDictionary | None:
     """The dictionary in the model's own words; None, with a note, where the model has none or is not at hand."""
     if run.store.logit_scale is None:
@@ -220,13 +220,13 @@ def _dictionary(
         return None
     texts = choose_texts(path, str(run.summary["model"]))
     try:
-        with watch.progress("dictionary") as progress:
-            return encode_dictionary(run.adapter.model, texts, progress=progress)
+        with progress.task("dictionary") as tick:
+            return encode_dictionary(run.adapter.model, texts, progress=tick)
     except BadInputError as error:
         # what somebody asked for is not left out in silence; of the package's own words a page can do without
         if path is not None or model is not None:
             raise
-        watch.warn(f"the page has no words: {error}")
+        progress.warn(f"the page has no words: {error}")
         notes.append(f"There are no words: {error}")
         return None
 
@@ -236,7 +236,7 @@ def _explained(
     spectra: Spectra,
     words: TextDictionary | None,
     moved: Sequence[MovedComponent],
-    progress: Progress,
+    tick: Tick,
 ) -> Explanation:
     """Words and images of heads and MLPs: their first components, and those that moved farthest."""
     more: dict[str, list[int]] = {}
@@ -252,7 +252,7 @@ def _explained(
         n_components=_COMPONENTS,
         n_texts=_TEXTS,
         n_images=_IMAGES,
-        progress=progress,
+        progress=tick,
     )
 
 
