@@ -15,9 +15,8 @@ from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
 from residualign.errors import BadInputError
 from residualign.models.hub import fetch
-from residualign.models.mean_of_patches import mean_of_patches
 from residualign.models.names import ModelSource, resolve, without_pooling
-from residualign.models.tower import Tower, refuse_non_finite
+from residualign.models.tower import Tower, mean_of_patches, refuse_non_finite
 from residualign.models.vision_model import VisionModel
 
 __all__ = ["TOLERANCES", "check_sum", "load_model"]

@@ -16,7 +16,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 import residualign as ra
 from residualign.decomposition.trace import Trace, trace_coordinates
-from residualign.models import dino, timm_families
+from residualign.models import dino, timm_vit
 from residualign.models.tower import fingerprint
 
 N = 3
@@ -151,7 +151,7 @@ def test_one_matrix_or_three_have_one_fingerprint(tmp_path: Path) -> None:
     other.load_state_dict(weights)
     pixels = torch.randn(2, 3, 26, 26)
     torch.testing.assert_close(model(pixels), other(pixels), rtol=1e-4, atol=1e-5)
-    assert fingerprint(timm_families.tower(model, "x")) == fingerprint(timm_families.tower(other, "y"))
+    assert fingerprint(timm_vit.tower(model, "x")) == fingerprint(timm_vit.tower(other, "y"))
 
 
 def test_the_model_is_as_it_was_after_an_error(name: str) -> None:
@@ -187,7 +187,7 @@ def test_other_towers_are_refused_by_the_part(tmp_path: Path, changes: dict[str,
 def test_other_architectures_are_refused_by_their_name(architecture: str) -> None:
     model = timm.create_model(architecture, num_classes=0)
     with pytest.raises(ra.BadInputError, match=f"timm {type(model).__name__}; supported are VisionTransformer and Eva"):
-        timm_families.tower(model, "x")
+        timm_vit.tower(model, "x")
 
 
 def _sizes(**changes: Any) -> dict[str, Any]:

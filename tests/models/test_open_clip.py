@@ -21,7 +21,7 @@ from torch import nn
 import residualign as ra
 from residualign.decomposition.trace import Trace, trace_coordinates
 from residualign.models import openclip
-from residualign.models.functional_attention import explicit_attention
+from residualign.models.openclip import explicit_attention
 from residualign.models.openclip_load import _wants_quick_gelu
 from residualign.models.tower import fingerprint
 

@@ -90,11 +90,11 @@ def test_every_weight_of_the_tower_is_in_the_fingerprint(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["eva02", "linear-bias"], indirect=True)
 def test_the_projection_is_in_the_fingerprint_and_the_trunk_alone_is_another_model(name: str) -> None:
-    from residualign.models import timm_families
+    from residualign.models import timm_vit
     from residualign.models.tower import fingerprint
 
     model = ra.load_model(name)
-    trunk = timm_families.tower(model.module.visual.trunk, "x")
+    trunk = timm_vit.tower(model.module.visual.trunk, "x")
     names = set(model.tower.tensors) - set(trunk.tensors)
     assert names == {"projection.weight", "projection.bias"}
     assert fingerprint(trunk) != model.fingerprint
@@ -142,11 +142,11 @@ def test_a_stem_of_convolutions_is_in_the_fingerprint_with_its_statistics() -> N
     """MobileCLIP's ViT: several convolutions make the patches."""
     import timm
 
-    from residualign.models import timm_families
+    from residualign.models import timm_vit
     from residualign.models.tower import fingerprint
 
     model = timm.create_model("vit_base_mci_224", num_classes=0, depth=1, img_size=32).eval()
-    tower = timm_families.tower(model, "x")
+    tower = timm_vit.tower(model, "x")
     floats = [value for value in model.state_dict().values() if value.is_floating_point()]
     assert sum(tensor.numel() for tensor in tower.tensors.values()) == sum(value.numel() for value in floats)
     before = fingerprint(tower)

@@ -152,13 +152,13 @@ def test_other_towers_are_refused_by_the_part(tmp_path: Path, changes: dict[str,
 def test_post_norm_blocks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from timm.models.vision_transformer import ResPostBlock
 
-    from residualign.models import timm_families, timm_vit
+    from residualign.models import timm_vit
 
     model = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1, init_values=1.0, block_fn=ResPostBlock)
     with pytest.raises(ra.BadInputError, match="blocks of another kind"):
         timm_vit.tower(model, "x")
     with pytest.raises(ra.BadInputError, match=r"timm Linear; supported are VisionTransformer and Eva"):
-        timm_families.tower(torch.nn.Linear(1, 1), "x")
+        timm_vit.tower(torch.nn.Linear(1, 1), "x")
 
 
 @pytest.mark.parametrize("name", ["timm:no_such_model", "timm:local-dir:/no/such/folder", "timm:"])

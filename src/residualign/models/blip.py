@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from residualign.errors import BadInputError
 from residualign.models.text import encode_texts, unknown_texts
 from residualign.models.tower import Block, Tower
+from residualign.models.weights import neutral_tensors
 
 __all__ = ["BlipText", "refuse_other_heads", "tower"]
 
@@ -22,6 +23,21 @@ _WHY_REFUSED = {
     "BlipForConditionalGeneration": "a captioning model, which has no projection to a space shared with text",
     "BlipForQuestionAnswering": "a question answering model, which has no projection to a space shared with text",
     "BlipModel": "which norms its class token twice before the projection",
+}
+
+_NAMES = {
+    "embedding.class": "embeddings.class_embedding",
+    "embedding.patch": "embeddings.patch_embedding",
+    "embedding.position": "embeddings.position_embedding",
+    "norm_final": "post_layernorm",
+}
+_BLOCK_NAMES = {
+    "norm_attention": "layer_norm1",
+    "[query,key,value]": "self_attn.qkv",
+    "out": "self_attn.projection",
+    "norm_mlp": "layer_norm2",
+    "mlp.in": "mlp.fc1",
+    "mlp.out": "mlp.fc2",
 }
 
 
@@ -59,36 +75,10 @@ def tower(model: Any) -> Tower:
         final_norm=vision.post_layernorm,
         projection=model.vision_proj,
         image_size=config.image_size if isinstance(config.image_size, int) else config.image_size[0],
-        tensors=_tensors(vision, model.vision_proj),
+        tensors=neutral_tensors(vision, _NAMES, vision.encoder.layers, _BLOCK_NAMES)
+        | neutral_tensors(model, {"projection": "vision_proj"}),
         constants={"activation": config.hidden_act, "eps": repr(config.layer_norm_eps)},
     )
-
-
-def _tensors(vision: Any, projection: nn.Linear) -> dict[str, Tensor]:
-    embeddings = vision.embeddings
-    tensors = {
-        "embedding.class": embeddings.class_embedding.flatten(),
-        "embedding.position": embeddings.position_embedding.flatten(0, 1),
-    }
-    modules: dict[str, nn.Module] = {
-        "embedding.patch": embeddings.patch_embedding,
-        "norm_final": vision.post_layernorm,
-        "projection": projection,
-    }
-    for i, layer in enumerate(vision.encoder.layers):
-        for part, packed in layer.self_attn.qkv.named_parameters():
-            for kind, tensor in zip(("query", "key", "value"), packed.chunk(3), strict=True):
-                tensors[f"block.{i}.{kind}.{part}"] = tensor
-        modules |= {
-            f"block.{i}.norm_attention": layer.layer_norm1,
-            f"block.{i}.out": layer.self_attn.projection,
-            f"block.{i}.norm_mlp": layer.layer_norm2,
-            f"block.{i}.mlp.in": layer.mlp.fc1,
-            f"block.{i}.mlp.out": layer.mlp.fc2,
-        }
-    for name, module in modules.items():
-        tensors |= {f"{name}.{part}": value for part, value in module.named_parameters()}
-    return tensors
 
 
 class BlipText:

@@ -8,8 +8,27 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
 from residualign.models.tower import Block, Tower
+from residualign.models.weights import neutral_tensors
 
 __all__ = ["tower"]
+
+_NAMES = {
+    "embedding.class": "embeddings.class_embedding",
+    "embedding.patch.weight": "embeddings.patch_embedding.weight",
+    "embedding.position": "embeddings.position_embedding.weight",
+    "norm_pre": "pre_layrnorm",
+    "norm_final": "post_layernorm",
+}
+_BLOCK_NAMES = {
+    "norm_attention": "layer_norm1",
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "out": "self_attn.out_proj",
+    "norm_mlp": "layer_norm2",
+    "mlp.in": "mlp.fc1",
+    "mlp.out": "mlp.fc2",
+}
 
 
 def tower(model: Any) -> Tower:
@@ -34,33 +53,7 @@ def tower(model: Any) -> Tower:
         final_norm=vision.post_layernorm,
         projection=projection,
         image_size=config.image_size,
-        tensors=_tensors(vision, projection),
+        tensors=neutral_tensors(vision, _NAMES, vision.encoder.layers, _BLOCK_NAMES)
+        | neutral_tensors(model, {"projection": "visual_projection?"}),
         constants={"activation": config.hidden_act, "eps": repr(config.layer_norm_eps)},
     )
-
-
-def _tensors(vision: Any, projection: nn.Linear | None) -> dict[str, Tensor]:
-    embeddings = vision.embeddings
-    tensors = {
-        "embedding.class": embeddings.class_embedding,
-        "embedding.patch.weight": embeddings.patch_embedding.weight,
-        "embedding.position": embeddings.position_embedding.weight,
-    }
-    modules: dict[str, nn.Module] = {"norm_pre": vision.pre_layrnorm, "norm_final": vision.post_layernorm}
-    if projection is not None:
-        modules["projection"] = projection
-    for i, layer in enumerate(vision.encoder.layers):
-        attention = layer.self_attn
-        modules |= {
-            f"block.{i}.norm_attention": layer.layer_norm1,
-            f"block.{i}.query": attention.q_proj,
-            f"block.{i}.key": attention.k_proj,
-            f"block.{i}.value": attention.v_proj,
-            f"block.{i}.out": attention.out_proj,
-            f"block.{i}.norm_mlp": layer.layer_norm2,
-            f"block.{i}.mlp.in": layer.mlp.fc1,
-            f"block.{i}.mlp.out": layer.mlp.fc2,
-        }
-    for name, module in modules.items():
-        tensors |= {f"{name}.{part}": value for part, value in module.named_parameters()}
-    return tensors

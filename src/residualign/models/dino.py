@@ -7,11 +7,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from residualign.models.tower import Block, Tower
+from residualign.models.weights import neutral_tensors
 
 __all__ = ["tower"]
+
+# where there are two places, the first is that of DINOv2 and the second that of DINOv3
+_NAMES = {
+    "embedding.class": "embeddings.cls_token",
+    "embedding.patch": "embeddings.patch_embeddings.projection|embeddings.patch_embeddings",
+    "embedding.position": "embeddings.position_embeddings?",
+    "embedding.registers": "embeddings.register_tokens?",
+    "norm_final": "layernorm|norm",
+}
+_BLOCK_NAMES = {
+    "norm_attention": "norm1",
+    "query": "attention.q_proj",
+    "key": "attention.k_proj",
+    "value": "attention.v_proj",
+    "out": "attention.o_proj",
+    "scale_attention": "layer_scale1.lambda1",
+    "norm_mlp": "norm2",
+    "mlp.gate": "mlp.gate_proj?",
+    "mlp.in": "mlp.fc1|mlp.up_proj",
+    "mlp.out": "mlp.fc2|mlp.down_proj",
+    "scale_mlp": "layer_scale2.lambda1",
+}
 
 
 def tower(model: Any, image_size: int) -> Tower:
@@ -48,7 +71,7 @@ def tower(model: Any, image_size: int) -> Tower:
         final_norm=norm,
         projection=None,
         image_size=image_size,
-        tensors=_tensors(model, layers, norm),
+        tensors=neutral_tensors(model, _NAMES, layers, _BLOCK_NAMES),
         constants=constants,
         tokens=tokens,
         n_prefix=1 + getattr(config, "num_register_tokens", 0),
@@ -58,38 +81,3 @@ def tower(model: Any, image_size: int) -> Tower:
 def _activation(config: Any) -> str:
     # the gate of DINOv2's giant model is SiLU whatever the config's activation says
     return "silu" if getattr(config, "use_swiglu_ffn", False) else str(config.hidden_act)
-
-
-def _tensors(model: Any, layers: Any, norm: nn.Module) -> dict[str, Tensor]:
-    embeddings = model.embeddings
-    patches = embeddings.patch_embeddings
-    tensors = {"embedding.class": embeddings.cls_token.flatten()}
-    modules: dict[str, nn.Module] = {
-        "embedding.patch": getattr(patches, "projection", patches),
-        "norm_final": norm,
-    }
-    if hasattr(embeddings, "position_embeddings"):
-        tensors["embedding.position"] = embeddings.position_embeddings.flatten(0, 1)
-    if hasattr(embeddings, "register_tokens"):
-        tensors["embedding.registers"] = embeddings.register_tokens.flatten(0, 1)
-    for i, layer in enumerate(layers):
-        attention = layer.attention
-        modules |= {
-            f"block.{i}.norm_attention": layer.norm1,
-            f"block.{i}.query": attention.q_proj,
-            f"block.{i}.key": attention.k_proj,
-            f"block.{i}.value": attention.v_proj,
-            f"block.{i}.out": attention.o_proj,
-            f"block.{i}.norm_mlp": layer.norm2,
-        }
-        modules |= {
-            f"block.{i}.mlp.{_MLP_PARTS[name]}": part for name, part in layer.mlp.named_children() if name in _MLP_PARTS
-        }
-        tensors[f"block.{i}.scale_attention"] = layer.layer_scale1.lambda1
-        tensors[f"block.{i}.scale_mlp"] = layer.layer_scale2.lambda1
-    for name, module in modules.items():
-        tensors |= {f"{name}.{part}": value for part, value in module.named_parameters()}
-    return tensors
-
-
-_MLP_PARTS = {"fc1": "in", "up_proj": "in", "gate_proj": "gate", "fc2": "out", "down_proj": "out"}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from residualign.errors import BadInputError
+from residualign.errors import BadInputError, is_full
 
 __all__ = ["SAFETENSORS", "Snapshot", "cache_alone_without_network", "fetch", "not_loaded"]
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
-
 """One of these says that a checkpoint has safetensors weights, in one file or several."""
 
 _OLDER = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -140,15 +138,15 @@ def _bars_on_terminals_only() -> Iterator[None]:
         enable_progress_bars()
 
 
-# of the machine, not of the model: these keep their own exit code and sentence
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
 def not_loaded(name: str, how: str, error: Exception) -> BadInputError:
-    """One sentence with the first line of what the library said; a full disk or memory behind it is raised as it is."""
+    """One sentence with the first line of what the library said.
+
+    A full disk or memory behind the error is the machine's fault, not the model's, and is raised as it is: it has its
+    own exit code and sentence.
+    """
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, MemoryError) or (isinstance(link, OSError) and link.errno in _FULL):
+        if isinstance(link, MemoryError) or (isinstance(link, OSError) and is_full(link)):
             raise link
         link = link.__cause__ or link.__context__
     said = str(error).strip()

@@ -5,6 +5,8 @@ Blocks with torch's `nn.MultiheadAttention` and with open_clip's own `Attention`
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,8 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign.errors import BadInputError
-from residualign.models.functional_attention import explicit_attention
-from residualign.models.parts import Projection, layer_scale
 from residualign.models.pooling import (
     CLASS_TOKEN,
     AttentionPooling,
@@ -23,9 +23,35 @@ from residualign.models.pooling import (
     Pooling,
     pooling_constants,
 )
+from residualign.models.protocols import Projection, layer_scale
 from residualign.models.tower import Block, Tower
+from residualign.models.weights import neutral_tensors
 
-__all__ = ["tower"]
+__all__ = ["explicit_attention", "tower"]
+
+_NAMES = {
+    "embedding.class": "class_embedding",
+    "embedding.patch.weight": "conv1.weight",
+    "embedding.position": "positional_embedding",
+    "norm_pre": "ln_pre",
+    "norm_final": "ln_post",
+    "pool": "attn_pool",
+    "projection.weight": "proj.T",
+}
+_BLOCK_NAMES = {
+    "norm_attention": "ln_1",
+    "[query,key,value].weight": "attn.in_proj_weight",
+    "[query,key,value].bias": "attn.in_proj_bias",
+    "out": "attn.out_proj",
+    # norms of queries and keys, and scales of heads, in open_clip's own attention
+    "attention": "attn",
+    "scale_attention": "ls_1.gamma?",
+    "norm_mlp": "ln_2",
+    "mlp.in": "mlp.c_fc",
+    "mlp.norm": "mlp.ln?",
+    "mlp.out": "mlp.c_proj",
+    "scale_mlp": "ls_2.gamma?",
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +116,7 @@ def tower(model: Any, name: str) -> Tower:
         final_norm=visual.ln_post if visual.attn_pool is None else visual.attn_pool.ln_k,
         projection=projection,
         image_size=int(visual.image_size[0]),
-        tensors=_tensors(visual, blocks),
+        tensors=neutral_tensors(visual, _NAMES, blocks, _BLOCK_NAMES),
         constants={
             "activation": _activation(blocks[0].mlp.gelu),
             "eps": repr(visual.ln_post.eps),
@@ -165,40 +191,46 @@ def _activation(module: nn.Module) -> str:
     return names.get(type(module).__name__, type(module).__name__)
 
 
-def _tensors(visual: Any, blocks: list[Any]) -> dict[str, Tensor]:
-    tensors = {
-        "embedding.class": visual.class_embedding,
-        "embedding.patch.weight": visual.conv1.weight,
-        "embedding.position": visual.positional_embedding,
-    }
-    if visual.proj is not None:
-        tensors["projection.weight"] = visual.proj.T
-    modules: dict[str, nn.Module] = {"norm_pre": visual.ln_pre, "norm_final": visual.ln_post}
-    if visual.attn_pool is not None:
-        tensors |= {f"pool.{part}": value for part, value in visual.attn_pool.named_parameters()}
-    for i, block in enumerate(blocks):
-        attention = block.attn
-        for part in ("weight", "bias"):
-            packed = getattr(attention, f"in_proj_{part}")
-            if packed is not None:
-                for name, tensor in zip(("query", "key", "value"), packed.chunk(3), strict=True):
-                    tensors[f"block.{i}.{name}.{part}"] = tensor
-        # what open_clip's own attention has besides: norms of queries and keys, scales of heads
-        packed_in = {"in_proj_weight", "in_proj_bias"}
-        for name, tensor in attention.named_parameters():
-            if name not in packed_in and not name.startswith("out_proj."):
-                tensors[f"block.{i}.attention.{name}"] = tensor
-        modules |= {
-            f"block.{i}.norm_attention": block.ln_1,
-            f"block.{i}.out": attention.out_proj,
-            f"block.{i}.norm_mlp": block.ln_2,
-            f"block.{i}.mlp.in": block.mlp.c_fc,
-            f"block.{i}.mlp.norm": getattr(block.mlp, "ln", nn.Identity()),
-            f"block.{i}.mlp.out": block.mlp.c_proj,
-        }
-        for kind, scale in (("attention", layer_scale(block.ls_1)), ("mlp", layer_scale(block.ls_2))):
-            if scale is not None:
-                tensors[f"block.{i}.scale_{kind}"] = scale
-    for name, module in modules.items():
-        tensors |= {f"{name}.{part}": value for part, value in module.named_parameters()}
-    return tensors
+@contextlib.contextmanager
+def explicit_attention(modules: Sequence[nn.MultiheadAttention]) -> Iterator[None]:
+    """Replace the forward of these instances by an equivalent one, and put it back afterwards, also after an error.
+
+    torch's `nn.MultiheadAttention` calls its output projection as a function, so hooks on the projection never fire.
+    Inside the context these instances call the projection's own forward; the class, and every other instance, is left
+    alone. The same numbers up to rounding: torch's fused kernel adds in a different order. Contexts nest.
+    """
+    before = [module.__dict__.get("forward") for module in modules]
+    try:
+        for module in modules:
+            module.forward = partial(_self_attention, module)  # type: ignore[method-assign]
+        yield
+    finally:
+        for module, forward in zip(modules, before, strict=True):
+            if forward is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.forward = forward  # type: ignore[method-assign]
+
+
+def _self_attention(
+    module: nn.MultiheadAttention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Self-attention of an image tower: no mask, no weights asked for, no extra keys."""
+    unasked = all(option is None or option is False for option in options.values())
+    plain = query is key and key is value and not need_weights and attn_mask is None and unasked
+    if not plain or module.bias_k is not None or module.add_zero_attn or module.in_proj_weight is None:
+        raise RuntimeError("only plain self-attention can be traced: no mask, no weights, no other keys or values")
+    x = query if module.batch_first else query.transpose(0, 1)
+    n, length, width = x.shape
+    packed = F.linear(x, module.in_proj_weight, module.in_proj_bias)
+    q, k, v = packed.view(n, length, 3, module.num_heads, module.head_dim).permute(2, 0, 3, 1, 4)
+    dropout = module.dropout if module.training else 0.0
+    values = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    out: Tensor = module.out_proj(values.transpose(1, 2).reshape(n, length, width))
+    return (out if module.batch_first else out.transpose(0, 1)), None

@@ -6,20 +6,21 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from residualign.errors import BadInputError
-from residualign.models import openclip, openclip_timm
+from residualign.models import openclip, timm_vit
 from residualign.models.hub import cache_alone_without_network, not_loaded
 from residualign.models.preprocess import TransformPreprocess
+from residualign.models.tower import Tower
 from residualign.models.vision_model import VisionModel
 
-__all__ = ["load"]
+__all__ = ["load", "timm_tower"]
 
 _SCHEMAS = ("local-dir:", "hf-hub:")
 
@@ -46,9 +47,9 @@ def load(name: str) -> VisionModel:
         # the library raises whatever its config, its downloads and torch raise
         raise not_loaded(name, "by open_clip", error) from error
     model = model.float().eval().requires_grad_(False)
-    family = openclip_timm if type(model.visual).__name__ == "TimmModel" else openclip
+    describe = timm_tower if type(model.visual).__name__ == "TimmModel" else openclip.tower
     preprocess, text = _preprocess(model.visual.preprocess_cfg), OpenClipText(model, tokenizer)
-    return VisionModel(name, spec, model, family.tower(model, name), preprocess, text)
+    return VisionModel(name, spec, model, describe(model, name), preprocess, text)
 
 
 @contextlib.contextmanager
@@ -94,6 +95,36 @@ def _preprocess(settings: dict[str, Any]) -> TransformPreprocess:
 
     config = PreprocessCfg(**settings)
     return TransformPreprocess(image_transform_v2(config, is_train=False), asdict(config))
+
+
+def timm_tower(model: Any, name: str) -> Tower:
+    """Where the parts of `model.visual`, an open_clip `TimmModel`, are; `BadInputError` names one built otherwise."""
+    visual = model.visual
+    inner = timm_vit.tower(visual.trunk, name)
+    projection = _timm_projection(visual, name)
+
+    def forward(pixels: Tensor) -> Tensor:
+        output: Tensor = visual(pixels)
+        return output
+
+    tensors = dict(inner.tensors)
+    if projection is not None:
+        tensors |= {f"projection.{part}": value for part, value in projection.named_parameters()}
+    return replace(inner, module=visual, forward=forward, projection=projection, tensors=tensors, tokens=None)
+
+
+def _timm_projection(visual: Any, name: str) -> nn.Linear | None:
+    """The trunk's class head, or open_clip's own layer behind a trunk without; None where the trunk's output is all."""
+    steps = {part: module for part, module in visual.head.named_children() if not isinstance(module, nn.Dropout)}
+    trunk_head = visual.trunk.head
+    if not isinstance(trunk_head, nn.Identity):
+        steps["the trunk's class head"] = trunk_head
+    for part, module in steps.items():
+        if not isinstance(module, nn.Linear):
+            raise BadInputError(f"model {name!r} has {part!r} as its projection, which is not one linear map")
+    if len(steps) > 1:
+        raise BadInputError(f"model {name!r} has {len(steps)} projections one after another; supported is one")
+    return next(iter(steps.values()), None)
 
 
 class OpenClipText:

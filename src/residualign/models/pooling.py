@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from residualign.models.parts import Projection
+from residualign.models.protocols import Projection
 
 __all__ = [
     "CLASS_TOKEN",

@@ -4,14 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign.errors import BadInputError
 from residualign.models.pooling import AttentionPooling, PackedProjection, pooling_constants
 from residualign.models.tower import Block, Tower
+from residualign.models.weights import neutral_tensors
 
 __all__ = ["tower"]
+
+_NAMES = {
+    "embedding.patch": "embeddings.patch_embedding",
+    "embedding.position": "embeddings.position_embedding.weight",
+    "norm_final": "post_layernorm",
+    "pool.probe": "head.probe",
+    "pool.[query,key,value].weight": "head.attention.in_proj_weight",
+    "pool.[query,key,value].bias": "head.attention.in_proj_bias",
+    "pool.out": "head.attention.out_proj",
+    "pool.norm": "head.layernorm",
+    "pool.mlp.in": "head.mlp.fc1",
+    "pool.mlp.out": "head.mlp.fc2",
+}
+_BLOCK_NAMES = {
+    "norm_attention": "layer_norm1",
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "out": "self_attn.out_proj",
+    "norm_mlp": "layer_norm2",
+    "mlp.in": "mlp.fc1",
+    "mlp.out": "mlp.fc2",
+}
 
 
 def tower(vision: Any, name: str) -> Tower:
@@ -44,7 +68,7 @@ def tower(vision: Any, name: str) -> Tower:
         final_norm=vision.post_layernorm,
         projection=None,
         image_size=config.image_size,
-        tensors=_tensors(vision, (query, key, value)),
+        tensors=neutral_tensors(vision, _NAMES, vision.encoder.layers, _BLOCK_NAMES),
         constants={
             "activation": config.hidden_act,
             "eps": repr(config.layer_norm_eps),
@@ -53,38 +77,3 @@ def tower(vision: Any, name: str) -> Tower:
         pooling=pooling,
         n_prefix=0,
     )
-
-
-def _tensors(vision: Any, packed: tuple[PackedProjection, ...]) -> dict[str, Tensor]:
-    embeddings, pool = vision.embeddings, vision.head
-    tensors = {
-        "embedding.position": embeddings.position_embedding.weight,
-        "pool.probe": pool.probe.flatten(),
-    }
-    for name, part in zip(("query", "key", "value"), packed, strict=True):
-        tensors[f"pool.{name}.weight"] = part.weight
-        if part.bias is not None:
-            tensors[f"pool.{name}.bias"] = part.bias
-    modules: dict[str, nn.Module] = {
-        "embedding.patch": embeddings.patch_embedding,
-        "norm_final": vision.post_layernorm,
-        "pool.out": pool.attention.out_proj,
-        "pool.norm": pool.layernorm,
-        "pool.mlp.in": pool.mlp.fc1,
-        "pool.mlp.out": pool.mlp.fc2,
-    }
-    for i, layer in enumerate(vision.encoder.layers):
-        attention = layer.self_attn
-        modules |= {
-            f"block.{i}.norm_attention": layer.layer_norm1,
-            f"block.{i}.query": attention.q_proj,
-            f"block.{i}.key": attention.k_proj,
-            f"block.{i}.value": attention.v_proj,
-            f"block.{i}.out": attention.out_proj,
-            f"block.{i}.norm_mlp": layer.layer_norm2,
-            f"block.{i}.mlp.in": layer.mlp.fc1,
-            f"block.{i}.mlp.out": layer.mlp.fc2,
-        }
-    for name, module in modules.items():
-        tensors |= {f"{name}.{part}": value for part, value in module.named_parameters()}
-    return tensors

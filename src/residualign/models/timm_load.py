@@ -1,11 +1,11 @@
-"""`timm:NAME`, `timm:local-dir:PATH` and `timm:hf-hub:ORG/NAME`: weights and pixels; timm has no words."""
+"""`timm:NAME`, `timm:local-dir:PATH` and `timm:hf-hub:ORG/NAME`: weights and preprocessing; timm has no text towers."""
 
 from __future__ import annotations
 
 import contextlib
 
 from residualign.errors import BadInputError
-from residualign.models import timm_families
+from residualign.models import timm_vit
 from residualign.models.hub import cache_alone_without_network, not_loaded
 from residualign.models.preprocess import TransformPreprocess
 from residualign.models.vision_model import VisionModel
@@ -30,4 +30,4 @@ def load(name: str) -> VisionModel:
     model = model.float().eval().requires_grad_(False)
     settings = timm.data.resolve_model_data_config(model)
     preprocess = TransformPreprocess(timm.data.create_transform(**settings, is_training=False), settings)
-    return VisionModel(name, spec, model, timm_families.tower(model, name), preprocess)
+    return VisionModel(name, spec, model, timm_vit.tower(model, name), preprocess)

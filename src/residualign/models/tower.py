@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,11 +13,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from residualign.errors import BadInputError
-from residualign.models.parts import Projection
-from residualign.models.pooling import CLASS_TOKEN, AttentionPooling, Pooling
+from residualign.models.pooling import (
+    CLASS_TOKEN,
+    AttentionPooling,
+    MeanPooling,
+    Pooling,
+    TokenPooling,
+    pooling_constants,
+)
+from residualign.models.protocols import Projection
 from residualign.units import Units
 
-__all__ = ["Block", "Tower", "fingerprint", "refuse_non_finite"]
+__all__ = ["Block", "Tower", "fingerprint", "mean_of_patches", "refuse_non_finite"]
 
 
 @dataclass(frozen=True)
@@ -128,3 +135,23 @@ def refuse_non_finite(tower: Tower, name: str) -> None:
             raise BadInputError(
                 f"model {name!r}: weight {tensor_name!r} holds NaN or infinite values; the file is damaged"
             )
+
+
+def mean_of_patches(tower: Tower, name: str) -> Tower:
+    """The same tower with the mean of its normed patch tokens as embedding; class token and registers stay out.
+
+    The fingerprint is another one: an adapter of one pooling does not fit the other. `BadInputError` for a tower that
+    pools otherwise by itself or projects its class token into a space shared with text.
+    """
+    tokens, first = tower.tokens, tower.n_prefix
+    if tokens is None or not isinstance(tower.pooling, TokenPooling) or tower.projection is not None:
+        raise BadInputError(
+            f"model {name!r} has a pooling of its own; '#mean' is for ViT and DINO towers that pool a class token"
+        )
+
+    def forward(pixels: Tensor) -> Tensor:
+        return tokens(pixels)[:, first:].mean(dim=1)
+
+    pooling = MeanPooling(first=first, norm_first=True)
+    constants = {**tower.constants, **pooling_constants(pooling)}
+    return replace(tower, forward=forward, pooling=pooling, constants=constants, tokens=None)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from residualign.data.images import read_image, to_rgb
 from residualign.errors import BadInputError
-from residualign.models.parts import ImagePreprocess, TextEncoder
+from residualign.models.protocols import ImagePreprocess, TextEncoder
 from residualign.models.tower import Tower, fingerprint
 from residualign.units import Units
 

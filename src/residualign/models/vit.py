@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from residualign.models.tower import Block, Tower
+from residualign.models.weights import neutral_tensors
 
 __all__ = ["tower"]
+
+_NAMES = {
+    "embedding.class": "embeddings.cls_token",
+    "embedding.patch": "embeddings.patch_embeddings.projection",
+    "embedding.position": "embeddings.position_embeddings",
+    "norm_final": "layernorm",
+}
+_BLOCK_NAMES = {
+    "norm_attention": "layernorm_before",
+    "query": "attention.q_proj",
+    "key": "attention.k_proj",
+    "value": "attention.v_proj",
+    "out": "attention.o_proj",
+    "norm_mlp": "layernorm_after",
+    "mlp.in": "mlp.fc1",
+    "mlp.out": "mlp.fc2",
+}
 
 
 def tower(model: Any) -> Tower:
@@ -31,34 +49,7 @@ def tower(model: Any) -> Tower:
         final_norm=model.layernorm,
         projection=None,
         image_size=config.image_size if isinstance(config.image_size, int) else config.image_size[0],
-        tensors=_tensors(model),
+        tensors=neutral_tensors(model, _NAMES, model.layers, _BLOCK_NAMES),
         constants={"activation": config.hidden_act, "eps": repr(config.layer_norm_eps)},
         tokens=tokens,
     )
-
-
-def _tensors(model: Any) -> dict[str, Tensor]:
-    embeddings = model.embeddings
-    tensors = {
-        "embedding.class": embeddings.cls_token.flatten(),
-        "embedding.position": embeddings.position_embeddings.flatten(0, 1),
-    }
-    modules: dict[str, nn.Module] = {
-        "embedding.patch": embeddings.patch_embeddings.projection,
-        "norm_final": model.layernorm,
-    }
-    for i, layer in enumerate(model.layers):
-        attention = layer.attention
-        modules |= {
-            f"block.{i}.norm_attention": layer.layernorm_before,
-            f"block.{i}.query": attention.q_proj,
-            f"block.{i}.key": attention.k_proj,
-            f"block.{i}.value": attention.v_proj,
-            f"block.{i}.out": attention.o_proj,
-            f"block.{i}.norm_mlp": layer.layernorm_after,
-            f"block.{i}.mlp.in": layer.mlp.fc1,
-            f"block.{i}.mlp.out": layer.mlp.fc2,
-        }
-    for name, module in modules.items():
-        tensors |= {f"{name}.{part}": value for part, value in module.named_parameters()}
-    return tensors
