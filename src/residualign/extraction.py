@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable
-from contextlib import closing
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from itertools import islice
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -18,17 +23,29 @@ from residualign.decomposition.trace import trace_coordinates
 from residualign.errors import BadInputError
 from residualign.models.vision_model import VisionModel
 from residualign.spectrum import Moments, Spectra
-from residualign.store import CoordinateShape, SplitPlan, Store, StorePlan, StoreWriter
+from residualign.store import CoordinateShape, SplitPlan, Store, StorePlan, StoreSplit, StoreWriter
 from residualign.store.plan import StoreDtype
 from residualign.store.shards import tensor_shapes
 
-__all__ = ["Progress", "extract", "fit_spectrum", "reference_spectra"]
+__all__ = [
+    "Progress",
+    "extract",
+    "fit_spectrum",
+    "images_digest",
+    "images_of_split",
+    "reference_spectra",
+    "spectra_of_split",
+    "split_of",
+    "stored",
+]
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all) after every batch."""
 
 # rows read from a store at a time; bounds memory, changes nothing else
 _BLOCK = 1024
+
+_StoreT = TypeVar("_StoreT")
 
 
 def extract(
@@ -110,14 +127,7 @@ def fit_spectrum(
     True
     """
     if isinstance(source, Store):
-        part = source.split(split)
-        if not len(part):
-            raise BadInputError(f"split {split!r} of the store is empty; spectra need images")
-        moments = Moments.empty(source.maps)
-        for coordinates in part.batches(_BLOCK):
-            moments.update(coordinates)
-        name = f"{source.data['name']}, {split}"
-        return moments.spectra(source.maps, source=name, model_fingerprint=source.model["fingerprint"])
+        return spectra_of_split(source.split(split))
     if data is None:
         raise BadInputError("spectra of a model need data: fit_spectrum(model, data), or fit_spectrum(store)")
     chosen = {part.name: part for part in data.splits}[split]
@@ -130,6 +140,90 @@ def fit_spectrum(
         skip_bad=skip_bad,
         progress=progress,
     )
+
+
+def spectra_of_split(split: StoreSplit, *, every_component: bool = False) -> Spectra:
+    """Principal components of every unit over these images of a store; `BadInputError` where there are none.
+
+    every_component: also those of heads of a tower that pools by attention, which keep head_dim components otherwise.
+    """
+    store = split.store
+    if not len(split):
+        raise BadInputError(f"split {split.name!r} of the store is empty; spectra need images")
+    moments = Moments.empty(store.maps)
+    for coordinates in split.batches(_BLOCK):
+        moments.update(coordinates)
+    return moments.spectra(
+        store.maps,
+        source=_source(split),
+        model_fingerprint=str(store.model["fingerprint"]),
+        max_head_components=store.maps.dim if every_component and store.maps.layout == "contributions" else None,
+        images=images_of_split(split),
+    )
+
+
+def images_digest(model_fingerprint: str, source: str, keys: Iterable[str]) -> str:
+    """SHA-256 of which images a model looked at, whatever their order. source: names their data and split."""
+    content = json.dumps([model_fingerprint, source, sorted(keys)])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def images_of_split(split: StoreSplit) -> str:
+    """The `images_digest` of these images of a store; spectra with the same one are of exactly these images."""
+    return images_digest(str(split.store.model["fingerprint"]), _source(split), split.keys)
+
+
+def _source(split: StoreSplit) -> str:
+    return f"{split.store.data['name']}, {split.name}"
+
+
+@contextmanager
+def stored(
+    source: _StoreT | VisionModel,
+    data: ImageData | None = None,
+    *,
+    batch_size: int = 32,
+    workers: int = 2,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[_StoreT | Store]:
+    """The store that is given; or, of a model and data, a temporary one, which is removed when the context ends.
+
+    The other arguments are those of `extract` and do nothing where a store is given. `BadInputError` for a store with
+    data, and for a model without.
+    """
+    if not isinstance(source, VisionModel):
+        if data is not None:
+            raise BadInputError(
+                f"a store needs no data, got {data!r:.60}; give a store alone, or a model and data; other arguments "
+                "are given by name"
+            )
+        yield source
+        return
+    if data is None:
+        raise BadInputError("a model needs data: give a model and data, or a store")
+    with tempfile.TemporaryDirectory(prefix="residualign-") as folder:
+        path = Path(folder) / "store"
+        yield extract(source, data, path, batch_size=batch_size, workers=workers, skip_bad=skip_bad, progress=progress)
+
+
+def split_of(source: Store | StoreSplit, name: str | None) -> StoreSplit:
+    """The split of a store that an analysis looks at, "train" where name is None; or the images that are given.
+
+    `BadInputError` for a split without images, and for images of a split together with the name of a different one.
+    """
+    if isinstance(source, StoreSplit):
+        if name not in (None, source.name):
+            raise BadInputError(
+                f"split={name!r} does not go with images of the split {source.name!r}; give a store, or leave it out"
+            )
+        split = source
+    else:
+        split = source.split(name or "train")
+    if not len(split):
+        filled = [other for other in split.store.splits if len(split.store.split(other))]
+        raise BadInputError(f"split {split.name!r} has no images; choose one of {', '.join(filled)}")
+    return split
 
 
 def reference_spectra(
@@ -148,16 +242,19 @@ def reference_spectra(
     maps = unit_maps(model.tower)
     moments = Moments.empty(maps, device=model.device)
     done = 0
+    skipped: set[str] = set()
     batches = pixel_batches(
         split, range(len(split)), model.preprocess, batch_size=batch_size, workers=workers, skip_bad=skip_bad
     )
     for batch in batches:
         if batch.pixels is not None:
             moments.update(trace_coordinates(model.tower, model.pixels(batch.pixels)))
+        skipped |= set(batch.skipped)
         done += len(batch.positions) + len(batch.skipped)
         if progress is not None:
             progress(done, len(split))
-    return moments.spectra(maps, source=source, model_fingerprint=model.fingerprint)
+    images = images_digest(model.fingerprint, source, (key for key in split.keys if key not in skipped))
+    return moments.spectra(maps, source=source, model_fingerprint=model.fingerprint, images=images)
 
 
 def _no_images(shape: CoordinateShape) -> Coordinates:

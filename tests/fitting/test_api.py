@@ -62,7 +62,7 @@ def test_the_temporary_store_goes_when_fitting_fails(
 def test_an_unknown_method_is_refused_before_the_pass(
     subject: tuple[ra.VisionModel, ra.ImageData], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("residualign.fitting.api.extract", None)
+    monkeypatch.setattr("residualign.extraction.extract", None)
     with pytest.raises(ra.BadInputError, match="no method 'residuals'"):
         ra.fit(*subject, method="residuals")
 
@@ -70,5 +70,5 @@ def test_an_unknown_method_is_refused_before_the_pass(
 def test_what_does_not_belong_together_is_refused(subject: tuple[ra.VisionModel, ra.ImageData]) -> None:
     with pytest.raises(ra.BadInputError, match="a model needs data"):
         ra.fit(subject[0])
-    with pytest.raises(ra.BadInputError, match="beside a store fit needs no data"):
+    with pytest.raises(ra.BadInputError, match="a store needs no data"):
         ra.fit(make_store(), subject[1])

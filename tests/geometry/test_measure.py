@@ -12,8 +12,8 @@ from sklearn.decomposition import PCA
 
 import residualign as ra
 from residualign._files import plain
-from residualign.commands.geometry import spectra_of_split
 from residualign.errors import BadInputError
+from residualign.extraction import spectra_of_split
 from residualign.geometry import measure_geometry
 from residualign.geometry import points as points_module
 from residualign.geometry.halves import draw_halves
@@ -256,7 +256,7 @@ def test_other_layouts(layout, tmp_path):
     store = ra.extract(model, data, tmp_path / "store", dtype="float64")
     assert store.maps.layout == layout
     split = store.split("train")
-    found = measure_geometry(split, spectra_of_split(split), subsamples=4)
+    found = measure_geometry(split, spectra_of_split(split, every_component=True), subsamples=4)
     coordinates = split.coordinates()
     for unit, one in zip(store.units, found.units, strict=True):
         values = store.maps.contribution(coordinates, unit)

@@ -11,16 +11,14 @@ from typing import Any
 from residualign._progress import Progress
 from residualign.commands._inputs import Machine, analysed_split, analysed_store, chosen_units
 from residualign.commands._spectra import choose_spectra
+from residualign.extraction import spectra_of_split
 from residualign.figures.geometry import geometry_figures
 from residualign.geometry import Geometry, measure_geometry
 from residualign.geometry.measure import check_settings
 from residualign.runs.files import check_analysis_files, write_analysis_files
-from residualign.spectrum import Moments, Spectra
-from residualign.store import StoreSplit
 
-__all__ = ["GeometryOutcome", "run_geometry", "spectra_of_split"]
+__all__ = ["GeometryOutcome", "run_geometry"]
 
-_BATCH = 512
 _FEW = 200
 
 
@@ -78,7 +76,7 @@ def run_geometry(
         if len(part) < _FEW:
             progress.warn(f"intrinsic dimensions from {len(part)} images are coarse, and too low; hundreds are needed")
         if reference is None:
-            spectra, described = spectra_of_split(part), {"kind": "the images themselves"}
+            spectra, described = spectra_of_split(part, every_component=True), {"kind": "the images themselves"}
         else:
             found = choose_spectra(
                 opened,
@@ -119,17 +117,3 @@ def run_geometry(
         title = f"{Path(str(payload['model'])).name} on {Path(str(payload['data'])).name}, {geometry.n_images:,} images"
         files = write_analysis_files(out, "geometry", payload, tables, geometry_figures(geometry, title), formats)
     return GeometryOutcome(geometry, payload, files)
-
-
-def spectra_of_split(split: StoreSplit) -> Spectra:
-    """All principal components over these images alone; also of heads of a tower that pools by attention."""
-    store = split.store
-    moments = Moments.empty(store.maps)
-    for batch in split.batches(_BATCH):
-        moments.update(batch)
-    return moments.spectra(
-        store.maps,
-        source=f"{store.data['name']}, {split.name}",
-        model_fingerprint=str(store.model["fingerprint"]),
-        max_head_components=store.maps.dim if store.maps.layout == "contributions" else None,
-    )

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import torch
 
 from residualign.adapter.adapter import Adapter, adapter_from_fit
 from residualign.classification.classifier import Classifier, ClassifierKind
 from residualign.data.split import ImageData
-from residualign.errors import BadInputError
-from residualign.extraction import Progress, extract
+from residualign.extraction import Progress, stored
 from residualign.fitting.coefficients import MAX_BYTES, MeanMode, RestMode
 from residualign.fitting.fit import StoreLike
 from residualign.fitting.fit import fit as fit_method
@@ -60,7 +54,7 @@ def fit(
     36
     """
     get_method(method)
-    with _store(source, data, batch_size, workers, skip_bad, progress) as store:
+    with stored(source, data, batch_size=batch_size, workers=workers, skip_bad=skip_bad, progress=progress) as store:
         result = fit_method(
             store,
             method,
@@ -78,27 +72,3 @@ def fit(
             max_bytes=max_bytes,
         )
         return adapter_from_fit(result, store, spectra)
-
-
-@contextmanager
-def _store(
-    source: StoreLike | VisionModel,
-    data: ImageData | None,
-    batch_size: int,
-    workers: int,
-    skip_bad: bool,
-    progress: Progress | None,
-) -> Iterator[StoreLike]:
-    """The store given, or a temporary one of a model and data."""
-    if not isinstance(source, VisionModel):
-        if data is not None:
-            raise BadInputError(
-                f"beside a store fit needs no data, got {data!r:.60}; a method is given by name: fit(store, method=...)"
-            )
-        yield source
-        return
-    if data is None:
-        raise BadInputError("a model needs data to be fitted on: fit(model, data), or fit(store)")
-    with tempfile.TemporaryDirectory(prefix="residualign-") as folder:
-        path = Path(folder) / "store"
-        yield extract(source, data, path, batch_size=batch_size, workers=workers, skip_bad=skip_bad, progress=progress)

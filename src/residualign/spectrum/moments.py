@@ -191,14 +191,19 @@ class Moments:
         return self
 
     def spectra(
-        self, maps: UnitMaps, source: str, model_fingerprint: str = "", max_head_components: int | None = None
+        self,
+        maps: UnitMaps,
+        source: str,
+        model_fingerprint: str = "",
+        max_head_components: int | None = None,
+        images: str = "",
     ) -> Spectra:
         """Principal components of every unit's contribution and of the output, in float64.
 
-        `source` says which images these are, for whoever reads the file later. Variances are divided by count - 1;
-        a head has up to head_dim + 2 components, and no unit more than count - 1. Where a tower pools by attention a
-        head spans up to dim directions, of which the leading `max_head_components` are kept, head_dim by default; the
-        shares of variance stay those of the whole. Raises `BadInputError` without a
+        `source` says which images these are, for whoever reads the file later, `images` exactly which (see `Spectra`).
+        Variances are divided by count - 1; a head has up to head_dim + 2 components, and no unit more than count - 1.
+        Where a tower pools by attention a head spans up to dim directions, of which the leading `max_head_components`
+        are kept, head_dim by default; the shares of variance stay those of the whole. Raises `BadInputError` without a
         single image or with maps of other units. Cost: see `pca`; seconds for a ViT-B.
         """
         self.flush()
@@ -226,7 +231,7 @@ class Moments:
             ]
             identity = torch.eye(maps.dim, dtype=torch.float64, device=maps.embedding.device)
             (output,) = self._pca("output", identity, torch.zeros_like(maps.group_bias))
-        return Spectra(self.units, (*embedding, *mlps, *heads), output, source, model_fingerprint)
+        return Spectra(self.units, (*embedding, *mlps, *heads), output, source, model_fingerprint, images)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all. Raises `RunError` where that fails."""

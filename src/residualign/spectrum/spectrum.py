@@ -117,7 +117,9 @@ class _UnknownUnitError(BadInputError, KeyError):
 class Spectra(Mapping[str, Spectrum]):
     """The spectrum of every unit of a tower, by label and in unit order, and of the model's output.
 
-    `source` names the images, `model_fingerprint` the tower. Tensors are float64 as computed.
+    `source` names the images, `model_fingerprint` the tower. `images` identifies both exactly (see
+    `residualign.extraction.images_digest`); it is empty where they are not known, and plays no part in comparisons.
+    Tensors are float64 as computed.
     """
 
     units: Units
@@ -125,6 +127,7 @@ class Spectra(Mapping[str, Spectrum]):
     output: Spectrum
     source: str
     model_fingerprint: str = ""
+    images: str = ""
 
     def __post_init__(self) -> None:
         assert len(self.spectrums) == len(self.units)
@@ -157,7 +160,8 @@ class Spectra(Mapping[str, Spectrum]):
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Spectra:
         """The same spectra on another device or in another dtype."""
         spectrums = tuple(spectrum.to(device, dtype) for spectrum in self.spectrums)
-        return Spectra(self.units, spectrums, self.output.to(device, dtype), self.source, self.model_fingerprint)
+        output = self.output.to(device, dtype)
+        return Spectra(self.units, spectrums, output, self.source, self.model_fingerprint, self.images)
 
     def __getitem__(self, key: str | Unit) -> Spectrum:
         try:
@@ -188,7 +192,7 @@ class Spectra(Mapping[str, Spectrum]):
     def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
         """Write one safetensors file, whole or not at all: as it is, or rounded to `dtype` (float32 or float64).
 
-        Equal spectra give equal bytes. Raises `RunError` where the file cannot be written.
+        Equal spectra of the same images give equal bytes. Raises `RunError` where the file cannot be written.
         """
         if dtype not in (None, torch.float32, torch.float64):
             raise BadInputError(f"spectra are saved as float32 or float64, not {dtype}")
@@ -214,6 +218,8 @@ class Spectra(Mapping[str, Spectrum]):
         }
         if self.units.pool_mlp:
             header["pool_mlp"] = True
+        if self.images:
+            header["images"] = self.images
         with saying_what_is_kept(path, "nothing was written there"):
             # one key: safetensors writes several in an order that changes from process to process
             publish(path, save(tensors, {"residualign": json.dumps(header, sort_keys=True)}))
@@ -238,7 +244,8 @@ class Spectra(Mapping[str, Spectrum]):
                 )
                 for i, label in enumerate((*units.labels, "output"))
             )
-            spectra = cls(units, spectrums[:-1], spectrums[-1], header["source"], header["model_fingerprint"])
+            names = header["source"], header["model_fingerprint"], header.get("images", "")
+            spectra = cls(units, spectrums[:-1], spectrums[-1], *names)
             expected = header["checksum"]
         except (KeyError, IndexError) as error:
             raise BadInputError(f"{os.fspath(path)} lacks {error} of a {_FORMAT} file") from None
