@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from benchmarks.epochs import random_spectra
 from benchmarks.fresh import in_fresh_process
 from benchmarks.harness import Result, Row, exponent, median_interval
 from benchmarks.towers import random_coordinates, random_maps
-from residualign.decomposition.coordinates import Coordinates, UnitMaps
-from residualign.fitting.fit import fit
+from residualign.decomposition.coordinates import UnitMaps
+from residualign.fitting.fit import FitSettings, fit_method
 from residualign.fitting.solvers import LBFGS, ScheduleFree
+from residualign.store import CoordinateShape, SplitPlan, Store, StorePlan, StoreWriter
 
 __all__ = ["Sizes", "run"]
 
@@ -77,19 +78,21 @@ def fit_process(
     """Seconds a pass of both solvers at one size, and what the peak memory of the process will be made of."""
     maps = random_maps(heads // _HEADS_A_LAYER, _HEADS_A_LAYER, width=width, dim=dim)
     spectra = random_spectra(maps, 2 * width)
-    store = GaussianStore.of(maps, images, classes)
+    scratch = tempfile.TemporaryDirectory()
+    store = gaussian_store(f"{scratch.name}/store", maps, images, classes).in_memory()
     solvers = {
         "schedule-free": ScheduleFree(learning_rate=0.8, max_epochs=epochs, patience=epochs),
         "lbfgs": LBFGS(max_iterations=2 * epochs),
     }
     answer: dict[str, Any] = {}
     # the first optimizer of a process makes torch load its compiler: seconds that have nothing to do with size
-    fit(store, "residual", spectra, solver=ScheduleFree(learning_rate=0.8, max_epochs=1))
+    once = ScheduleFree(learning_rate=0.8, max_epochs=1)
+    fit_method(store, "residual", spectra, settings=FitSettings(solver=once))
     for name, solver in solvers.items():
         seconds = []
         for _ in range(repeats):
             start = time.perf_counter()
-            result = fit(store, "residual", spectra, solver=solver)
+            result = fit_method(store, "residual", spectra, settings=FitSettings(solver=solver))
             whole = time.perf_counter() - start
             passes = [record["seconds"] for record in result.history]
             seconds.append((whole, passes[-1] / result.epochs))
@@ -98,43 +101,30 @@ def fit_process(
     return {**answer, "lambdas": result.parameters, "values_bytes": values}
 
 
-@dataclass(frozen=True)
-class GaussianSplit:
-    """Labelled Gaussian coordinates."""
-
-    labels: Tensor
-    held: Coordinates
-
-    def coordinates(self) -> Coordinates:
-        return self.held
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class GaussianStore:
-    """A store in memory, with random class vectors."""
-
-    maps: UnitMaps
-    class_names: tuple[str, ...]
-    text_vectors: Tensor
-    logit_scale: float
-    splits: dict[str, GaussianSplit]
-
-    @classmethod
-    def of(cls, maps: UnitMaps, images: int, classes: int) -> GaussianStore:
-        generator = torch.Generator().manual_seed(2)
-        splits = {}
-        for name, n in (("train", images), ("val", _VAL_IMAGES), ("test", 0)):
-            parts = [random_coordinates(maps, min(500, n - i), seed=i) for i in range(0, n, 500)]
-            drawn = Coordinates.cat(parts or [random_coordinates(maps, 1)])[:n]
-            splits[name] = GaussianSplit(torch.arange(n) % classes, drawn)
-        vectors = F.normalize(torch.randn(classes, maps.dim, generator=generator), dim=-1)
-        return cls(maps, tuple(str(i) for i in range(classes)), vectors, 100.0, splits)
-
-    def split(self, name: str) -> GaussianSplit:
-        return self.splits[name]
+def gaussian_store(folder: str, maps: UnitMaps, images: int, classes: int) -> Store:
+    """A store of labelled Gaussian coordinates, with random class vectors."""
+    sizes = {"train": images, "val": _VAL_IMAGES, "test": 0}
+    plan = StorePlan(
+        model={"name": "random", "fingerprint": "", "preprocessing": {}, "dtype": "float32"},
+        data={"name": "noise"},
+        splits={
+            name: SplitPlan(tuple(f"{name}/{i}" for i in range(n)), tuple(i % classes for i in range(n)))
+            for name, n in sizes.items()
+        },
+        class_names=tuple(str(i) for i in range(classes)),
+        templates=(),
+        shape=CoordinateShape(
+            maps.units.n_layers, maps.units.n_heads, maps.heads.shape[2] - 2, maps.mlps.shape[1] - 1, maps.dim
+        ),
+        logit_scale=100.0,
+        shard_size=500,
+    )
+    generator = torch.Generator().manual_seed(2)
+    vectors = F.normalize(torch.randn(classes, maps.dim, generator=generator), dim=-1)
+    with StoreWriter(folder, plan, maps, vectors) as writer:
+        for shard in writer.pending_shards():
+            writer.write_shard(shard, random_coordinates(maps, len(shard), seed=shard.start))
+        return writer.finish()
 
 
 def _rows(axis: str, values: tuple[int, ...], points: list[dict[str, Any]]) -> list[Row]:

@@ -14,7 +14,7 @@ from benchmarks.harness import Estimate, Result, Row, interleave, median_interva
 from benchmarks.images import save_images, save_tower
 from residualign.data.batches import pixel_batches
 from residualign.data.split import ImageData
-from residualign.fitting.fit import FitResult, fit
+from residualign.fitting.fit import FitSettings, Fitted, fit_method
 from residualign.fitting.methods import build_scaling, get_method
 from residualign.fitting.solvers import ScheduleFree, Solver
 from residualign.models.vision_model import VisionModel
@@ -83,7 +83,10 @@ def _run(sizes: Sizes, scratch: Path) -> Result:
     details: dict[str, Any] = {"share": share, "wall": dict(timings.wall), "cpu": dict(timings.cpu), "fits": []}
     for method, what, solver, aim in _FITS:
         seconds, result = _timed(
-            lambda method=method, solver=solver: fit(store, method, spectra, solver=solver, threshold=share), sizes.fits
+            lambda method=method, solver=solver: fit_method(
+                store, method, spectra, settings=FitSettings(solver=solver, variance_threshold=share)
+            ),
+            sizes.fits,
         )
         total = _total(extracted.of_medians, spectra_seconds, seconds, pass_seconds)
         rows += [
@@ -127,7 +130,7 @@ def _share(spectra: Spectra, components: int) -> float:
     low, high = 0.0, 1.0
     for _ in range(30):
         middle = (low + high) / 2
-        enough = build_scaling(method, spectra, threshold=middle).n_lambdas >= components * n_heads
+        enough = build_scaling(method, spectra, variance_threshold=middle).n_lambdas >= components * n_heads
         low, high = (low, middle) if enough else (middle, high)
     return high
 
@@ -150,7 +153,7 @@ def _total(extracted: Estimate, spectra: Estimate, fitted: Estimate, pass_second
     )
 
 
-def _describe(result: FitResult) -> str:
+def _describe(result: Fitted) -> str:
     before, after = result.accuracy["zero_shot"], result.accuracy["adapted"]
     accuracy = "" if before is None or after is None else f", accuracy {before:.2f} -> {after:.2f}"
     return f"{result.parameters} lambdas, {result.epochs} passes over {result.settings['n_train']} images{accuracy}"

@@ -22,7 +22,7 @@ import torch
 
 from residualign.classification.probe import linear_probe
 from residualign.errors import BadInputError
-from residualign.fitting.fit import fit, read_split
+from residualign.fitting.fit import FitSettings, few_images, fit_method
 from residualign.fitting.lbfgs import LBFGS, Candidate
 from residualign.fitting.methods import get_method
 from residualign.fitting.schedule_free import ScheduleFree
@@ -94,14 +94,13 @@ def run(subject: Subject, way: Way, shots: int | None, seed: int) -> dict[str, A
     began = time.process_time()
     try:
         if way.method == "probe":
-            train, val = (read_split(subject.store, name, shots, seed) for name in ("train", "val"))
-            test = read_split(subject.store, "test")
-            pairs = ((part.coordinates.output, part.labels) for part in (train, val, test))
-            probe = linear_probe(*pairs)
+            splits = map(few_images(subject.store, shots, seed).split, ("train", "val", "test"))
+            probe = linear_probe(*((split.embeddings(), split.labels) for split in splits))
             found = {"adapted": probe.accuracy, "val": probe.val_accuracy, "zero_shot": None}
             cost = {"seconds": probe.seconds, "cpu_seconds": time.process_time() - began}
             return {**cell, **found, **cost, "parameters": probe.parameters}
-        result = fit(subject.store, way.method, subject.spectra, shots=shots, seed=seed, **way.options)
+        settings = FitSettings(shots=shots, seed=seed, **way.options)
+        result = fit_method(subject.store, way.method, subject.spectra, settings=settings)
     except BadInputError as error:
         return {**cell, "refused": str(error)}
     chosen = {key: result.settings[key] for key in ("pull", "whitening") if key in result.settings}

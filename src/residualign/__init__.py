@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from residualign.adapter.adapter import Adapter, load_adapter
+    from residualign.adapter.fit import fit
     from residualign.adapter.lambdas import moved_components
     from residualign.classification.classifier import Classifier
     from residualign.data import ImageData, load_data
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from residualign.decomposition.decompose import decompose
     from residualign.errors import BadInputError, RunError
     from residualign.extraction import extract, fit_spectrum
-    from residualign.fitting.api import fit
     from residualign.geometry import measure_geometry
     from residualign.load import load_model
     from residualign.location import locate
@@ -53,7 +53,7 @@ _HOMES = {
     "encode_dictionary": "text.dictionary",
     "explain_units": "text.explain",
     "extract": "extraction",
-    "fit": "fitting.api",
+    "fit": "adapter.fit",
     "fit_spectrum": "extraction",
     "load_adapter": "adapter.adapter",
     "load_data": "data",

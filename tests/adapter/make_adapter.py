@@ -15,7 +15,7 @@ from residualign.classification.classifier import Classifier
 from residualign.decomposition.coordinates import UnitMaps
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
-from residualign.fitting.fit import FitResult
+from residualign.fitting.fit import Fitted
 from residualign.fitting.methods import METHODS, build_scaling
 from residualign.spectrum import Moments
 
@@ -47,13 +47,13 @@ def spectra_of(model, n=31):
 
 
 def random_result(spectra, method, mean=None, rest=None, seed=3, classes=CLASSES):
-    """A FitResult with seeded random numbers."""
+    """A Fitted with seeded random numbers."""
     g = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
         return torch.randn(shape, generator=g)
 
-    scaling = build_scaling(METHODS[method], spectra, mean, rest, threshold=0.8)
+    scaling = build_scaling(METHODS[method], spectra, mean, rest, variance_threshold=0.8)
     learned = {}
     if "lambdas" in METHODS[method].learns:
         learned["lambdas"] = 1 + normal(scaling.n_lambdas)
@@ -65,7 +65,7 @@ def random_result(spectra, method, mean=None, rest=None, seed=3, classes=CLASSES
         learned["class_residual"] = normal(len(classes), spectra.dim) / 5
         vectors = F.normalize(base.vectors + learned["class_residual"], dim=-1)
         classifier = Classifier("text", classes, vectors, 7.25)
-    return FitResult(
+    return Fitted(
         method=method,
         scaling=scaling,
         learned=learned,

@@ -45,7 +45,7 @@ def _learned(method, scaling, seed=3):
 @pytest.mark.parametrize("name", METHODS)
 def test_folded_is_the_plaintwin(tower, name, mean, rest):
     maps, coordinates, spectra = tower
-    scaling = build_scaling(METHODS[name], spectra, mean, rest, threshold=0.8)
+    scaling = build_scaling(METHODS[name], spectra, mean, rest, variance_threshold=0.8)
     lambdas, weight, bias = _learned(METHODS[name], scaling)
     expected = twin(maps, coordinates, scaling, lambdas)
     if weight is not None:
@@ -58,7 +58,7 @@ def test_folded_is_the_plaintwin(tower, name, mean, rest):
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "linear"])
 def test_folded_is_what_fitting_saw(tower, name, mean, rest):
     maps, coordinates, spectra = tower
-    scaling = build_scaling(METHODS[name], spectra, mean, rest, threshold=0.8)
+    scaling = build_scaling(METHODS[name], spectra, mean, rest, variance_threshold=0.8)
     lambdas, _, _ = _learned(METHODS[name], scaling)
     unfolded = adapted_output(coordinates, maps, scaling, lambdas)
     torch.testing.assert_close(fold(maps, scaling, lambdas)(coordinates), unfolded, rtol=1e-10, atol=1e-10)
@@ -67,7 +67,7 @@ def test_folded_is_what_fitting_saw(tower, name, mean, rest):
 @pytest.mark.parametrize("name", METHODS)
 def test_folded_in_float32(tower, name):
     maps, coordinates, spectra = tower
-    scaling = build_scaling(METHODS[name], spectra, threshold=0.8)
+    scaling = build_scaling(METHODS[name], spectra, variance_threshold=0.8)
     lambdas, weight, bias = _learned(METHODS[name], scaling)
     exact = fold(maps, scaling, lambdas, weight, bias)
     rounded = exact.to(dtype=torch.float32)(coordinates.to(dtype=torch.float32))

@@ -16,7 +16,7 @@ from residualign.fitting.coefficients import OUTPUT
 from residualign.fitting.methods import METHODS
 from residualign.spectrum import Moments
 from tests.adapter.make_adapter import random_result
-from tests.fitting.standin import CLASSES, make_spectra, make_store
+from tests.fitting.standin import CLASSES, fit, make_spectra, make_store
 
 METHODS_WITH_LAMBDAS = [name for name in METHODS if "lambdas" in METHODS[name].learns]
 
@@ -191,7 +191,6 @@ def test_learning_curves_of_both_solvers():
 
 
 def test_the_history_of_real_fits_gives_curves():
-    from residualign.fitting.fit import fit
 
     store = make_store(sizes={"train": 41, "val": 23, "test": 11})
     for solver, names in (("lbfgs", {"iteration"}), ("schedule-free", {"learning_rate", "epoch"})):

@@ -11,7 +11,7 @@ import pytest
 from residualign.cli import main
 from residualign.commands import sweep as workflow
 from residualign.fitting import sweep as ablation
-from residualign.fitting.fit import fit
+from residualign.fitting.fit import FitSettings, fit_method
 from residualign.store import Store
 from tests.cli.conftest import Ran, make_images
 
@@ -50,7 +50,12 @@ def test_figures_agree_with_the_library(run: Run, store: Path, tmp_path: Path) -
     found = run("ablate", store, *GRID, "--classifier", "means", "--out", out, "--json").json
     assert json.loads((out / "ablate.json").read_text()) == found
     assert (found["n_runs"], found["resumed"], found["bases"]) == (2, 0, {"target": f"{found['data']}, train"})
-    expected = fit(Store.open(store), "residual-heads", threshold=1.0, rest="keep", classifier="means")
+    expected = fit_method(
+        Store.open(store),
+        "residual-heads",
+        classifier="means",
+        settings=FitSettings(variance_threshold=1.0, rest="keep"),
+    )
     everything = next(one for one in found["settings"] if one["components"] == "all")
     assert everything["test"] == pytest.approx(expected.accuracy["adapted"])
     assert everything["parameters"] == expected.parameters

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residualign.data import Split, few_shot
+from residualign.data import Split
 from residualign.data.partition import complete_splits
-from residualign.errors import BadInputError
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=120)
 SEEDS = st.integers(0, 2**40)
@@ -80,7 +79,6 @@ def test_the_choice_never_changes() -> None:
     """Pinned: other machines and later versions must split as this one does."""
     splits, _, _ = complete_splits({"train": split_of([0, 1] * 10)}, 42, "ab")
     assert (splits["val"].rows, splits["test"].rows) == ((7, 16), (8, 10, 13, 19))
-    assert few_shot([0, 1] * 10, 3, seed=42).indices == (1, 6, 10, 15, 16, 19)
 
 
 @given(LABELS, SEEDS)
@@ -98,46 +96,6 @@ def test_seeds_differ() -> None:
     labels = [0] * 100
     chosen = {complete_splits({"train": split_of(labels)}, seed, "a")[0]["test"].rows for seed in range(5)}
     assert len(chosen) == 5
-
-
-@given(LABELS, SEEDS, st.integers(1, 40))
-def test_few_shots_give_k_of_each_class_or_all(labels: list[int], seed: int, shots: int) -> None:
-    names = [str(label) for label in sorted(set(labels))]
-    dense = [sorted(set(labels)).index(label) for label in labels]
-    chosen = few_shot(dense, shots, seed, class_names=names)
-    counts, available = Counter(dense[i] for i in chosen.indices), Counter(dense)
-    assert counts == {label: min(shots, n) for label, n in available.items()}
-    assert bool(chosen.notes) == any(n < shots for n in available.values())
-    assert chosen.indices == tuple(sorted(set(chosen.indices)))
-    more = few_shot(dense, shots + 1, seed, class_names=names)
-    assert set(chosen.indices) <= set(more.indices)
-
-
-def test_few_shots_of_a_split_are_those_of_its_labels() -> None:
-    split = split_of([0, 1, 1, 0, 0, 1, 1])
-    indices = few_shot(split, 2, 7).indices
-    assert indices == few_shot(split.labels, 2, 7).indices
-    small = split.take(indices)
-    assert small.keys == tuple(f"train/{i}" for i in indices)
-    assert Counter(small.labels) == {0: 2, 1: 2}
-
-
-def test_few_shot_errors_name_what_is_wrong() -> None:
-    with pytest.raises(BadInputError, match="at least 1 image a class, got 0"):
-        few_shot([0, 1], 0)
-    with pytest.raises(BadInputError, match="class 'dog' has no image"):
-        few_shot([0, 2], 1, class_names=["cat", "dog", "emu"])
-    with pytest.raises(BadInputError, match="class '1' has no image"):
-        few_shot([0, 2], 1)
-    with pytest.raises(BadInputError, match="there are no images"):
-        few_shot([], 1)
-    with pytest.raises(BadInputError, match="seed must be 0 or larger, got -1"):
-        few_shot([0, 1], 1, seed=-1)
-
-
-def test_a_note_names_the_classes_that_have_fewer() -> None:
-    notes = few_shot([0, 0, 1], 2, class_names=["cat", "dog"]).notes
-    assert notes == ("class 'dog' has fewer than 2 images; all of them are used",)
 
 
 def test_take_and_class_counts() -> None:

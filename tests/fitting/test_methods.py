@@ -26,7 +26,7 @@ def test_every_component_of_every_head_and_mlp_is_scaled(spectra, method):
 
 
 def test_residual_heads_keeps_the_leading_components(spectra):
-    scaling = build_scaling(METHODS["residual-heads"], spectra, threshold=0.7)
+    scaling = build_scaling(METHODS["residual-heads"], spectra, variance_threshold=0.7)
     assert len(scaling.units) == LAYERS * HEADS
     assert scaling.rest == "zero"
     for unit in scaling.units:
@@ -98,7 +98,7 @@ def test_an_unknown_method_is_refused_and_the_known_ones_are_named():
 
 
 @pytest.mark.parametrize(
-    "options", [{"mean": "median"}, {"rest": "drop"}, {"threshold": 0.0}, {"threshold": 1.5}], ids=str
+    "options", [{"mean": "median"}, {"rest": "drop"}, {"variance_threshold": 0.0}, {"variance_threshold": 1.5}], ids=str
 )
 def test_options_out_of_range_are_refused(spectra, options):
     with pytest.raises(BadInputError, match=next(iter(options))):

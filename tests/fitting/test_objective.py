@@ -27,10 +27,10 @@ def store():
 def make(store, method="residual", leave_one_out=True, mean="keep", **options):
     part = store.split("train")
     scaling = build_scaling(METHODS[method], make_spectra(store.maps), mean)
-    classifier = class_means(part.held.output, part.labels, CLASSES)
-    own = classifier.leave_one_out(part.held.output, part.labels) if leave_one_out else None
+    classifier = class_means(part.coordinates().output, part.labels, CLASSES)
+    own = classifier.leave_one_out(part.coordinates().output, part.labels) if leave_one_out else None
     max_bytes = options.pop("max_bytes", 2**30)
-    features = build_features(part.held, store.maps, scaling, torch.float64, max_bytes)
+    features = build_features(part.coordinates(), store.maps, scaling, torch.float64, max_bytes)
     start = start_parameters(METHODS[method], scaling, len(CLASSES), store.maps.dim)
     generator = torch.Generator().manual_seed(1)
     point = {
@@ -45,14 +45,14 @@ def test_the_loss_is_the_twins(store, method):
     """Image by image, class by class, with the class mean made without the image in its own column."""
     objective, point, scaling = make(store, method)
     part = store.split("train")
-    adapted = part.held.output
+    adapted = part.coordinates().output
     if "lambdas" in point:
-        adapted = adapted_output(part.held, store.maps, scaling, point["lambdas"])
+        adapted = adapted_output(part.coordinates(), store.maps, scaling, point["lambdas"])
     if "map" in point:
         adapted = adapted @ point["map"] + point["bias"]
     labels = part.labels.tolist()
     residual = point.get("class_residual", torch.zeros(len(CLASSES), store.maps.dim)).numpy()
-    embeddings = part.held.output.numpy()
+    embeddings = part.coordinates().output.numpy()
     logits = []
     for i, row in enumerate(adapted.numpy()):
         with_all = twin.mean_vectors(embeddings, labels, len(CLASSES))

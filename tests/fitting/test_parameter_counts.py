@@ -35,7 +35,7 @@ def test_the_most_is_what_fitting_learns_on_full_spectra(spectra: Spectra, metho
     )
     told = most_parameters(n_layers, n_heads, width, dim)[method]
     for threshold, is_bound in ((1.0, False), (0.9, method == "residual-heads")):
-        scaling = build_scaling(METHODS[method], spectra, threshold=threshold)
+        scaling = build_scaling(METHODS[method], spectra, variance_threshold=threshold)
         parameters = start_parameters(METHODS[method], scaling, n_classes=0, dim=dim)
         learned = sum(tensor.numel() for tensor in parameters.values())
         assert learned < told if is_bound else learned == told
@@ -64,11 +64,11 @@ def test_attention_pooling_has_an_mlp_more_and_smaller_heads() -> None:
 
 
 def test_nothing_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    from residualign.fitting import parameter_counts
+    from residualign.fitting import methods
 
     built: list[Spectra] = []
     monkeypatch.setattr(
-        parameter_counts,
+        methods,
         "build_scaling",
         lambda method, spectra, **options: built.append(spectra) or build_scaling(method, spectra, **options),
     )

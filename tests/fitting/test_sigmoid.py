@@ -122,8 +122,8 @@ def test_models_without_a_bias_are_refused(folder: Path, tmp_path: Path, capsys:
 
 
 def test_an_unknown_loss_is_named(model: ra.VisionModel, folder: Path, tmp_path: Path) -> None:
-    from residualign.fitting.fit import fit
+    from residualign.fitting.fit import FitSettings, fit_method
 
     store = ra.extract(model, ra.load_data(folder, classes=["cat", "dog"]), tmp_path / "store")
     with pytest.raises(ra.BadInputError, match="loss is one of softmax, sigmoid, got 'hinge'"):
-        fit(store, "coarse", loss="hinge")
+        fit_method(store, "coarse", settings=FitSettings(loss="hinge"))

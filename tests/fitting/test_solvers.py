@@ -17,9 +17,8 @@ from residualign.decomposition.trace import trace_coordinates
 from residualign.errors import BadInputError, RunError
 from residualign.fitting.coefficients import build_features
 from residualign.fitting.methods import METHODS, build_scaling, get_method, start_parameters
-from residualign.fitting.objective import Objective, Score, neutral
+from residualign.fitting.objective import Best, Objective, Score, Solution, neutral
 from residualign.fitting.schedule_free import find_learning_rate
-from residualign.fitting.solution import Best, Solution
 from residualign.fitting.solvers import LBFGS, Candidate, ScheduleFree, default_solver
 from residualign.spectrum import Moments
 from tests.fitting.standin import CLASSES, make_spectra, make_store
@@ -34,7 +33,10 @@ def objectives(method="residual", store=None, dtype=torch.float64, mean="keep"):
     classifier = text_classifier(store.text_vectors, CLASSES, store.logit_scale)
     train, val = (
         Objective(
-            build_features(part.held, store.maps, scaling, dtype), part.labels, classifier.vectors.to(dtype), 12.0
+            build_features(part.coordinates(), store.maps, scaling, dtype),
+            part.labels,
+            classifier.vectors.to(dtype),
+            12.0,
         )
         for part in (store.split("train"), store.split("val"))
     )

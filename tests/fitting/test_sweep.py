@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from residualign.errors import BadInputError
-from residualign.fitting.fit import fit
 from residualign.fitting.methods import METHODS, build_scaling, component_scaling
 from residualign.fitting.sweep import (
     FACTORS,
@@ -21,7 +20,7 @@ from residualign.fitting.sweep import (
     summarise_runs,
 )
 from residualign.spectrum import truncate
-from tests.fitting.standin import make_spectra, make_store
+from tests.fitting.standin import fit, make_spectra, make_store
 
 USUAL = Setting("all", "both", "target", "ones", "none", 0)
 
@@ -49,7 +48,7 @@ def test_settings_that_are_methods_scale_what_the_methods_scale(spectra):
     same_scaling(USUAL.scaling(spectra), build_scaling(METHODS["residual"], spectra))
     heads = replace(USUAL, components="70%", scaled="heads")
     for mean in ("drop", "keep"):
-        expected = build_scaling(METHODS["residual-heads"], spectra, mean, "zero", threshold=0.7)
+        expected = build_scaling(METHODS["residual-heads"], spectra, mean, "zero", variance_threshold=0.7)
         same_scaling(heads.scaling(spectra, mean, "zero"), expected)
 
 
@@ -66,7 +65,7 @@ def test_components_are_a_share_a_count_or_all(spectra):
 
 
 def test_a_scaling_that_is_given_is_the_one_that_is_fitted(store, spectra):
-    scaling = component_scaling(spectra, ("mlp",), threshold=0.5)
+    scaling = component_scaling(spectra, ("mlp",), variance_threshold=0.5)
     result = fit(store, "residual", spectra, scaling=scaling)
     assert result.scaling is scaling
     assert result.parameters == scaling.n_lambdas
@@ -80,7 +79,14 @@ def test_a_run_is_its_fit(store, spectra):
     setting = Setting("80%", "heads", "reference", "randn", "0.5", 4)
     run = run_setting(store, bases, setting, rest="zero", mean="drop")
     expected = fit(
-        store, "residual-heads", spectra, solver=setting.solver(), start="randn", threshold=0.8, mean="drop", seed=4
+        store,
+        "residual-heads",
+        spectra,
+        solver=setting.solver(),
+        start="randn",
+        variance_threshold=0.8,
+        mean="drop",
+        seed=4,
     )
     assert (run.val, run.test) == (expected.accuracy["val"], expected.accuracy["adapted"])
     assert (run.parameters, run.epochs, run.found_learning_rate) == (expected.parameters, expected.epochs, 0.5)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from residualign.decomposition.contributions import Contributions
-from tests.fitting.standin import CLASSES, StandInSplit, StandInStore, make_store
+from tests.fitting.standin import CLASSES, make_store
+from tests.fitting.standin import store_of as standin_of
 
 LAYOUTS = ("token", "mean", "contributions")
 SIZES = {"train": 31, "val": 17, "test": 23}
@@ -30,10 +31,10 @@ def store_of(layout, folder):
         coordinates = trace_coordinates(model.tower, model.tower.probe(n, seed=i))
         labels = torch.randint(len(CLASSES), (n,), generator=torch.Generator().manual_seed(i))
         # every class in every split
-        splits[name] = StandInSplit(torch.where(torch.arange(n) < 3, torch.arange(n), labels), coordinates)
+        splits[name] = torch.where(torch.arange(n) < 3, torch.arange(n), labels), coordinates
     vectors = torch.randn(len(CLASSES), maps.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
     vectors = torch.nn.functional.normalize(vectors, dim=-1)
-    return StandInStore(maps, splits, text_vectors=vectors, logit_scale=12.0)
+    return standin_of(maps, splits, vectors, 12.0)
 
 
 def values_of(store, split):

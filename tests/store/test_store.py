@@ -11,7 +11,7 @@ import torch
 
 from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
-from residualign.store import ShardRange, SplitPlan, Store, StorePlan, StoreWriter, folder, remove_store
+from residualign.store import ShardRange, SplitPlan, Store, StorePlan, StoreSplit, StoreWriter, folder, remove_store
 from tests.spectrum.random_tower import DIM, HEADS, LAYERS, make_coordinates, make_maps
 from tests.store.make_store import BROKEN, coordinates_of, fill, make_plan, text_vectors, tree, write_pending
 
@@ -391,3 +391,34 @@ def test_removing_a_store_leaves_what_is_not_its_own(copy):
     fill(copy)
     remove_store(copy)
     assert not copy.exists()
+
+
+def test_a_store_in_memory_holds_the_same_numbers(filled, monkeypatch):
+    held, plain = filled.in_memory(), {name: filled.split(name) for name in filled.splits}
+    few = torch.tensor([7, 0, 60, 31])
+    for take in (lambda split: split, lambda split: split.take(few % len(split)) if len(split) else split):
+        for name, split in plain.items():
+            expected, found = take(split).coordinates().tensors(), take(held.split(name)).coordinates().tensors()
+            assert all(torch.equal(found[key], value) for key, value in expected.items())
+            assert torch.equal(take(held.split(name)).embeddings(), expected["output"])
+            batches = list(take(held.split(name)).batches(7))
+            assert all(torch.equal(Coordinates.cat(batches).tensors()[k], v) for k, v in expected.items() if batches)
+    monkeypatch.setattr(StoreSplit, "_load", None)
+    assert len(held.split("train").coordinates()) == len(plain["train"])
+
+
+def test_a_subset_is_some_images_of_some_splits(filled):
+    rows = torch.tensor([5, 2, 9])
+    for store in (filled, filled.in_memory()):
+        part = store.subset({"train": rows})
+        assert part.split("train").keys == tuple(filled.split("train").keys[i] for i in rows)
+        assert torch.equal(part.split("train").labels, filled.split("train").labels[rows])
+        assert len(part.split("val")) == len(filled.split("val"))
+        # positions count in the subset
+        again = part.subset({"train": torch.tensor([1])})
+        assert again.split("train").keys == (filled.split("train").keys[2],)
+        assert len(store.split("train")) == len(filled.split("train"))
+    with pytest.raises(BadInputError, match="no split 'dev'"):
+        filled.subset({"dev": rows})
+    with pytest.raises(IndexError, match="asked for 999"):
+        filled.subset({"train": torch.tensor([999])})

@@ -23,7 +23,7 @@ from residualign.errors import BadInputError
 from residualign.fitting.coefficients import Scaling
 
 if TYPE_CHECKING:
-    from residualign.fitting.fit import FitResult
+    from residualign.fitting.fit import Fitted
     from residualign.models.vision_model import VisionModel
     from residualign.spectrum.spectrum import Spectra
     from residualign.store import Store
@@ -206,7 +206,7 @@ class Adapter:
 
 
 def adapter_from_fit(
-    result: FitResult,
+    result: Fitted,
     store: Any,
     spectra: Spectra | None = None,
     component_dtype: torch.dtype = torch.float16,

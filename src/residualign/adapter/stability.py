@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -15,12 +15,14 @@ from torch import Tensor
 
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import OUTPUT
+from residualign.fitting.fit import FitSettings, Fitted, few_images, fit_method
+from residualign.spectrum.moments import Moments
+from residualign.units import Unit
 
 if TYPE_CHECKING:
     from residualign.classification.classifier import Classifier
-    from residualign.decomposition.coordinates import Coordinates, UnitMaps
-    from residualign.fitting.fit import FitResult, SplitLike, StoreLike
     from residualign.spectrum.spectrum import Spectra
+    from residualign.store import Store
 
 __all__ = ["Stability", "Vary", "fit_seeds", "lambda_stability"]
 
@@ -31,7 +33,7 @@ _SHARE = 0.8
 
 @runtime_checkable
 class _HasLambdas(Protocol):
-    """A `FitResult` or an `Adapter`."""
+    """What was fitted, or an adapter."""
 
     @property
     def lambdas(self) -> Mapping[str, Tensor]:
@@ -89,88 +91,41 @@ def lambda_stability(fits: Sequence[_HasLambdas], spectra: Spectra | None = None
 
 
 def fit_seeds(
-    store: StoreLike,
+    store: Store,
     seeds: Sequence[int],
     method: str = "residual",
     spectra: Spectra | None = None,
     *,
     vary: str = "start",
     classifier: Classifier | str | None = None,
-    **options: Any,
-) -> tuple[FitResult, ...]:
-    """One fit for each seed, on the same components.
+    settings: FitSettings | None = None,
+) -> tuple[Fitted, ...]:
+    """One fit per seed, on the same components.
 
     vary: `start` begins at lambdas of 1 + N(0, 1), as the paper does; `images` begins at ones and fits on a random
-    0.8 of the training images (of every class). spectra: None takes those of all training images. options: those of
-    `fit`. What L-BFGS does from ones on all images has nothing left that a seed could change.
+    0.8 of the training images (of every class). spectra: None takes those of all training images. settings: of every
+    fit, but for the seed and the start. From ones on all images L-BFGS has nothing left that a seed could change.
     """
-    from residualign.fitting.fit import fit, read_split
-    from residualign.spectrum.moments import Moments
-
     if vary not in ("start", "images"):
         raise BadInputError(f"vary is 'start' or 'images', got {vary!r}")
     if spectra is None:
         moments = Moments.empty(store.maps)
-        moments.update(read_split(store, "train").coordinates)
+        moments.update(few_images(store, None).split("train").coordinates())
         spectra = moments.spectra(store.maps, source="training split")
-    begun = {"start": "randn"} if vary == "start" else {}
+    used = settings or FitSettings()
+    if vary == "start":
+        used = replace(used, start="randn")
+    labels = store.split("train").labels
     return tuple(
-        fit(
-            store if vary == "start" else _SomeImages(store, seed),
+        fit_method(
+            store if vary == "start" else store.subset({"train": _share(labels, seed)}),
             method,
             spectra,
             classifier=classifier,
-            seed=seed,
-            **{**begun, **options},
+            settings=replace(used, seed=seed),
         )
         for seed in seeds
     )
-
-
-class _SomeImages:
-    """A store whose training split is a random share of the images of every class."""
-
-    def __init__(self, store: StoreLike, seed: int) -> None:
-        self._store, self._seed = store, seed
-        self.logit_bias: float | None = getattr(store, "logit_bias", None)
-
-    @property
-    def maps(self) -> UnitMaps:
-        return self._store.maps
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self._store.class_names
-
-    @property
-    def text_vectors(self) -> Tensor | None:
-        return self._store.text_vectors
-
-    @property
-    def logit_scale(self) -> float | None:
-        return self._store.logit_scale
-
-    def split(self, name: str) -> SplitLike:
-        split = self._store.split(name)
-        return _SomeRows(split, _share(split.labels, self._seed)) if name == "train" else split
-
-
-@dataclass(frozen=True)
-class _SomeRows:
-    """Some images of a split."""
-
-    split: SplitLike
-    rows: Tensor
-
-    @property
-    def labels(self) -> Tensor:
-        return self.split.labels[self.rows]
-
-    def coordinates(self) -> Coordinates:
-        return self.split.coordinates()[self.rows]
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 def _share(labels: Tensor, seed: int) -> Tensor:
@@ -187,7 +142,7 @@ def _share(labels: Tensor, seed: int) -> Tensor:
 def _kind(label: str) -> str:
     if label == OUTPUT:
         return "output"
-    return "head" if ".H" in label else "mlp" if label.endswith(".mlp") else label
+    return Unit.parse(label).kind
 
 
 def _joined(table: Mapping[str, Tensor], labels: Sequence[str]) -> NDArray[np.float64]:

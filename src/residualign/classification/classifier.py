@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign.errors import BadInputError
-from residualign.store.protocols import StoreLike
+from residualign.store import Store
 
 __all__ = [
     "Classifier",
@@ -214,7 +214,7 @@ Labelled = tuple[Tensor, Tensor]
 
 
 def store_classifier(
-    store: StoreLike, wanted: Classifier | str | None, train: Labelled, val: Labelled, dtype: torch.dtype
+    store: Store, wanted: Classifier | str | None, train: Labelled, val: Labelled, dtype: torch.dtype
 ) -> Classifier:
     """The classifier asked for; class means are made from the training images, their scale chosen on validation.
 
@@ -231,6 +231,4 @@ def store_classifier(
         raise BadInputError(f"classifier is 'text' or 'means', got {wanted!r}")
     if store.text_vectors is None or store.logit_scale is None:
         raise BadInputError("the store has no class vectors from text (a model without text tower): use means")
-    # stand-ins for a store need not know of sigmoid losses
-    bias = getattr(store, "logit_bias", None)
-    return text_classifier(store.text_vectors, store.class_names, store.logit_scale, bias)
+    return text_classifier(store.text_vectors, store.class_names, store.logit_scale, store.logit_bias)

@@ -12,7 +12,7 @@ from residualign._progress import Progress
 from residualign.data import load_data
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum, reference_spectra
-from residualign.fitting.fit import read_split
+from residualign.fitting.fit import few_images
 from residualign.models.bundled import shipped_file
 from residualign.spectrum import Moments, Spectra
 from residualign.store import Store
@@ -82,7 +82,7 @@ def choose_spectra(
     if shots is None:
         return ChosenSpectra(fit_spectrum(store), "training split")
     moments = Moments.empty(store.maps)
-    moments.update(read_split(store, "train", shots, seed).coordinates)
+    moments.update(few_images(store, shots, seed).split("train").coordinates())
     source = f"{store.data['name']}, train, {shots} images a class"
     return ChosenSpectra(moments.spectra(store.maps, source=source, model_fingerprint=expected), "training split")
 

@@ -17,7 +17,7 @@ from residualign.commands._inputs import Machine, Subject, load_subject, make_st
 from residualign.commands._spectra import ChosenSpectra, choose_spectra
 from residualign.data.prompts import DEFAULT_TEMPLATE, read_prompts, rename_classes
 from residualign.errors import BadInputError
-from residualign.fitting.fit import fit
+from residualign.fitting.fit import FitSettings, fit_method
 from residualign.fitting.methods import METHODS, get_method
 from residualign.runs.folder import ADAPTER_FILES, RESULT_NAME, RunFolder, check_run_folder, open_run_folder
 from residualign.runs.results import MethodResult, method_result
@@ -128,7 +128,8 @@ def _run(
         uses_text=request.classifier != "means",
         progress=progress,
     )
-    subject.store = store
+    # every split is read once, whatever the number of methods
+    subject.store = store = store.in_memory()
     progress.done(store, extract_seconds)
     began = time.perf_counter()
     spectra = choose_spectra(
@@ -188,16 +189,8 @@ def _fitted(
     record = path / RESULT_NAME
     if keep and record.is_file():
         return MethodResult.from_json(json.loads(record.read_text(encoding="utf-8"))), load_adapter(path)
-    fitted = fit(
-        store,
-        method,
-        spectra.spectra,
-        classifier=classifier,
-        mean=request.mean,
-        shots=request.shots,
-        loss=request.loss,
-        seed=request.seed,
-    )
+    settings = FitSettings(mean=request.mean, shots=request.shots, loss=request.loss, seed=request.seed)
+    fitted = fit_method(store, method, spectra.spectra, classifier=classifier, settings=settings)
     adapter = adapter_from_fit(fitted, store, spectra.spectra)
     test = store.split("test")
     coordinates = test.coordinates()

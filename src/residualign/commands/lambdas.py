@@ -27,7 +27,7 @@ from residualign.commands._inputs import Machine, Subject, analysed_split
 from residualign.commands._spectra import choose_spectra
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum
-from residualign.fitting.fit import FitResult
+from residualign.fitting.fit import FitSettings, Fitted
 from residualign.runs.files import check_analysis_files, write_analysis_files
 from residualign.runs.folder import METHODS_NAME
 from residualign.runs.opened import store_of_run
@@ -105,7 +105,7 @@ def run_lambdas(
     adapter = load_adapter(folder, device=machine.device, dtype=machine.dtype)
     if "lambdas" not in adapter.learned:
         raise BadInputError(f"method {adapter.method!r} has no lambdas to read; {folder} holds no other adapter")
-    found = _store_of(Path(folder), store)
+    found = _store_of(Path(folder), store).in_memory()
     adapter.attach_store(found)
     part = analysed_split(found, split)
     coordinates = part.coordinates()
@@ -144,14 +144,21 @@ def _stability(
     spectra = choose_spectra(store, subject.model, None, progress=progress).spectra
     # class means are made anew from the images at hand, each time
     classifier = "means" if adapter.base_classifier.kind == "means" else adapter.base_classifier
-    chosen = {name: settings[name] for name in ("mean", "rest", "shots", "threshold", "loss") if settings.get(name)}
+    names = {"threshold": "variance_threshold"}
+    chosen = FitSettings(
+        **{
+            names.get(name, name): settings[name]
+            for name in ("mean", "rest", "shots", "threshold", "loss")
+            if settings.get(name)
+        }
+    )
     found: dict[Vary, tuple[Stability, ...]] = {}
     with progress.task("fits") as tick:
         for i, vary in enumerate(VARIED):
-            fits: list[FitResult] = []
+            fits: list[Fitted] = []
             for k in range(seeds):
                 fits += fit_seeds(
-                    store, [seed + k], adapter.method, spectra, vary=vary, classifier=classifier, **chosen
+                    store, [seed + k], adapter.method, spectra, vary=vary, classifier=classifier, settings=chosen
                 )
                 tick(i * seeds + k + 1, len(VARIED) * seeds)
             found[vary] = lambda_stability(fits, spectra)

@@ -20,7 +20,7 @@ from residualign.selection.scores import SCORES, score_title
 from residualign.selection.select import SCORED_ON, Selection, SelectionSubject, best_selection, selection_subject
 from residualign.selection.study import LAYER_KINDS, Overlap, SelectionStudy, overlaps, study_selection
 from residualign.spectrum import Spectra
-from residualign.store import Store
+from residualign.store import MAX_BYTES_IN_MEMORY, Store
 
 __all__ = ["ENOUGH", "SelectOutcome", "SelectRequest", "run_select"]
 
@@ -127,6 +127,8 @@ def run_select(request: SelectRequest, progress: Progress | None = None) -> Sele
         if request.heads is not None:
             parse_budget(request.heads, len(store.units.of_kind("head")))
         stores = [store, *(_compared(path, store) for path in request.compare)]
+        # every split is read once
+        stores = [one.in_memory(MAX_BYTES_IN_MEMORY // len(stores)) for one in stores]
         subjects, spectra = [], None
         for one in stores:
             analysed_split(one, request.split)

@@ -9,12 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from residualign._progress import Progress, Silent
 from residualign.commands._inputs import Machine, Subject, analysed_split, analysed_store
 from residualign.commands._spectra import choose_spectra
-from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum
 from residualign.figures.sweep import factor_figure
@@ -200,6 +197,7 @@ def run_ablate(request: AblateRequest, progress: Progress | None = None) -> Abla
         ) as (store, subject),
     ):
         began = time.perf_counter()
+        store = store.in_memory()
         for name in ("train", "val"):
             analysed_split(store, name)
         spectra = _bases(request, subject, store, progress)
@@ -207,12 +205,11 @@ def run_ablate(request: AblateRequest, progress: Progress | None = None) -> Abla
         log = RunLog(request.out, _common(request, store, spectra), overwrite=request.overwrite)
         known = {run.setting: run for run in map(Run.from_json, log.records)}
         resumed = sum(setting in known for setting in settings)
-        held = _held(store)
         with progress.task("runs") as tick:
             for i, setting in enumerate(settings):
                 if setting not in known:
                     known[setting] = run_setting(
-                        held,
+                        store,
                         spectra,
                         setting,
                         classifier=request.classifier,
@@ -296,38 +293,6 @@ def _common(request: AblateRequest, store: Store, spectra: dict[str, Spectra]) -
 
 def _kind(request: AblateRequest, store: Store) -> Any:
     return request.classifier or ("means" if store.text_vectors is None else "text")
-
-
-@dataclass(frozen=True)
-class _HeldSplit:
-    labels: Tensor
-    held: Coordinates
-
-    def coordinates(self) -> Coordinates:
-        return self.held
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class _HeldStore:
-    """A store in memory: a grid of fits reads it once."""
-
-    maps: UnitMaps
-    class_names: tuple[str, ...]
-    text_vectors: Tensor | None
-    logit_scale: float | None
-    logit_bias: float | None
-    splits: dict[str, _HeldSplit]
-
-    def split(self, name: str) -> _HeldSplit:
-        return self.splits[name]
-
-
-def _held(store: Store) -> _HeldStore:
-    splits = {name: _HeldSplit(store.split(name).labels, store.split(name).coordinates()) for name in store.splits}
-    return _HeldStore(store.maps, store.class_names, store.text_vectors, store.logit_scale, store.logit_bias, splits)
 
 
 def _summary_row(one: SettingSummary) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from residualign.data.images import BadImageError, read_image, to_rgb
 from residualign.data.load import load_data
-from residualign.data.partition import FewShots, few_shot
 from residualign.data.prompts import DEFAULT_TEMPLATE, fill_templates
 from residualign.data.registered import registered_names, registered_sets
 from residualign.data.split import ImageData, Split
@@ -10,10 +9,8 @@ from residualign.data.split import ImageData, Split
 __all__ = [
     "DEFAULT_TEMPLATE",
     "BadImageError",
-    "FewShots",
     "ImageData",
     "Split",
-    "few_shot",
     "fill_templates",
     "load_data",
     "read_image",

@@ -15,24 +15,23 @@ least one. So a class of three or more is in every split, one of two is in train
 single image is in train alone.
 
 *Order.* The images of a class, as the source orders them, are drawn in the order of random 64-bit numbers: `PCG64`
-seeded with (seed, class, purpose). The raw stream of a NumPy bit generator never changes, so the choice is the same on
+seeded with (seed, class, 1). The raw stream of a NumPy bit generator never changes, so the choice is the same on
 every machine and NumPy, and the choice within one class does not hang on the other classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from residualign.data.split import Split
 from residualign.errors import BadInputError
 
-__all__ = ["FewShots", "complete_splits", "few_shot"]
+__all__ = ["complete_splits"]
 
 _HELD_OUT = {"test": 0.2, "val": 0.1}
-_SPLITTING, _SHOTS = 1, 2  # purposes: a few-shot draw must not follow the order of the split it draws from
+_PURPOSE = 1  # a draw for something else must not follow this order
 
 
 def complete_splits(
@@ -62,51 +61,13 @@ def _held_out(split: Split, shares: Mapping[str, float], seed: int) -> dict[str,
     """Positions for every name in `shares`, and for "train" what is left; each list ascending."""
     parts: dict[str, list[int]] = {name: [] for name in (*shares, "train")}
     for label, positions in _by_class(split.labels).items():
-        drawn = _drawn(positions, seed, label, _SPLITTING)
+        drawn = _drawn(positions, seed, label)
         for name, share in shares.items():
             count = min(max(1, int(share * len(positions) + 0.5)), len(drawn) - 1)
             parts[name] += drawn[:count]
             drawn = drawn[count:]
         parts["train"] += drawn
     return {name: sorted(indices) for name, indices in parts.items()}
-
-
-@dataclass(frozen=True)
-class FewShots:
-    """Positions of the chosen images, ascending; and a note where a class has fewer than were asked for."""
-
-    indices: tuple[int, ...]
-    notes: tuple[str, ...] = ()
-
-
-def few_shot(
-    images: Split | Sequence[int], shots: int, seed: int = 42, *, class_names: Sequence[str] | None = None
-) -> FewShots:
-    """Choose at most `shots` images of each class, in the order that the module's text states.
-
-    images is a split, or its labels alone: only their order counts. `split.take(few_shot(split, 4).indices)` is the
-    smaller split. A class with fewer images gives all it has, and a note says so. The choice for k shots is part of the
-    choice for k + 1 under the same seed. Raises `BadInputError` where `shots` is below 1 or a class has no image at
-    all; without `class_names` the classes are 0 to the largest label.
-
-    >>> few_shot([0, 0, 0, 1, 1, 1], shots=3).indices
-    (0, 1, 2, 3, 4, 5)
-    """
-    check_seed(seed)
-    if shots < 1:
-        raise BadInputError(f"shots must be at least 1 image a class, got {shots}")
-    labels = images.labels if isinstance(images, Split) else tuple(int(label) for label in images)
-    if not labels:
-        raise BadInputError(f"cannot choose {shots} images a class: there are no images")
-    names = tuple(str(label) for label in range(max(labels) + 1)) if class_names is None else tuple(class_names)
-    positions = _by_class(labels)
-    empty = [name for label, name in enumerate(names) if label not in positions]
-    if empty:
-        raise BadInputError(f"cannot choose {shots} images a class: {_listed(empty)} no image to choose from")
-    chosen = [i for label, own in positions.items() for i in _drawn(own, seed, label, _SHOTS)[:shots]]
-    small = [name for label, name in enumerate(names) if len(positions[label]) < shots]
-    notes = (f"{_listed(small)} fewer than {shots} images; all of them are used",) if small else ()
-    return FewShots(tuple(sorted(chosen)), notes)
 
 
 def check_seed(seed: int) -> None:
@@ -123,8 +84,8 @@ def _by_class(labels: Sequence[int]) -> dict[int, list[int]]:
     return dict(sorted(positions.items()))
 
 
-def _drawn(positions: Sequence[int], seed: int, label: int, purpose: int) -> list[int]:
-    numbers = np.random.PCG64([seed, label, purpose]).random_raw(len(positions))
+def _drawn(positions: Sequence[int], seed: int, label: int) -> list[int]:
+    numbers = np.random.PCG64([seed, label, _PURPOSE]).random_raw(len(positions))
     return [positions[i] for i in np.argsort(numbers, kind="stable")]
 
 

@@ -1,11 +1,11 @@
-"""Fit a method on a store: read, build the linear model, solve, evaluate once on the test split."""
+"""Fit a method on a store: read, build the linear model, solve, look once at the test split."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, get_args
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -17,42 +17,76 @@ from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import MAX_BYTES, Scaling, adapted_output, build_features
 from residualign.fitting.methods import Loss, Method, build_scaling, get_method, start_parameters
-from residualign.fitting.objective import Objective, Parameters
-from residualign.fitting.solvers import Solution, Solver, default_solver
+from residualign.fitting.objective import Objective, Parameters, Solution
+from residualign.fitting.solvers import Solver, default_solver
 from residualign.spectrum.moments import Moments
-from residualign.store.protocols import SplitLike, StoreLike
+from residualign.spectrum.spectrum import Spectra
+from residualign.store import Store
 
-if TYPE_CHECKING:
-    from residualign.spectrum.spectrum import Spectra
+__all__ = ["MAX_VAL_SHOTS", "FitRecord", "FitSettings", "Fitted", "few_images", "few_shots", "fit_method"]
 
-__all__ = ["FitResult", "LabelledCoordinates", "SplitLike", "StoreLike", "few_shots", "fit", "read_split"]
+MAX_VAL_SHOTS = 4
 
 
 @dataclass(frozen=True)
-class FitResult:
-    """A fitted method: everything needed to adapt embeddings and to classify them.
+class FitSettings:
+    """Everything that can be chosen about a fit; the public `fit` says what each option means.
 
-    scaling: which components of which units are scaled, and what becomes of the rest. learned: what was fitted, by
-    group (`lambdas` joined over units, `map` and `bias`, `class_residual`); where a common factor of the lambdas
-    changes no cosine they are divided by their root mean square. classifier: class vectors (a class residual
-    included) and logit scale for adapted embeddings; base_classifier: those before adapting. accuracy: shares in
-    [0, 1] or None without test images: `zero_shot` and `adapted` on test, `val` of the chosen point. parameters:
-    learned scales and weights, nothing else. epochs: passes over the training images. seconds: of fitting, evaluation
-    included. settings: JSON-able.
+    solver, mean and rest: None takes the default of the method. max_bytes: above it coefficients are computed again for
+    every batch.
+    """
+
+    solver: Solver | str | None = None
+    mean: str | None = None
+    rest: str | None = None
+    start: str = "ones"
+    shots: int | None = None
+    variance_threshold: float = 0.9
+    loss: str = "softmax"
+    seed: int = 0
+    dtype: torch.dtype = torch.float32
+    max_bytes: int = MAX_BYTES
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """How a fit went, JSON-able.
+
+    accuracy: shares in [0, 1] or None without test images: `zero_shot` and `adapted` on test, `val` of the chosen
+    point. parameters: learned scales and weights, nothing else. epochs: passes over the training images. seconds: of
+    fitting, evaluation included. settings: the options used, and the number of images.
     """
 
     method: str
-    scaling: Scaling
-    learned: Parameters
-    classifier: Classifier
-    base_classifier: Classifier
     accuracy: dict[str, float | None]
     parameters: int
     epochs: int
     learning_rate: float | None
-    history: tuple[dict[str, Any], ...]
     seconds: float
     settings: dict[str, Any]
+
+    @property
+    def record(self) -> FitRecord:
+        """The record alone, of what holds more."""
+        return FitRecord(**{field.name: getattr(self, field.name) for field in fields(FitRecord)})
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted(FitRecord):
+    """What was fitted, with the record of it.
+
+    scaling: which components of which units are scaled, and what becomes of the rest. learned: what was fitted, by
+    group (`lambdas` joined over units, `map` and `bias`, `class_residual`); where a common factor of the lambdas
+    changes no cosine they are divided by their root mean square. classifier: class vectors (a class residual
+    included) and logit scale for adapted embeddings; base_classifier: those before adapting. history: one record per
+    validation.
+    """
+
+    scaling: Scaling
+    learned: Parameters
+    classifier: Classifier
+    base_classifier: Classifier
+    history: tuple[dict[str, Any], ...] = ()
 
     @property
     def lambdas(self) -> dict[str, Tensor]:
@@ -60,7 +94,7 @@ class FitResult:
         return self.scaling.split(self.learned["lambdas"]) if "lambdas" in self.learned else {}
 
     def adapted(self, coordinates: Coordinates, maps: UnitMaps) -> Float[Tensor, "image dim"]:
-        """Adapted embeddings, not normalised."""
+        """Adapted embeddings, not normalized."""
         dtype = self.classifier.vectors.dtype
         if "lambdas" in self.learned:
             adapted = adapted_output(coordinates, maps, self.scaling, self.learned["lambdas"].to(dtype))
@@ -75,106 +109,113 @@ class FitResult:
         return self.classifier.logits(self.adapted(coordinates, maps))
 
 
-def fit(
-    store: StoreLike,
+def fit_method(
+    store: Store,
     method: str = "residual",
     spectra: Spectra | None = None,
     *,
     classifier: Classifier | str | None = None,
-    solver: Solver | str | None = None,
-    mean: str | None = None,
-    rest: str | None = None,
-    start: str = "ones",
-    shots: int | None = None,
-    threshold: float = 0.9,
-    loss: str = "softmax",
-    seed: int = 0,
+    settings: FitSettings | None = None,
     scaling: Scaling | None = None,
-    dtype: torch.dtype = torch.float32,
-    max_bytes: int = MAX_BYTES,
-) -> FitResult:
+) -> Fitted:
     """Fit one method on the training split, choose on the validation split, evaluate once on the test split.
 
     spectra: the components to scale; None takes those of the training images at hand. classifier: "text", "means" or
-    a ready one; None takes text where the store has class vectors from text, else means. solver: "lbfgs",
-    "schedule-free" or one with its settings; None takes the method's default. mean, rest: see `Scaling`; None takes
-    the method's default (see `METHODS`). start: lambdas begin at ones, or at 1 + N(0, 1). shots: that many training
-    and at most four validation images a class. threshold: the share of variance `residual-heads` keeps. loss:
-    "softmax", or "sigmoid" with a model trained so (SigLIP): each class by itself, with its logit bias. scaling: what
-    the lambdas multiply, in place of what the method makes of the spectra (mean, rest and threshold then change
-    nothing). max_bytes: above it coefficients are recomputed per batch. Deterministic given the seed. `BadInputError`
-    for unusable input, `RunError` where the loss is not finite. Source: arXiv 2411.00246 sections 3 and 5;
-    docs/solver_study.md for the defaults.
+    a ready one; None takes text where the store has class vectors from text, else means. scaling: what the lambdas
+    multiply, in place of what the method makes of the spectra (mean, rest and variance threshold then change nothing).
+    Deterministic given the seed. `BadInputError` for unusable input, `RunError` where the loss is not finite. Source:
+    arXiv 2411.00246 sections 3 and 5; docs/solver_study.md for the defaults.
     """
     began = time.perf_counter()
-    chosen = get_method(method)
-    train, val = (read_split(store, name, shots, seed) for name in ("train", "val"))
-    base = store_classifier(store, classifier, train.labelled_embeddings, val.labelled_embeddings, dtype)
+    chosen, settings, maps = get_method(method), settings or FitSettings(), store.maps
+    train, val = (few_images(store, settings.shots, settings.seed).split(name) for name in ("train", "val"))
+    of_train, of_val = train.coordinates(), val.coordinates()
+    base = store_classifier(
+        store, classifier, (of_train.output, train.labels), (of_val.output, val.labels), settings.dtype
+    )
     if spectra is None:
-        spectra = _own_spectra(train, store.maps)
+        moments = Moments.empty(maps)
+        moments.update(of_train)
+        spectra = moments.spectra(maps, source="training split")
     if scaling is None:
-        scaling = build_scaling(chosen, spectra, mean, rest, threshold)
-    if loss not in get_args(Loss):
-        raise BadInputError(f"loss is one of {', '.join(get_args(Loss))}, got {loss!r}")
-    bias = base.required_bias() if loss == "sigmoid" else None
-    objectives = _objectives(train, val, store.maps, scaling, base, bias, dtype, max_bytes)
-    parameters = start_parameters(chosen, scaling, len(base.class_names), store.maps.dim, start, seed)
-    parameters = {name: value.to(objectives[0].class_vectors) for name, value in parameters.items()}
-    used = default_solver(chosen, solver)
-    solution = used.solve(*objectives, parameters, seed)
+        scaling = build_scaling(chosen, spectra, settings.mean, settings.rest, settings.variance_threshold)
+    if settings.loss not in get_args(Loss):
+        raise BadInputError(f"loss is one of {', '.join(get_args(Loss))}, got {settings.loss!r}")
+    bias = base.required_bias() if settings.loss == "sigmoid" else None
+    own, vectors = _own_vectors(base, of_train, train.labels, settings.dtype), base.vectors.to(settings.dtype)
+    of_fitting, of_choosing = (
+        Objective(
+            build_features(coordinates, maps, scaling, settings.dtype, settings.max_bytes),
+            split.labels,
+            vectors,
+            base.logit_scale,
+            own if split is train else None,
+            logit_bias=bias,
+        )
+        for split, coordinates in ((train, of_train), (val, of_val))
+    )
+    start = start_parameters(chosen, scaling, len(base.class_names), maps.dim, settings.start, settings.seed)
+    solver = default_solver(chosen, settings.solver)
+    start = {name: value.to(vectors) for name, value in start.items()}
+    solution = solver.solve(of_fitting, of_choosing, start, settings.seed)
     learned = _presentable(solution.parameters, scaling)
-    return _finish(
-        store,
-        FitResult(
-            method=chosen.name,
-            scaling=scaling,
-            learned=learned,
-            classifier=_with_residual(base, learned, dtype),
-            base_classifier=base,
-            accuracy={"val": solution.score.accuracy},
-            parameters=sum(value.numel() for value in learned.values()),
-            epochs=solution.epochs,
-            learning_rate=solution.learning_rate,
-            history=solution.history,
-            seconds=0.0,
-            settings=_settings(chosen, scaling, used, solution, base, spectra, start, shots, threshold, seed)
-            | {"loss": loss, "n_train": len(train), "n_val": len(val)},
-        ),
-        began,
+    fitted = Fitted(
+        method=chosen.name,
+        accuracy={"val": solution.score.accuracy},
+        parameters=sum(value.numel() for value in learned.values()),
+        epochs=solution.epochs,
+        learning_rate=solution.learning_rate,
+        seconds=0.0,
+        settings=_described(settings, chosen, scaling, solver, solution, base, spectra)
+        | {"loss": settings.loss, "n_train": len(train), "n_val": len(val)},
+        scaling=scaling,
+        learned=learned,
+        classifier=_with_residual(base, learned, settings.dtype),
+        base_classifier=base,
+        history=solution.history,
     )
+    return _tested(store, fitted, began)
 
 
-def _own_spectra(train: LabelledCoordinates, maps: UnitMaps) -> Spectra:
-    moments = Moments.empty(maps)
-    moments.update(train.coordinates)
-    return moments.spectra(maps, source="training split")
+def few_shots(labels: Int[Tensor, " image"], shots: int, seed: int) -> Int[Tensor, " chosen"]:
+    """Positions, ascending, of `shots` random images per class; a class with fewer gives all it has.
+
+    Deterministic given the seed; the images of one class do not depend on how many other classes there are.
+    """
+    if shots < 1:
+        raise BadInputError(f"shots is the number of training images per class, at least 1, got {shots}")
+    chosen = []
+    for label in sorted(set(labels.tolist())):
+        generator = torch.Generator().manual_seed(seed)
+        of_class = (labels == label).nonzero().flatten()
+        chosen.append(of_class[torch.randperm(len(of_class), generator=generator)[:shots]])
+    return torch.cat(chosen).sort().values if chosen else labels.new_zeros(0)
 
 
-def _objectives(
-    train: LabelledCoordinates,
-    val: LabelledCoordinates,
-    maps: UnitMaps,
-    scaling: Scaling,
-    base: Classifier,
-    logit_bias: float | None,
-    dtype: torch.dtype,
-    max_bytes: int,
-) -> tuple[Objective, Objective]:
-    """The objective on the training images (class means leave each image out) and on the validation images."""
-    own = None
-    if base.counts is not None:
-        if not torch.equal(base.counts, torch.bincount(train.labels, minlength=len(base.counts))):
-            raise BadInputError(
-                "the class means given were made from other images than these training images, so an image cannot be "
-                "left out of its own class mean while fitting"
-            )
-        own = base.leave_one_out(train.coordinates.output, train.labels).to(dtype)
-    vectors = base.vectors.to(dtype)
-    features = (build_features(part.coordinates, maps, scaling, dtype, max_bytes) for part in (train, val))
-    return (
-        Objective(next(features), train.labels, vectors, base.logit_scale, own, logit_bias=logit_bias),
-        Objective(next(features), val.labels, vectors, base.logit_scale, logit_bias=logit_bias),
-    )
+def few_images(store: Store, shots: int | None, seed: int = 0) -> Store:
+    """The store with `shots` training and at most four validation images per class; None takes all.
+
+    `BadInputError` where the training or the validation split is empty.
+    """
+    for name in ("train", "val"):
+        if len(store.split(name)) == 0:
+            raise BadInputError(f"fitting needs {name} images, the store has none")
+    if shots is None:
+        return store
+    counts = {"train": shots, "val": min(shots, MAX_VAL_SHOTS)}
+    return store.subset({name: few_shots(store.split(name).labels, n, seed) for name, n in counts.items()})
+
+
+def _own_vectors(base: Classifier, coordinates: Coordinates, labels: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """With class means, each training image's own class vector without that image."""
+    if base.counts is None:
+        return None
+    if not torch.equal(base.counts, torch.bincount(labels, minlength=len(base.counts))):
+        raise BadInputError(
+            "the class means given were made from other images than these training images, so an image cannot be "
+            "left out of its own class mean while fitting"
+        )
+    return base.leave_one_out(coordinates.output, labels).to(dtype)
 
 
 def _presentable(parameters: Mapping[str, Tensor], scaling: Scaling) -> Parameters:
@@ -186,41 +227,38 @@ def _presentable(parameters: Mapping[str, Tensor], scaling: Scaling) -> Paramete
 
 
 def _with_residual(base: Classifier, learned: Parameters, dtype: torch.dtype) -> Classifier:
-    """The classifier for adapted embeddings; a class residual ends its tie to sums of training images."""
+    """The classifier for adapted embeddings; with a class residual its vectors are no longer sums of images."""
     vectors = base.vectors.to(dtype)
     if "class_residual" not in learned:
         return replace(base, vectors=vectors)
     return replace(base, vectors=F.normalize(vectors + learned["class_residual"], dim=-1), sums=None, counts=None)
 
 
-def _finish(store: StoreLike, result: FitResult, began: float) -> FitResult:
+def _tested(store: Store, fitted: Fitted, began: float) -> Fitted:
     """The one look at the test split."""
     test = store.split("test")
-    accuracy: dict[str, float | None] = {"zero_shot": None, "adapted": None, **result.accuracy}
+    accuracy: dict[str, float | None] = {"zero_shot": None, "adapted": None, **fitted.accuracy}
     if len(test) > 0:
         coordinates, labels = test.coordinates(), test.labels
         for name, logits in (
-            ("zero_shot", result.base_classifier.logits(coordinates.output)),
-            ("adapted", result.logits(coordinates, store.maps)),
+            ("zero_shot", fitted.base_classifier.logits(coordinates.output)),
+            ("adapted", fitted.logits(coordinates, store.maps)),
         ):
             accuracy[name] = float((logits.argmax(dim=-1) == labels).double().mean())
-    settings = result.settings | {"n_test": len(test)}
-    return replace(result, accuracy=accuracy, settings=settings, seconds=time.perf_counter() - began)
+    settings = fitted.settings | {"n_test": len(test)}
+    return replace(fitted, accuracy=accuracy, settings=settings, seconds=time.perf_counter() - began)
 
 
-def _settings(
+def _described(
+    settings: FitSettings,
     method: Method,
     scaling: Scaling,
     solver: Solver,
     solution: Solution,
     base: Classifier,
     spectra: Spectra,
-    start: str,
-    shots: int | None,
-    threshold: float,
-    seed: int,
 ) -> dict[str, Any]:
-    """How the result came about, JSON-able; None where a method has no such choice."""
+    """How the result came about, JSON-able; None where a method has no such choice. Its names are on disk."""
     return {
         "classifier": base.kind,
         "logit_scale": base.logit_scale,
@@ -229,54 +267,8 @@ def _settings(
         **solution.chosen,
         "mean": None if method.mean is None else scaling.mean,
         "rest": None if method.rest is None else scaling.rest,
-        "start": start,
-        "shots": shots,
-        "threshold": threshold if method.name == "residual-heads" else None,
-        "seed": seed,
+        "start": settings.start,
+        "shots": settings.shots,
+        "threshold": settings.variance_threshold if method.name == "residual-heads" else None,
+        "seed": settings.seed,
     }
-
-
-MAX_VAL_SHOTS = 4
-
-
-@dataclass(frozen=True)
-class LabelledCoordinates:
-    """Coordinates of some images and their labels, (image,)."""
-
-    coordinates: Coordinates
-    labels: Int[Tensor, " image"]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def labelled_embeddings(self) -> tuple[Tensor, Tensor]:
-        """The model's own embeddings and the labels."""
-        return self.coordinates.output, self.labels
-
-
-def few_shots(labels: Int[Tensor, " image"], shots: int, seed: int) -> Int[Tensor, " chosen"]:
-    """Indices, ascending, of `shots` random images a class; a class with fewer gives all it has.
-
-    Deterministic from the seed; the images of one class do not depend on how many other classes there are.
-    """
-    if shots < 1:
-        raise BadInputError(f"shots is the number of training images a class, at least 1, got {shots}")
-    chosen = []
-    for label in sorted(set(labels.tolist())):
-        generator = torch.Generator().manual_seed(seed)
-        of_class = (labels == label).nonzero().flatten()
-        chosen.append(of_class[torch.randperm(len(of_class), generator=generator)[:shots]])
-    return torch.cat(chosen).sort().values if chosen else labels.new_zeros(0)
-
-
-def read_split(store: StoreLike, name: str, shots: int | None = None, seed: int = 0) -> LabelledCoordinates:
-    """One split in memory; with shots, that many images a class (at most 4 of the validation split)."""
-    split = store.split(name)
-    if len(split) == 0:
-        raise BadInputError(f"fitting needs {name} images, the store has none")
-    coordinates, labels = split.coordinates(), split.labels
-    if shots is None:
-        return LabelledCoordinates(coordinates, labels)
-    chosen = few_shots(labels, min(shots, MAX_VAL_SHOTS) if name == "val" else shots, seed)
-    return LabelledCoordinates(coordinates[chosen], labels[chosen])

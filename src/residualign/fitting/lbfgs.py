@@ -15,8 +15,7 @@ from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
 from residualign.errors import BadInputError
-from residualign.fitting.objective import Objective, Parameters, Score
-from residualign.fitting.solution import Best, Record, Solution
+from residualign.fitting.objective import Best, Objective, Parameters, Record, Score, Solution
 
 __all__ = ["LBFGS", "Candidate"]
 

@@ -123,17 +123,17 @@ def build_scaling(
     spectra: Spectra,
     mean: str | None = None,
     rest: str | None = None,
-    threshold: float = 0.9,
+    variance_threshold: float = 0.9,
 ) -> Scaling:
     """What the lambdas of a method multiply, with the given options in place of its defaults.
 
-    threshold: share of variance in (0, 1] that the components of `residual-heads` explain. Options a method does not
-    have (`Method.mean`, `Method.rest` None) change nothing.
+    variance_threshold: share of variance in (0, 1] that the components of `residual-heads` explain. Options that a
+    method does not have (`Method.mean`, `Method.rest` None) change nothing.
     """
-    if not 0 < threshold <= 1:
-        raise BadInputError(f"threshold is a share of variance in (0, 1], got {threshold}")
+    if not 0 < variance_threshold <= 1:
+        raise BadInputError(f"variance_threshold is a share of variance in (0, 1], got {variance_threshold}")
     return _scaling(
-        method.units(spectra, threshold),
+        method.units(spectra, variance_threshold),
         spectra,
         _option("mean", mean, get_args(MeanMode), method.mean),
         _option("rest", rest, get_args(RestMode), method.rest),
@@ -143,21 +143,21 @@ def build_scaling(
 def component_scaling(
     spectra: Spectra,
     kinds: Sequence[UnitKind] = ("mlp", "head"),
-    threshold: float = 1.0,
+    variance_threshold: float = 1.0,
     count: int | None = None,
     mean: str = "keep",
     rest: str = "keep",
 ) -> Scaling:
-    """Leading components of all units of some kinds, for questions no method asks; give it to `fit(scaling=...)`.
+    """Leading components of all units of some kinds: a scaling that no method has, for `fit_method(scaling=...)`.
 
-    threshold: share of each unit's variance, in (0, 1], that its components explain. count: at most so many of them.
-    `BadInputError` for a count below one, and as `build_scaling`.
+    variance_threshold: share of each unit's variance, in (0, 1], that its components explain. count: at most so many of
+    them. `BadInputError` for a count below one, and as `build_scaling`.
     """
     if count is not None and count < 1:
         raise BadInputError(f"a unit keeps at least one component, got {count}")
     units = []
     for unit in spectra.units.of_kind(*kinds):
-        spectrum = leading(truncate(spectra[unit.label], threshold), count)
+        spectrum = leading(truncate(spectra[unit.label], variance_threshold), count)
         units.append(ScaledUnit(unit.label, spectrum.mean, spectrum.components))
     chosen_mean = _option("mean", mean, get_args(MeanMode), "keep")
     return _scaling(tuple(units), spectra, chosen_mean, _option("rest", rest, get_args(RestMode), "keep"))
@@ -230,7 +230,7 @@ def most_parameters(
     counts = {}
     for name in methods:
         # at threshold 1 no component is cut
-        scaling = build_scaling(METHODS[name], spectra, threshold=1.0)
+        scaling = build_scaling(METHODS[name], spectra, variance_threshold=1.0)
         parameters = start_parameters(METHODS[name], scaling, n_classes=0, dim=dim)
         counts[name] = sum(tensor.numel() for tensor in parameters.values())
     return counts

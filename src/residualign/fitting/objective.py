@@ -1,10 +1,11 @@
-"""The one objective of every method: cross-entropy of cosine logits, with an optional pull to the start."""
+"""The objective of every method, cross-entropy of cosine logits with an optional pull, and what a solver returns."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from residualign.errors import RunError
 from residualign.fitting.coefficients import Features
 
-__all__ = ["Objective", "Parameters", "Score", "neutral"]
+__all__ = ["Best", "Objective", "Parameters", "Record", "Score", "Solution", "neutral"]
 
 Parameters = dict[str, Tensor]
 """What is learned, by group: lambdas (lambda,), map (dim, dim) and bias (dim,), class_residual (class, dim)."""
@@ -162,3 +163,38 @@ def check_finite(loss: float) -> None:
             f"the loss became {loss}: the learning rate may be too large, or the embeddings hold values that are not "
             "finite"
         )
+
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The best validated point of a run.
+
+    epochs: passes over the training images, line searches and every candidate included. chosen: the settings validation
+    chose. history: one record per validation.
+    """
+
+    parameters: Parameters
+    score: Score
+    epochs: int
+    learning_rate: float | None
+    chosen: Record
+    history: tuple[Record, ...]
+
+
+@dataclass
+class Best:
+    """The best validated point so far and how long ago it was found."""
+
+    score: Score
+    parameters: Parameters
+    waited: int = 0
+
+    def see(self, score: Score, parameters: Mapping[str, Tensor]) -> None:
+        """Take note of one validation; a copy of the parameters is kept where it is the best."""
+        self.waited += 1
+        if score > self.score:
+            self.score, self.waited = score, 0
+            self.parameters = {name: value.detach().clone() for name, value in parameters.items()}

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from residualign.errors import BadInputError, RunError
-from residualign.fitting.objective import Objective, Parameters, check_finite
-from residualign.fitting.solution import Best, Record, Solution
+from residualign.fitting.objective import Best, Objective, Parameters, Record, Solution, check_finite
 
 __all__ = ["ScheduleFree", "find_learning_rate"]
 

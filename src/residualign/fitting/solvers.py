@@ -12,8 +12,8 @@ from dataclasses import replace
 from residualign.errors import BadInputError
 from residualign.fitting.lbfgs import LBFGS, Candidate
 from residualign.fitting.methods import Method
+from residualign.fitting.objective import Solution
 from residualign.fitting.schedule_free import ScheduleFree
-from residualign.fitting.solution import Solution
 
 __all__ = ["LBFGS", "Candidate", "ScheduleFree", "Solution", "Solver", "default_solver"]
 

@@ -13,11 +13,12 @@ from typing import Any, get_args
 from residualign.classification.classifier import Classifier
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import Scaling
-from residualign.fitting.fit import StoreLike, fit
+from residualign.fitting.fit import FitSettings, fit_method
 from residualign.fitting.methods import StartMode, component_scaling
 from residualign.fitting.schedule_free import ScheduleFree
 from residualign.fitting.solvers import Solver
 from residualign.spectrum.spectrum import Spectra
+from residualign.store import Store
 from residualign.units import UnitKind
 
 __all__ = [
@@ -165,7 +166,7 @@ def settings_of(
 
 
 def run_setting(
-    store: StoreLike,
+    store: Store,
     spectra: Mapping[str, Spectra],
     setting: Setting,
     *,
@@ -174,17 +175,14 @@ def run_setting(
     rest: str = "keep",
     shots: int | None = None,
 ) -> Run:
-    """Fit one setting. spectra: by the names of bases. Every other argument, cost and errors: see `fit`."""
+    """Fit one setting. spectra: by the names of bases. Every other argument, cost and errors: see `fit_method`."""
     own = spectra[setting.basis]
-    result = fit(
+    result = fit_method(
         store,
         "residual",
         own,
         classifier=classifier,
-        solver=setting.solver(),
-        start=setting.start,
-        shots=shots,
-        seed=setting.seed,
+        settings=FitSettings(solver=setting.solver(), start=setting.start, shots=shots, seed=setting.seed),
         scaling=setting.scaling(own, mean, rest),
     )
     return Run(

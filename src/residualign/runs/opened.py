@@ -61,7 +61,7 @@ def open_run(
         picture_of = {key: name for key, name in dict(summary.get("pictures", {})).items() if name}
     except (KeyError, TypeError, ValueError):
         raise BadInputError(f"{path / SUMMARY_NAME} is damaged; run `residualign adapt` again") from None
-    found = Store.open(store) if store is not None else store_of_run(path)
+    found = (Store.open(store) if store is not None else store_of_run(path)).in_memory()
     if found.fingerprint != summary["fingerprints"]["store"]:
         raise BadInputError(
             f"the store {found.path} is not the one of the run in {path}: it holds other images or units"

@@ -13,7 +13,7 @@ from torch import Tensor
 from residualign.fitting.coefficients import OUTPUT
 
 if TYPE_CHECKING:
-    from residualign.fitting.fit import FitResult
+    from residualign.fitting.fit import Fitted
     from residualign.spectrum import Spectra
 
 __all__ = ["HeadShare", "MethodResult", "UnitScale", "head_shares", "method_result"]
@@ -95,7 +95,7 @@ def head_shares(result: MethodResult) -> list[HeadShare]:
 
 
 def method_result(
-    result: FitResult,
+    result: Fitted,
     spectra: Spectra,
     labels: Int[Tensor, " image"],
     logits: Float[Tensor, "image class"],
@@ -124,7 +124,7 @@ def _confusion(labels: Int[Tensor, " image"], predicted: Int[Tensor, " image"], 
     return rows
 
 
-def _unit_scales(result: FitResult, spectra: Spectra) -> tuple[UnitScale, ...]:
+def _unit_scales(result: Fitted, spectra: Spectra) -> tuple[UnitScale, ...]:
     scales = []
     for label, lambdas in result.lambdas.items():
         spectrum = spectra.output if label == OUTPUT else spectra[label]

@@ -8,7 +8,7 @@ import torch
 
 from residualign.adapter.adapter import Adapter, adapter_from_fit
 from residualign.fitting.coefficients import ScaledUnit, Scaling
-from residualign.fitting.fit import FitResult
+from residualign.fitting.fit import Fitted
 from residualign.fitting.methods import SELECT
 from residualign.selection.select import Selection
 from residualign.spectrum.spectrum import Spectra
@@ -47,7 +47,7 @@ def adapter_from_selection(selection: Selection, store: Any, spectra: Spectra | 
         "n_val": selection.n_val,
         "n_test": selection.n_test,
     }
-    result = FitResult(
+    result = Fitted(
         method=SELECT.name,
         scaling=scaling,
         learned={"lambdas": torch.ones(scaling.n_lambdas, dtype=torch.float64)},

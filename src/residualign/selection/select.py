@@ -24,7 +24,7 @@ from residualign.selection.ablation import (
 )
 from residualign.selection.curve import HeadScores, parse_budget
 from residualign.selection.scores import get_score, head_scores, ranked
-from residualign.store.protocols import StoreLike
+from residualign.store import Store
 
 if TYPE_CHECKING:
     from residualign.spectrum.spectrum import Spectra
@@ -42,7 +42,7 @@ class SelectionSubject:
     means: (dim,) by unit label, over the spectrum's images. n_train: training images.
     """
 
-    store: StoreLike
+    store: Store
     classifier: Classifier
     means: Mapping[str, Tensor]
     coordinates: Coordinates
@@ -79,7 +79,7 @@ class Selection:
 
 
 def selection_subject(
-    store: StoreLike, spectra: Spectra | None = None, classifier: Classifier | str | None = None
+    store: Store, spectra: Spectra | None = None, classifier: Classifier | str | None = None
 ) -> SelectionSubject:
     """Read what selecting needs of a store. `BadInputError` where the training or validation split is empty.
 
@@ -104,7 +104,7 @@ def selection_subject(
 
 
 def select_heads(
-    store: StoreLike | SelectionSubject,
+    store: Store | SelectionSubject,
     spectra: Spectra | None = None,
     *,
     score: str = "S",

@@ -2,10 +2,11 @@
 
 from residualign._files import DirectoryLock
 from residualign.store.plan import CoordinateShape, ShardRange, SplitPlan, StorePlan
-from residualign.store.store import Store, StoreSplit
+from residualign.store.store import MAX_BYTES_IN_MEMORY, Store, StoreSplit
 from residualign.store.writer import StoreWriter, remove_store
 
 __all__ = [
+    "MAX_BYTES_IN_MEMORY",
     "CoordinateShape",
     "DirectoryLock",
     "ShardRange",

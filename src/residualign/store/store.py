@@ -1,12 +1,15 @@
-"""A finished store: the coordinates of every image of every split, read from disk as they are needed."""
+"""A finished store: the coordinates of every image of every split, read from disk when they are needed."""
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,21 +28,36 @@ from residualign.store.plan import ShardRange
 from residualign.store.shards import ShardEntry, examine_shard, parse_tensors, tensor_shapes
 from residualign.units import Units
 
-__all__ = ["CLASSES_NAME", "MAPS_NAME", "Store", "StoreSplit"]
+__all__ = ["CLASSES_NAME", "MAPS_NAME", "MAX_BYTES_IN_MEMORY", "Store", "StoreSplit"]
 
 MAPS_NAME = "maps.safetensors"
 CLASSES_NAME = "classes.safetensors"
 
 
+MAX_BYTES_IN_MEMORY = 4 * 2**30
+"""What `Store.in_memory` keeps at most, all splits together."""
+
 # A batch of float16 comes back as float32: products of half types are slow and coarse on a CPU.
-_TYPE_IN_MEMORY = {"float16": np.dtype(np.float32), "float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+_TYPE_IN_MEMORY: dict[str, np.dtype[Any]] = {
+    "float16": np.dtype(np.float32),
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+
+
+@dataclass
+class _Memory:
+    """Whole splits that were read, by name, and the bytes that may still be kept."""
+
+    left: int
+    splits: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
 class Store:
-    """Everything one pass over a data set left behind; `Store.open` reads it, `StoreWriter` makes it.
+    """Everything one pass over a data set left behind; `Store.open` reads it, `ra.extract` makes it.
 
-    Opening reads the manifest and checks that every file is there in its full length. Numbers stay on disk until they
-    are asked for; the first time a shard is read its checksum is compared.
+    Opening reads the manifest and checks that every file is present and complete. Numbers stay on disk until they are
+    asked for; the checksum of a shard is compared when the shard is first read.
     """
 
     def __init__(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
@@ -48,13 +66,24 @@ class Store:
         self._manifest = manifest
         self._verified: set[str] = set()
         self._opened: OrderedDict[str, dict[str, NDArray[Any]]] = OrderedDict()
+        self._memory: _Memory | None = None
+        self._rows: dict[str, NDArray[np.int64]] = {}
+        # shared by all views of the store
+        self._files: dict[str, Any] = {}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Store:
-        """Open a finished store at a local path or an fsspec URL.
+        """Open a finished store.
 
-        Raises `BadInputError` where there is none, it is unfinished (saying how far it is), or a file is missing or cut
-        short, by name.
+        Parameters
+        ----------
+        path : str or path
+            A local folder, or an fsspec URL (``s3://...``).
+
+        Raises
+        ------
+        BadInputError
+            If there is no store, if it is unfinished (saying how far it is), or if a file is missing or truncated.
         """
         folder = open_folder(path)
         names = folder.names()
@@ -71,6 +100,54 @@ class Store:
         check_files(folder, (*manifest.files, *manifest.shards))
         return cls(path, manifest)
 
+    def in_memory(self, max_bytes: int = MAX_BYTES_IN_MEMORY) -> Store:
+        """The same store, which reads a split from disk once and keeps it in memory.
+
+        Parameters
+        ----------
+        max_bytes : int
+            Limit for all splits together. A split that does not fit is read again whenever it is asked for.
+
+        Returns
+        -------
+        Store
+            A view of this one. Nothing is read before it is needed.
+
+        Notes
+        -----
+        `StoreSplit.coordinates` and `StoreSplit.batches` then return views of the kept tensors: do not change them in
+        place. The first call reads the whole split, even for a few of its images.
+        """
+        if self._memory is not None:
+            return self
+        view = copy.copy(self)
+        view._memory = _Memory(max_bytes)
+        return view
+
+    def subset(self, rows: Mapping[str, Int[Tensor, " taken"]]) -> Store:
+        """The same store with only some images of some splits.
+
+        Parameters
+        ----------
+        rows : mapping from split name to (taken,) int tensor
+            Positions in the split, in the order wanted. Splits that are not named stay whole.
+
+        Returns
+        -------
+        Store
+            A view; it shares what this store keeps in memory.
+
+        Raises
+        ------
+        BadInputError
+            If there is no such split.
+        IndexError
+            If a position is outside the split.
+        """
+        view = copy.copy(self)
+        view._rows = self._rows | {name: self.split(name).take(taken)._rows for name, taken in rows.items()}
+        return view
+
     @property
     def units(self) -> Units:
         """The units of the tower."""
@@ -79,22 +156,22 @@ class Store:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes; labels count into them."""
+        """Names of the classes; labels are indices into them."""
         return self._manifest.plan.class_names
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """Prompt templates behind `text_vectors`."""
+        """Prompt templates that `text_vectors` were made with."""
         return self._manifest.plan.templates
 
     @property
     def logit_scale(self) -> float | None:
-        """The model's own logit scale (a factor); None without a text tower."""
+        """The model's own logit scale (a factor, not its logarithm); None without a text tower."""
         return self._manifest.plan.logit_scale
 
     @property
     def logit_bias(self) -> float | None:
-        """What the model, trained with a sigmoid loss, adds to its logits; None for the others."""
+        """What a model trained with a sigmoid loss (SigLIP) adds to its logits; None for other models."""
         return self._manifest.plan.logit_bias
 
     @property
@@ -104,7 +181,7 @@ class Store:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the images are."""
+        """Name of the data set, how it was split, and notes."""
         return self._manifest.plan.data
 
     @property
@@ -114,12 +191,12 @@ class Store:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the plan: model, preprocessing, samples and storage."""
+        """SHA-256 of the plan: model, preprocessing, samples and storage. A subset has that of the whole store."""
         return self._manifest.plan.fingerprint
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Keys of images that could not be read, split by split."""
+        """Keys of images that could not be read, in the order of the splits."""
         return tuple(key for shard in self._manifest.shards for key in shard.skipped)
 
     @property
@@ -127,30 +204,42 @@ class Store:
         """Names of the splits."""
         return tuple(self._manifest.plan.splits)
 
-    @cached_property
+    @property
     def maps(self) -> UnitMaps:
-        """The fixed maps from coordinates to contributions, in the model's own dtype. Read once."""
-        shape, tensors = self._manifest.plan.shape, self._tensors(MAPS_NAME)
-        if shape.layout == "contributions":
-            like = tensors["identity"]
-            return IdentityMaps.of(self.units, shape.dim, shape.head_dim, like.dtype, like.device)
-        return UnitMaps(**tensors)
+        """The fixed maps from coordinates to contributions, in the model's dtype. Read once."""
+        if "maps" not in self._files:
+            self._files["maps"] = self._read_maps()
+        maps: UnitMaps = self._files["maps"]
+        return maps
 
-    @cached_property
+    @property
     def text_vectors(self) -> Float[Tensor, "class dim"] | None:
-        """Unit text vectors of the classes; None for a model without a text tower."""
-        if CLASSES_NAME not in {entry.name for entry in self._manifest.files}:
-            return None
-        return self._tensors(CLASSES_NAME)["text_vectors"]
+        """Unit text vectors of the classes; None for a model without a text tower. Read once."""
+        if "text_vectors" not in self._files:
+            there = CLASSES_NAME in {entry.name for entry in self._manifest.files}
+            self._files["text_vectors"] = self._tensors(CLASSES_NAME)["text_vectors"] if there else None
+        vectors: Tensor | None = self._files["text_vectors"]
+        return vectors
 
     def split(self, name: str) -> StoreSplit:
-        """One split by its name; `BadInputError` where the store has none of that name."""
+        """One split of the store.
+
+        Parameters
+        ----------
+        name : str
+            `train`, `val` or `test`: see `splits`.
+
+        Raises
+        ------
+        BadInputError
+            If the store has no split of that name.
+        """
         if name not in self.splits:
             raise BadInputError(f"{self.path} has no split {name!r}; it has {', '.join(self.splits)}")
-        return StoreSplit(self, name)
+        return StoreSplit(self, name, self._rows.get(name))
 
     def verify(self) -> None:
-        """Compare every file's checksum, reading all of them. Raises `BadInputError` naming the first that differs."""
+        """Compare the checksum of every file, reading all of them. Raises `BadInputError` naming one that differs."""
         for entry in self._manifest.files:
             self._check_file(entry.name, entry.sha256)
         for shard in self._manifest.shards:
@@ -159,6 +248,13 @@ class Store:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(self.split(name))}" for name in self.splits)
         return f"Store({self.path!r}, model={self.model.get('name')!r}, {sizes})"
+
+    def _read_maps(self) -> UnitMaps:
+        shape, tensors = self._manifest.plan.shape, self._tensors(MAPS_NAME)
+        if shape.layout == "contributions":
+            like = tensors["identity"]
+            return IdentityMaps.of(self.units, shape.dim, shape.head_dim, like.dtype, like.device)
+        return UnitMaps(**tensors)
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
         entry = next(entry for entry in self._manifest.files if entry.name == name)
@@ -191,7 +287,7 @@ class Store:
 
 
 class StoreSplit:
-    """One split of a store, or some of its images in some order; a view that holds no coordinates."""
+    """One split of a store, or some of its images in some order; a view without numbers of its own."""
 
     def __init__(self, store: Store, name: str, rows: NDArray[np.int64] | None = None) -> None:
         self.store = store
@@ -221,28 +317,78 @@ class StoreSplit:
         return torch.tensor([self._samples[row][1] for row in self._rows], dtype=torch.int64)
 
     def take(self, indices: Int[Tensor, " taken"]) -> StoreSplit:
-        """Some of the images, in the order given, as another view. Raises `IndexError` outside [0, len)."""
+        """Some of the images, as another view.
+
+        Parameters
+        ----------
+        indices : (taken,) int tensor
+            Positions in [0, len), in the order wanted.
+
+        Raises
+        ------
+        IndexError
+            If a position is outside the split.
+        """
         positions = indices.cpu().numpy()
         if len(positions) and not (positions.min() >= 0 and positions.max() < len(self)):
             raise IndexError(f"split {self.name!r} has {len(self)} images, asked for {positions.max()}")
         return StoreSplit(self.store, self.name, self._rows[positions])
 
     def coordinates(self) -> Coordinates:
-        """All of them in memory: float32, or float64 in a float64 store."""
+        """Coordinates of all images, in memory: float32, or float64 in a float64 store.
+
+        Notes
+        -----
+        Takes image x (layer x (heads x head_dim + width) + dim + 2) numbers of memory; `batches` takes one batch.
+        """
         return Coordinates.of_tensors(self._read(self._rows))
 
     def batches(self, size: int) -> Iterator[Coordinates]:
-        """`size` images at a time in order, the last batch smaller; only the batch is in memory."""
+        """Coordinates of `size` images at a time, in order; the last batch may be smaller.
+
+        Parameters
+        ----------
+        size : int
+            Images per batch, at least 1.
+
+        Raises
+        ------
+        BadInputError
+            If `size` is below 1.
+        """
         if size < 1:
             raise BadInputError(f"a batch has at least one image, got {size}")
         for start in range(0, len(self), size):
             yield Coordinates.of_tensors(self._read(self._rows[start : start + size]))
 
     def embeddings(self) -> Float[Tensor, "image dim"]:
-        """The model's own embeddings, not normalised."""
+        """The model's own embeddings, (image, dim), not normalized. Nothing else is read."""
         return self._read(self._rows, ("output",))["output"]
 
     def _read(self, rows: NDArray[np.int64], names: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Some rows of the whole split, from memory where they are kept."""
+        held = self._held(keep=names is None)
+        if held is None:
+            return self._load(rows, names)
+        index = _as_slice(rows) if len(rows) else slice(0)
+        where = index if isinstance(index, slice) else torch.from_numpy(index)
+        return {name: held[name][where] for name in names or held}
+
+    def _held(self, keep: bool) -> dict[str, Tensor] | None:
+        """The whole split in memory, read now where `keep` asks for it and it fits."""
+        memory = self.store._memory
+        if memory is None or self.name in memory.splits:
+            return None if memory is None else memory.splits[self.name]
+        plan, n = self.store._manifest.plan, int(self._starts[-1])
+        size = n * sum(map(prod, tensor_shapes(plan.shape).values())) * _TYPE_IN_MEMORY[plan.dtype].itemsize
+        if not keep or size > memory.left:
+            return None
+        memory.left -= size
+        memory.splits[self.name] = self._load(np.arange(n))
+        return memory.splits[self.name]
+
+    def _load(self, rows: NDArray[np.int64], names: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Some rows of the whole split, from disk."""
         plan = self.store._manifest.plan
         large = _TYPE_IN_MEMORY[plan.dtype]
         shapes = tensor_shapes(plan.shape)

@@ -9,18 +9,18 @@ from residualign.classification.classifier import Classifier, ClassifierKind
 from residualign.data.split import ImageData
 from residualign.extraction import Progress, stored
 from residualign.fitting.coefficients import MAX_BYTES, MeanMode, RestMode
-from residualign.fitting.fit import StoreLike
-from residualign.fitting.fit import fit as fit_method
+from residualign.fitting.fit import FitSettings, fit_method
 from residualign.fitting.methods import Loss, StartMode, get_method
 from residualign.fitting.solvers import Solver
 from residualign.models.vision_model import VisionModel
 from residualign.spectrum.spectrum import Spectra
+from residualign.store import Store
 
 __all__ = ["fit"]
 
 
 def fit(
-    source: StoreLike | VisionModel,
+    source: Store | VisionModel,
     data: ImageData | None = None,
     method: str = "residual",
     spectra: Spectra | None = None,
@@ -31,7 +31,7 @@ def fit(
     rest: RestMode | None = None,
     start: StartMode = "ones",
     shots: int | None = None,
-    threshold: float = 0.9,
+    variance_threshold: float = 0.9,
     loss: Loss = "softmax",
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
@@ -46,7 +46,7 @@ def fit(
     Trains on the training split, chooses on the validation split, and looks once at the test split. From a model and
     data the one pass goes to a temporary store that is removed; to fit again without another pass, `extract` first.
     batch_size, workers, skip_bad and progress are those of `extract` and do nothing where a store is given; every other
-    argument is that of `residualign.fitting.fit.fit`, which gives the same as a bare result.
+    argument is that of `FitSettings`.
 
     >>> import residualign as ra
     >>> adapter = ra.fit(ra.load_model("mini"), ra.load_data("digits"), "residual-heads", shots=2, workers=0)
@@ -54,21 +54,7 @@ def fit(
     36
     """
     get_method(method)
+    settings = FitSettings(solver, mean, rest, start, shots, variance_threshold, loss, seed, dtype, max_bytes)
     with stored(source, data, batch_size=batch_size, workers=workers, skip_bad=skip_bad, progress=progress) as store:
-        result = fit_method(
-            store,
-            method,
-            spectra,
-            classifier=classifier,
-            solver=solver,
-            mean=mean,
-            rest=rest,
-            start=start,
-            shots=shots,
-            threshold=threshold,
-            loss=loss,
-            seed=seed,
-            dtype=dtype,
-            max_bytes=max_bytes,
-        )
-        return adapter_from_fit(result, store, spectra)
+        fitted = fit_method(store, method, spectra, classifier=classifier, settings=settings)
+        return adapter_from_fit(fitted, store, spectra)

@@ -54,8 +54,8 @@ def test_the_temporary_store_goes_when_fitting_fails(
     subject: tuple[ra.VisionModel, ra.ImageData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(ra.BadInputError, match="threshold"):
-        ra.fit(*subject, method="residual-heads", threshold=2.0)
+    with pytest.raises(ra.BadInputError, match="variance_threshold"):
+        ra.fit(*subject, method="residual-heads", variance_threshold=2.0)
     assert list(tmp_path.iterdir()) == []
 
 
