@@ -17,10 +17,10 @@ from benchmarks.harness import Result, Row, exponent, interleave, ratio_rows
 from benchmarks.machine import matrix_rate
 from benchmarks.towers import random_coordinates, random_maps
 from residualign.decomposition.coordinates import UnitMaps
-from residualign.geometry.halves import draw_halves
 from residualign.geometry.measure import linear_dimension_of_points
 from residualign.geometry.neighbours import nearest
 from residualign.geometry.points import Isometry
+from residualign.geometry.resampling import draw_halves
 from residualign.geometry.two_nn import two_nn
 from residualign.store import CoordinateShape, SplitPlan, Store, StorePlan, StoreWriter
 
@@ -100,7 +100,7 @@ def geometry_process(path: str, subsamples: int) -> dict[str, Any]:
     split, heads = store.split("train"), store.units.of_kind("head")
     spectra = ra.fit_spectrum(store)
     began, processor = time.perf_counter(), time.process_time()
-    found = measure_geometry(split, spectra, units=heads, subsamples=subsamples)
+    found = measure_geometry(split, spectra=spectra, units=heads, subsamples=subsamples)
     seconds, cpu = time.perf_counter() - began, time.process_time() - processor
     unsettled = 0
     if not subsamples:

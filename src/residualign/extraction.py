@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
 
@@ -44,8 +44,6 @@ Progress = Callable[[int, int], None]
 
 # rows read from a store at a time; bounds memory, changes nothing else
 _BLOCK = 1024
-
-_StoreT = TypeVar("_StoreT")
 
 
 def extract(
@@ -179,16 +177,17 @@ def _source(split: StoreSplit) -> str:
 
 @contextmanager
 def stored(
-    source: _StoreT | VisionModel,
+    source: Any,
     data: ImageData | None = None,
     *,
     batch_size: int = 32,
     workers: int = 2,
     skip_bad: bool = False,
     progress: Progress | None = None,
-) -> Iterator[_StoreT | Store]:
+) -> Iterator[Any]:
     """The store that is given; or, of a model and data, a temporary one, which is removed when the context ends.
 
+    source: a `VisionModel`, or else a store, images of a split, or whatever takes the place of a store.
     The other arguments are those of `extract` and do nothing where a store is given. `BadInputError` for a store with
     data, and for a model without.
     """

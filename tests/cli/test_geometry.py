@@ -37,7 +37,7 @@ def test_json_holds_what_the_library_finds(run: Run, store: Path) -> None:
     assert ran.code == 0
     opened = ra.Store.open(store)
     expected = measure_geometry(
-        opened.split("train"), ra.fit_spectrum(opened), threshold=0.9, fraction=0.8, subsamples=4, seed=5
+        opened, spectra=ra.fit_spectrum(opened), variance_threshold=0.9, fraction=0.8, subsamples=4, seed=5
     )
     assert [one["label"] for one in ran.json["units"]] == list(opened.units.labels)
     for told, one in zip(ran.json["units"], expected.units, strict=True):

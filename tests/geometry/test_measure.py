@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -11,14 +12,12 @@ import torch
 from sklearn.decomposition import PCA
 
 import residualign as ra
-from residualign._files import plain
 from residualign.errors import BadInputError
-from residualign.extraction import spectra_of_split
 from residualign.geometry import measure_geometry
 from residualign.geometry import points as points_module
-from residualign.geometry.halves import draw_halves
-from residualign.geometry.measure import PROFILED
 from residualign.geometry.points import Isometry, unit_points
+from residualign.geometry.resampling import draw_halves
+from residualign.geometry.result import PROFILED
 from tests import random_models
 from tests.geometry.small_store import COPIES, LAYERS, N, make_small_store
 from tests.reference import two_nn_twin
@@ -34,7 +33,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def geometry(store):
-    return measure_geometry(store.split("train"), ra.fit_spectrum(store), subsamples=20, seed=3)
+    return measure_geometry(store, subsamples=20, seed=3)
 
 
 def contributions(store, label, rows=slice(None)):
@@ -91,7 +90,7 @@ def test_intervals_are_of_halves_by_plain_means(store, geometry):
 
 def test_share_and_fraction_are_those_asked_for_in_every_half(store):
     found = measure_geometry(
-        store.split("train"), ra.fit_spectrum(store), threshold=0.8, fraction=0.6, subsamples=8, seed=5
+        store.split("train"), spectra=ra.fit_spectrum(store), variance_threshold=0.8, fraction=0.6, subsamples=8, seed=5
     )
     counts = set()
     for label in ("L0.H0", "L2.H1", "L3.H2", "L0.mlp"):
@@ -139,8 +138,8 @@ def test_chosen_units_alone(store, geometry):
     chosen = [store.units.get(label) for label in ("L1.mlp", "L2.H0", "L3.H1")]
     calls = []
     found = measure_geometry(
-        store.split("train"),
-        ra.fit_spectrum(store),
+        store,
+        spectra=ra.fit_spectrum(store),
         units=chosen,
         subsamples=20,
         seed=3,
@@ -150,13 +149,14 @@ def test_chosen_units_alone(store, geometry):
     assert found.output is None
     assert calls == [(1, 3), (2, 3), (3, 3)]
     assert found.profile("two_nn").layers == (2, 3)
-    assert len(found.rows()) == 3
+    assert len(found.tables["geometry_units"]) == 3
 
 
 def test_components_of_other_images(store):
     train, val = (ra.fit_spectrum(store, split=name) for name in ("train", "val"))
-    own = measure_geometry(store.split("train"), train, subsamples=10)
-    other = measure_geometry(store.split("train"), val, subsamples=10, own_spectra=False)
+    own = measure_geometry(store, spectra=train, subsamples=10)
+    other = measure_geometry(store, spectra=val, subsamples=10)
+    assert (own.own_spectra, other.own_spectra) == (True, False)
     one, two = own.unit("L3.H1"), other.unit("L3.H1")
     assert (one.two_nn, one.two_nn_interval) == (two.two_nn, two.two_nn_interval)
     assert two.evr_first == pytest.approx(float(val["L3.H1"].explained_variance_ratio[0]))
@@ -166,8 +166,39 @@ def test_components_of_other_images(store):
     assert two.ratio_interval[0] < two.ratio < two.ratio_interval[1]
 
 
+def test_spectra_are_of_the_same_images_where_they_know_it(store, tmp_path):
+    spectra = ra.fit_spectrum(store)
+    spectra.save(tmp_path / "spectra.safetensors")
+    again = ra.Spectra.load(tmp_path / "spectra.safetensors")
+    unknown = dataclasses.replace(spectra, images="")
+    some = store.split("train").take(torch.arange(N - 1))
+    for source, given, expected in (
+        (store, again, True),
+        (store, unknown, False),
+        (some, spectra, False),
+        (store.split("train").take(torch.arange(N).flip(0)), spectra, True),
+    ):
+        found = measure_geometry(source, spectra=given, units=["L3.H1"], subsamples=2)
+        assert found.own_spectra is expected
+
+
+def test_a_model_and_data_give_what_their_store_gives(tmp_path):
+    model = ra.load_model(random_models.save_clip(tmp_path / "clip"))
+    data = ra.load_data(random_models.save_two_colours(tmp_path / "colours", n=11))
+    store = ra.extract(model, data, tmp_path / "store")
+    direct = measure_geometry(model, data, units=["L1.H1"], subsamples=2)
+    assert direct == measure_geometry(store, units=["L1.H1"], subsamples=2)
+    spectra = ra.fit_spectrum(model, data)
+    assert measure_geometry(store, spectra=spectra, units=["L1.H1"], subsamples=2).own_spectra
+
+
+def test_images_of_a_split_go_with_no_other_split(store):
+    with pytest.raises(BadInputError, match="split='val' does not go with images of the split 'train'"):
+        measure_geometry(store.split("train"), split="val")
+
+
 def test_without_halves(store):
-    found = measure_geometry(store.split("train"), ra.fit_spectrum(store), subsamples=0)
+    found = measure_geometry(store, subsamples=0)
     one = found.unit("L3.H1")
     assert one.two_nn > 0
     assert all(map(math.isnan, (*one.two_nn_interval, *one.ratio_interval, one.two_nn_half)))
@@ -176,23 +207,23 @@ def test_without_halves(store):
 
 def test_the_same_again_and_other_halves_by_seed(store, geometry):
     spectra = ra.fit_spectrum(store)
-    again = measure_geometry(store.split("train"), spectra, subsamples=20, seed=3)
-    assert json.dumps(plain(again.to_json())) == json.dumps(plain(geometry.to_json()))
-    other = measure_geometry(store.split("train"), spectra, subsamples=20, seed=4).unit("L0.H0")
+    again = measure_geometry(store, spectra=spectra, subsamples=20, seed=3)
+    assert again.to_json() == geometry.to_json()
+    other = measure_geometry(store, spectra=spectra, subsamples=20, seed=4).unit("L0.H0")
     assert other.two_nn == geometry.unit("L0.H0").two_nn
     assert other.two_nn_interval != geometry.unit("L0.H0").two_nn_interval
 
 
 def test_tables_and_json(geometry):
-    rows = geometry.rows()
+    rows = geometry.tables["geometry_units"]
     assert len(rows) == len(geometry.units) + 1
     assert len({tuple(row) for row in rows}) == 1
     row = next(row for row in rows if row["label"] == "L2.H1")
     assert (row["two_nn_low"], row["two_nn_high"]) == geometry.unit("L2.H1").two_nn_interval
     assert not any(isinstance(value, tuple | list) for value in row.values())
-    profiles = geometry.profile_rows()
+    profiles = geometry.tables["geometry_profiles"]
     assert len(profiles) == 2 * len(PROFILED) * LAYERS
-    told = json.loads(json.dumps(plain(geometry.to_json()), allow_nan=False))
+    told = json.loads(json.dumps(geometry.to_json(), allow_nan=False))
     assert told["units"][0]["label"] == "embedding"
     assert told["profiles"][1]["hunchback"]["peak"] == geometry.profile("two_nn").hunchback.peak
 
@@ -200,7 +231,7 @@ def test_tables_and_json(geometry):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"threshold": 0.0}, "threshold is a share"),
+        ({"variance_threshold": 0.0}, "variance_threshold is a share"),
         ({"fraction": 1.5}, "fraction is a share"),
         ({"subsamples": 7}, "an even number"),
         ({"subsamples": -2}, "an even number"),
@@ -208,16 +239,16 @@ def test_tables_and_json(geometry):
 )
 def test_numbers_out_of_range(store, settings, told):
     with pytest.raises(BadInputError, match=told):
-        measure_geometry(store.split("train"), ra.fit_spectrum(store), **settings)
+        measure_geometry(store, **settings)
 
 
 def test_empty_split_and_other_towers(store, tmp_path):
     spectra = ra.fit_spectrum(store)
     with pytest.raises(BadInputError, match="split 'test' has no images"):
-        measure_geometry(store.split("test"), spectra)
+        measure_geometry(store, split="test", spectra=spectra)
     other = make_small_store(tmp_path / "other", dim=11)
     with pytest.raises(BadInputError, match="the spectra belong to"):
-        measure_geometry(other.split("train"), spectra)
+        measure_geometry(other, spectra=spectra)
 
 
 @pytest.mark.parametrize("dim", [5, 13])
@@ -256,7 +287,7 @@ def test_other_layouts(layout, tmp_path):
     store = ra.extract(model, data, tmp_path / "store", dtype="float64")
     assert store.maps.layout == layout
     split = store.split("train")
-    found = measure_geometry(split, spectra_of_split(split, every_component=True), subsamples=4)
+    found = measure_geometry(split, subsamples=4)
     coordinates = split.coordinates()
     for unit, one in zip(store.units, found.units, strict=True):
         values = store.maps.contribution(coordinates, unit)

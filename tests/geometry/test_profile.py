@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from residualign.geometry.profile import hunchback, layer_profile, trend
+from residualign.geometry.resampling import hunchback, layer_profile, trend
 from tests.geometry.manifolds import normal
 
 LAYERS = tuple(range(7))

@@ -9,7 +9,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from residualign.errors import BadInputError
-from residualign.geometry.halves import deviation_interval, draw_halves, percentiles
+from residualign.geometry.resampling import deviation_interval, draw_halves, percentiles
 from residualign.geometry.two_nn import COINCIDENCE, distinct_points, fit_ratios, two_nn
 from tests.geometry.manifolds import cube, linear, normal, rotation, sphere, swiss_roll
 from tests.reference import two_nn_twin

@@ -92,13 +92,12 @@ def run_geometry(
         with progress.task("units") as tick:
             geometry = measure_geometry(
                 part,
-                spectra,
+                spectra=spectra,
                 units=chosen,
-                threshold=threshold,
+                variance_threshold=threshold,
                 fraction=fraction,
                 subsamples=subsamples,
                 seed=seed,
-                own_spectra=reference is None,
                 progress=tick,
             )
         payload = {
@@ -113,7 +112,7 @@ def run_geometry(
         }
     files: tuple[Path, ...] = ()
     if out is not None:
-        tables = {"geometry_units": geometry.rows(), "geometry_profiles": geometry.profile_rows()}
+        tables = geometry.tables
         title = f"{Path(str(payload['model'])).name} on {Path(str(payload['data'])).name}, {geometry.n_images:,} images"
         files = write_analysis_files(out, "geometry", payload, tables, geometry_figures(geometry, title), formats)
     return GeometryOutcome(geometry, payload, files)

@@ -44,7 +44,7 @@ def profiles_figure(geometry: Geometry, title: str) -> Figure:
     for panel, (quantity, name, unit) in zip(panels, _PANELS, strict=True):
         _panel(panel, geometry, quantity)
         panel.set_title(name, loc="left", fontsize=11)
-        panel.set_ylabel(unit.format(threshold=geometry.threshold), fontsize=9)
+        panel.set_ylabel(unit.format(threshold=geometry.variance_threshold), fontsize=9)
     for panel in panels[2:]:
         panel.set_xlabel("layer", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()

@@ -4,199 +4,170 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from residualign.data.split import ImageData
 from residualign.errors import BadInputError
-from residualign.geometry.halves import deviation_interval, draw_halves
+from residualign.extraction import images_of_split, spectra_of_split, split_of, stored
 from residualign.geometry.points import output_points, unit_points
-from residualign.geometry.profile import LayerProfile, layer_profile
+from residualign.geometry.resampling import deviation_interval, draw_halves, layer_profile
+from residualign.geometry.result import PROFILED, Geometry, LayerProfile, UnitGeometry
 from residualign.geometry.two_nn import two_nn
+from residualign.models.vision_model import VisionModel
 from residualign.spectrum import Spectra, Spectrum, truncate
 from residualign.spectrum._pca import RELATIVE_CUTOFF
-from residualign.store import StoreSplit
+from residualign.store import Store, StoreSplit
 from residualign.units import Unit
 
-__all__ = [
-    "PROFILED",
-    "Geometry",
-    "LinearDimension",
-    "UnitGeometry",
-    "check_settings",
-    "linear_dimension",
-    "linear_dimension_of_points",
-    "measure_geometry",
-]
-
-PROFILED = ("linear_dimension", "two_nn", "ratio", "evr_first", "participation_ratio")
-
-"""The figures that have layer profiles: fields of `UnitGeometry`."""
-
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class UnitGeometry:
-    """How many dimensions one unit's contributions fill.
-
-    label, kind, layer, head: of the unit; the model's output has kind "output".
-    linear_dimension: L, the fewest components that hold the threshold's share of variance; 0 for a unit that never
-    varies, and then all that follows is nan.
-    two_nn: N, the intrinsic dimension; nan for fewer than three distinct points. two_nn_interval: 95 %, of halves
-    without replacement about their mean. two_nn_half: mean over the halves, N at half the density: where it differs
-    much from two_nn, the dimension depends on scale. two_nn_straightness: 1 where the fit is a line.
-    ratio: L / N; ratio_interval: 95 %, both from the same halves.
-    evr_first: share of variance of the first component. participation_ratio: over all eigenvalues.
-    n_points: distinct points; n_duplicates: images whose point coincides with an earlier one's, dropped for N.
-    """
-
-    label: str
-    kind: str
-    layer: int | None
-    head: int | None
-    linear_dimension: int
-    two_nn: float
-    two_nn_interval: Interval
-    two_nn_half: float
-    two_nn_straightness: float
-    ratio: float
-    ratio_interval: Interval
-    evr_first: float
-    participation_ratio: float
-    n_points: int
-    n_duplicates: int
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The geometry of units, in unit order, of the model's output (None where units were chosen), and by layer.
-
-    profiles: of every figure in `PROFILED`, for heads, then for MLPs. n_images: points before duplicates went.
-    source: whose principal components L, EVR and participation ratio are of. own_spectra: whether of these images.
-    """
-
-    units: tuple[UnitGeometry, ...]
-    output: UnitGeometry | None
-    profiles: tuple[LayerProfile, ...]
-    threshold: float
-    fraction: float
-    subsamples: int
-    seed: int
-    n_images: int
-    source: str
-    own_spectra: bool
-
-    def unit(self, label: str) -> UnitGeometry:
-        """The unit with this label, or "output"; `BadInputError` where it was not measured."""
-        found = next((one for one in self._all() if one.label == label), None)
-        if found is None:
-            raise BadInputError(
-                f"unit {label!r} was not measured; measured were {', '.join(u.label for u in self._all())}"
-            )
-        return found
-
-    def profile(self, quantity: str, kind: str = "head") -> LayerProfile | None:
-        """The profile of one figure; None where no unit of that kind was measured."""
-        return next((one for one in self.profiles if (one.quantity, one.kind) == (quantity, kind)), None)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One mapping a unit, flat, for tables; intervals as two columns."""
-        return [_flat(asdict(one)) for one in self._all()]
-
-    def profile_rows(self) -> list[dict[str, Any]]:
-        """One mapping a layer of each profile, for tables."""
-        return [
-            {
-                "kind": profile.kind,
-                "quantity": profile.quantity,
-                "layer": layer,
-                "mean": profile.mean[i],
-                "mean_low": profile.intervals[i][0],
-                "mean_high": profile.intervals[i][1],
-                "spread": profile.spread[i],
-            }
-            for profile in self.profiles
-            for i, layer in enumerate(profile.layers)
-        ]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-able, but for nan."""
-        return asdict(self)
-
-    def _all(self) -> tuple[UnitGeometry, ...]:
-        return self.units if self.output is None else (*self.units, self.output)
+__all__ = ["LinearDimension", "check_settings", "linear_dimension", "linear_dimension_of_points", "measure_geometry"]
 
 
 def measure_geometry(
-    split: StoreSplit,
-    spectra: Spectra,
+    source: Store | StoreSplit | VisionModel,
+    data: ImageData | None = None,
     *,
-    units: Iterable[Unit] | None = None,
-    threshold: float = 0.99,
+    split: str | None = None,
+    spectra: Spectra | None = None,
+    units: Iterable[Unit | str] | None = None,
+    variance_threshold: float = 0.99,
     fraction: float = 0.9,
     subsamples: int = 100,
     seed: int = 0,
-    own_spectra: bool = True,
+    batch_size: int = 32,
+    workers: int = 2,
+    skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Geometry:
-    """Linear and intrinsic dimension, their ratio, and how variance is spread, of every unit over a split.
+    """Measure how many dimensions the contributions of every unit fill.
 
-    spectra: where L, EVR and participation ratio come from; own_spectra says that they are of these very images, and
-    then every half sample has its own; else they are one given number, and only N varies. units: None for all of them
-    and the model's output. threshold: share of variance in (0, 1]. fraction: share of points of the TwoNN fit.
-    subsamples: half samples without replacement (an even number; 0: no intervals), the same images for every unit.
-    seed: of the halves. progress: called with (units done, units).
+    Parameters
+    ----------
+    source : Store, StoreSplit or VisionModel
+        A store, some images of one (`store.split("train").take(...)`), or a model, followed by `data`.
+    data : ImageData, optional
+        The images, where `source` is a model. They pass through the model once; to analyze them again without another
+        pass, `extract` first.
+    split : {"train", "val", "test"}, optional
+        The images to measure, by default "train".
+    spectra : Spectra, optional
+        The principal components that L, the explained variance ratio and the participation ratio count. By default
+        those of the images measured. With components of other images, L is one number for all half-samples.
+    units : iterable of Unit or str, optional
+        The units to measure. By default all of them and the model's output.
+    variance_threshold : float
+        Share of the variance that L components explain, in (0, 1].
+    fraction : float
+        Share of the points, smallest distance ratios first, that TwoNN is fitted to, in (0, 1].
+    subsamples : int
+        Number of half-samples for confidence intervals: an even number, 0 for no intervals. Every unit sees the same.
+    seed : int
+        Random seed of the half-samples.
+    batch_size, workers, skip_bad
+        As in `extract`; they do nothing where a store is given.
+    progress : callable, optional
+        Called with (units done, units in all).
 
-    Raises `BadInputError` for an empty split, spectra of another tower, and numbers out of range. Time and memory: see
-    `nearest` and `unit_points`; the halves cost an eigendecomposition each. Source: arXiv 2411.00246 section 4.
+    Returns
+    -------
+    Geometry
+
+    Raises
+    ------
+    BadInputError
+        For a split without images, spectra of a different tower, an unknown unit, and numbers out of range.
+
+    Notes
+    -----
+    Neighbors are exact: time grows with about the 1.4th power of the images up to 50,000, memory linearly (one group
+    of units at a time). Each half-sample costs one eigendecomposition per unit. docs/geometry.md has measurements.
+
+    References
+    ----------
+    ResiDual, arXiv 2411.00246, section 4. TwoNN: Facco et al. 2017, Scientific Reports 7:12140.
+
+    Examples
+    --------
+    >>> import residualign as ra
+    >>> model, data = ra.load_model("mini"), ra.load_data("digits")
+    >>> geometry = ra.measure_geometry(model, data, split="val", units=["L3.H2"], subsamples=0, workers=0)
+    >>> geometry.unit("L3.H2").linear_dimension > geometry.unit("L3.H2").two_nn
+    True
     """
-    store, n = split.store, len(split)
-    if n == 0:
-        raise BadInputError(f"split {split.name!r} has no images, and geometry needs at least one")
-    if spectra.units != store.units or spectra.dim != store.maps.dim:
-        raise BadInputError(
-            f"the spectra belong to {spectra.units} in {spectra.dim} dimensions, "
-            f"the store has {store.units} in {store.maps.dim}"
-        )
-    check_settings(threshold, fraction, subsamples)
-    wanted = tuple(store.units) if units is None else tuple(units)
-    halves = draw_halves(n, subsamples, seed)
-    total = len(wanted) + (units is None)
-    measured: list[_Measured] = []
-    for unit, spectrum, points in _everything(split, spectra, wanted, units is None):
-        measured.append(_measure(unit, spectrum, points, threshold, fraction, halves, own_spectra))
-        if progress is not None:
-            progress(len(measured), total)
-    of_units = measured[: len(wanted)]
-    return Geometry(
-        units=tuple(one.unit for one in of_units),
-        output=measured[-1].unit if units is None else None,
-        profiles=tuple(_profiles(of_units)),
-        threshold=threshold,
-        fraction=fraction,
-        subsamples=subsamples,
-        seed=seed,
-        n_images=n,
-        source=spectra.source,
-        own_spectra=own_spectra,
-    )
+    settings = Settings(variance_threshold, fraction, subsamples, seed)
+    with stored(source, data, batch_size=batch_size, workers=workers, skip_bad=skip_bad) as store:
+        return _measure_split(split_of(store, split), spectra, units, settings, progress)
 
 
-def check_settings(threshold: float, fraction: float, subsamples: int) -> None:
+@dataclass(frozen=True)
+class Settings:
+    """The numbers that decide what is measured; `BadInputError` for those out of range."""
+
+    variance_threshold: float
+    fraction: float
+    subsamples: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_settings(self.variance_threshold, self.fraction, self.subsamples)
+
+
+def check_settings(variance_threshold: float, fraction: float, subsamples: int) -> None:
     """`BadInputError` for numbers that `measure_geometry` refuses."""
-    if not 0 < threshold <= 1:
-        raise BadInputError(f"threshold is a share of variance in (0, 1], got {threshold}")
+    if not 0 < variance_threshold <= 1:
+        raise BadInputError(f"variance_threshold is a share of variance in (0, 1], got {variance_threshold}")
     if not 0 < fraction <= 1:
         raise BadInputError(f"fraction is a share of the points in (0, 1], got {fraction}")
     if subsamples < 0 or subsamples % 2:
         raise BadInputError(
             f"subsamples come in pairs of halves: expected an even number, or 0 for none, got {subsamples}"
         )
+
+
+def _measure_split(
+    split: StoreSplit,
+    spectra: Spectra | None,
+    units: Iterable[Unit | str] | None,
+    settings: Settings,
+    progress: Callable[[int, int], None] | None,
+) -> Geometry:
+    store = split.store
+    wanted = tuple(store.units) if units is None else tuple(store.units.get(unit) for unit in units)
+    own_spectra = spectra is None or spectra.images == images_of_split(split)
+    if spectra is None:
+        spectra = spectra_of_split(split, every_component=True)
+    if spectra.units != store.units or spectra.dim != store.maps.dim:
+        raise BadInputError(
+            f"the spectra belong to {spectra.units} in {spectra.dim} dimensions, "
+            f"the store has {store.units} in {store.maps.dim}"
+        )
+    halves = draw_halves(len(split), settings.subsamples, settings.seed)
+    total = len(wanted) + (units is None)
+    measured: list[_Measured] = []
+    for unit, spectrum, points in _everything(split, spectra, wanted, units is None):
+        measured.append(_measure(unit, spectrum, points, settings, halves, own_spectra))
+        if progress is not None:
+            progress(len(measured), total)
+    of_units = measured[: len(wanted)]
+    return Geometry(
+        model=str(store.model["name"]),
+        data=str(store.data["name"]),
+        split=split.name,
+        units=tuple(one.unit for one in of_units),
+        output=measured[-1].unit if units is None else None,
+        profiles=tuple(_profiles(of_units)),
+        variance_threshold=settings.variance_threshold,
+        fraction=settings.fraction,
+        subsamples=settings.subsamples,
+        seed=settings.seed,
+        n_images=len(split),
+        source=spectra.source,
+        own_spectra=own_spectra,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,18 +190,17 @@ def _measure(
     unit: Unit | None,
     spectrum: Spectrum,
     points: Float[Tensor, "image size"],
-    threshold: float,
-    fraction: float,
+    settings: Settings,
     halves: Sequence[Int[Tensor, " member"]],
     own_spectra: bool,
 ) -> _Measured:
-    linear = linear_dimension(spectrum, threshold)
+    linear = linear_dimension(spectrum, settings.variance_threshold)
     if own_spectra and linear.components == 0:
         # what is left of a unit that never varies is rounding
         points = torch.zeros_like(points)
-    intrinsic = two_nn(points, fraction=fraction, halves=halves)
+    intrinsic = two_nn(points, fraction=settings.fraction, halves=halves)
     if own_spectra:
-        of_halves = [linear_dimension_of_points(points[half], threshold) for half in halves]
+        of_halves = [linear_dimension_of_points(points[half], settings.variance_threshold) for half in halves]
     else:
         of_halves = [linear] * len(halves)
     table = torch.tensor(
@@ -279,20 +249,9 @@ def _profiles(measured: Sequence[_Measured]) -> Iterator[LayerProfile]:
             yield layer_profile(quantity, kind, layers, values, halves)
 
 
-def _flat(fields: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, tuple):
-            stem = name.removesuffix("_interval")
-            flat |= {f"{stem}_low": value[0], f"{stem}_high": value[1]}
-        else:
-            flat[name] = value
-    return flat
-
-
 @dataclass(frozen=True)
 class LinearDimension:
-    """components: the fewest leading ones that hold the threshold's share of variance; 0 where nothing varies.
+    """components: the fewest leading ones that explain `variance_threshold` of the variance; 0 where nothing varies.
 
     evr_first: the share of the first component, in (0, 1]. participation_ratio: (sum of eigenvalues)^2 over the sum of
     their squares, from 1 (one direction) to the number of directions (all alike). Both nan where nothing varies.
@@ -303,15 +262,15 @@ class LinearDimension:
     participation_ratio: float
 
 
-def linear_dimension(spectrum: Spectrum, threshold: float = 0.99) -> LinearDimension:
+def linear_dimension(spectrum: Spectrum, variance_threshold: float = 0.99) -> LinearDimension:
     """The linear dimension L of a unit from its spectrum.
 
-    threshold: a share of variance in (0, 1]; `BadInputError` outside. Where a spectrum was cut (a head of a tower that
-    pools by attention keeps head_dim components unless told otherwise) and does not reach the threshold, L is the
-    number it has, and the participation ratio leaves the squares of what was cut out of its denominator. Source: arXiv
-    2411.00246 section 4 (L and the explained variance ratio); the participation ratio as in its published code.
+    variance_threshold: a share of variance in (0, 1]; `BadInputError` outside. Where a spectrum was cut (a head of a
+    tower that pools by attention keeps head_dim components unless told otherwise) and does not reach the threshold, L
+    is the number it has, and the participation ratio leaves the squares of what was cut out of its denominator. Source:
+    arXiv 2411.00246 section 4 (L and the explained variance ratio); the participation ratio as in its published code.
     """
-    kept = truncate(spectrum, threshold).n_components
+    kept = truncate(spectrum, variance_threshold).n_components
     if kept == 0:
         return LinearDimension(0, float("nan"), float("nan"))
     variance = spectrum.explained_variance.double()
@@ -319,7 +278,9 @@ def linear_dimension(spectrum: Spectrum, threshold: float = 0.99) -> LinearDimen
     return LinearDimension(kept, float(variance[0]) / spectrum.total_variance, participation)
 
 
-def linear_dimension_of_points(points: Float[Tensor, "image size"], threshold: float = 0.99) -> LinearDimension:
+def linear_dimension_of_points(
+    points: Float[Tensor, "image size"], variance_threshold: float = 0.99
+) -> LinearDimension:
     """The same for points without a spectrum, by the rules of one: O(image size^2 + size^3)."""
     centred = points.double() - points.double().mean(dim=0)
     n, size = centred.shape
@@ -330,4 +291,4 @@ def linear_dimension_of_points(points: Float[Tensor, "image size"], threshold: f
     kept = variance[variance > RELATIVE_CUTOFF * largest] if largest > 0 else variance[:0]
     nothing = torch.zeros(len(kept), 0, dtype=torch.float64)
     spectrum = Spectrum(points.new_zeros(0).double(), nothing, kept, float(variance.sum()), n)
-    return linear_dimension(spectrum, threshold)
+    return linear_dimension(spectrum, variance_threshold)

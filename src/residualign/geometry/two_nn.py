@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from residualign.errors import BadInputError
-from residualign.geometry.halves import deviation_interval
 from residualign.geometry.neighbours import Neighbours, nearest, nearest_by_differences
+from residualign.geometry.resampling import deviation_interval
 
 __all__ = ["COINCIDENCE", "Distinct", "Fit", "TwoNN", "distinct_points", "fit_ratios", "two_nn"]
 

@@ -16,8 +16,8 @@ from residualign.adapter.lambdas import MovedComponent, PutBackCurve, learning_c
 from residualign.classification.evaluation import Comparison, compare, match_classes, wilson_interval
 from residualign.classification.probe import linear_probe
 from residualign.errors import BadInputError
-from residualign.extraction import fit_spectrum
-from residualign.geometry.measure import Geometry, measure_geometry
+from residualign.extraction import fit_spectrum, spectra_of_split
+from residualign.geometry import Geometry, measure_geometry
 from residualign.geometry.separation import class_separation
 from residualign.models.bundled import choose_texts
 from residualign.report.contents import (
@@ -36,7 +36,7 @@ from residualign.runs.files import check_analysis_files, write_analysis_files
 from residualign.runs.folder import REPORT_NAME
 from residualign.runs.opened import RunResults, open_run
 from residualign.runs.summary import BEFORE
-from residualign.spectrum import Moments, Spectra
+from residualign.spectrum import Spectra
 from residualign.store import Store, StoreSplit
 from residualign.text.dictionary import TextDictionary, encode_dictionary
 from residualign.text.explain import explain_units
@@ -196,10 +196,8 @@ def _geometry(run: RunResults, own: Spectra, notes: list[str], tick: Tick) -> Ge
             f"Dimensions are measured on {GEOMETRY_IMAGES:,} of {len(split):,} training images, drawn at random."
         )
         split = split.take(chosen.sort().values)
-        moments = Moments.empty(run.store.maps)
-        moments.update(split.coordinates())
-        spectra = moments.spectra(run.store.maps, source=own.source, model_fingerprint=own.model_fingerprint)
-    return measure_geometry(split, spectra, subsamples=_SUBSAMPLES, seed=0, progress=tick)
+        spectra = spectra_of_split(split)
+    return measure_geometry(split, spectra=spectra, subsamples=_SUBSAMPLES, seed=0, progress=tick)
 
 
 def _dictionary(

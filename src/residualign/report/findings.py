@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from residualign.adapter.lambdas import MovedComponent, PutBackCurve
 from residualign.classification.evaluation import Comparison
-from residualign.geometry.measure import Geometry
+from residualign.geometry import Geometry
 from residualign.report.contents import UnitLine
 
 __all__ = ["findings"]

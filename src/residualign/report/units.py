@@ -11,7 +11,7 @@ from torch import Tensor
 
 from residualign.adapter.adapter import Adapter
 from residualign.adapter.attribution import attribute_change
-from residualign.geometry.measure import Geometry, UnitGeometry
+from residualign.geometry import Geometry, UnitGeometry
 from residualign.report.contents import ChangedImage, ComponentLine, End, LayerLine, UnitLine
 from residualign.runs.results import MethodResult
 from residualign.spectrum import Spectra, Spectrum
