@@ -11,8 +11,7 @@ from benchmarks.harness import Result, Row, interleave, ratio_rows
 from benchmarks.machine import matrix_rate
 from residualign.text import pursuit as _greedy
 from residualign.text.dictionary import TextDictionary, from_vectors
-from residualign.text.pursuit import somp
-from residualign.text.samples import Samples
+from residualign.text.pursuit import Samples, somp
 
 __all__ = ["Sizes", "plain", "run"]
 

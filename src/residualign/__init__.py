@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from residualign.similarity.spectral import compare_spectra
     from residualign.spectrum import Moments, Spectra, Spectrum
     from residualign.store import Store
-    from residualign.text.dictionary import encode_dictionary, load_texts
-    from residualign.text.explain import explain_units
+    from residualign.text.explain import explain
     from residualign.units import Unit, Units
 
 # name -> module; imported at first use, so that `import residualign` stays fast and loads no model library
@@ -50,15 +49,13 @@ _HOMES = {
     "build_report": "report.build",
     "compare_spectra": "similarity.spectral",
     "decompose": "decomposition.decompose",
-    "encode_dictionary": "text.dictionary",
-    "explain_units": "text.explain",
+    "explain": "text.explain",
     "extract": "extraction",
     "fit": "adapter.fit",
     "fit_spectrum": "extraction",
     "load_adapter": "adapter.adapter",
     "load_data": "data",
     "load_model": "load",
-    "load_texts": "text.dictionary",
     "locate": "location",
     "measure_geometry": "geometry",
     "moved_components": "adapter.lambdas",
@@ -83,15 +80,13 @@ __all__ = [
     "build_report",
     "compare_spectra",
     "decompose",
-    "encode_dictionary",
-    "explain_units",
+    "explain",
     "extract",
     "fit",
     "fit_spectrum",
     "load_adapter",
     "load_data",
     "load_model",
-    "load_texts",
     "locate",
     "measure_geometry",
     "moved_components",

@@ -1,12 +1,12 @@
-"""What lies with a model is found there, and what was named wins."""
+"""What comes with a model is found there, and what was named wins."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from residualign.commands._spectra import SHIPPED_NAME
-from residualign.models.bundled import choose_texts, shipped_file
-from residualign.text.dictionary import OWN_NAME
+from residualign.models.bundled import shipped_file
+from residualign.text.dictionary import OWN_NAME, choose_texts
 
 LINES = [f"a thing of kind {i}" for i in range(11)]
 
@@ -14,7 +14,7 @@ LINES = [f"a thing of kind {i}" for i in range(11)]
 def test_mini_has_spectra_and_a_dictionary() -> None:
     assert shipped_file("mini", SHIPPED_NAME) is not None
     texts = choose_texts(None, "mini")
-    assert texts.name == "the dictionary that lies with mini"
+    assert texts.name == "the dictionary that comes with mini"
     assert 400 < len(texts) < 600
 
 

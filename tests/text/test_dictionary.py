@@ -9,8 +9,16 @@ import torch
 
 import residualign as ra
 from residualign.errors import BadInputError
-from residualign.text.dictionary import MIN_TEXTS, OWN_NAME, Texts, encode_dictionary, from_vectors, load_texts
-from residualign.text.pursuit import Coherence, mean_cosine
+from residualign.text.dictionary import (
+    MIN_TEXTS,
+    OWN_NAME,
+    Coherence,
+    Texts,
+    encode_dictionary,
+    from_vectors,
+    load_texts,
+    mean_cosine,
+)
 from tests.random_models import WORDS, save_clip, save_siglip, save_vit
 from tests.text.make import make_dictionary
 

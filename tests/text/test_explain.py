@@ -14,9 +14,9 @@ import residualign as ra
 from residualign.errors import BadInputError
 from residualign.spectrum import Spectra
 from residualign.store import Store, StoreSplit
-from residualign.text.explain import METHODS, coefficients, explain_units
+from residualign.text.explain import METHODS, coefficients, explain, explain_units
 from residualign.text.pursuit import omp, somp, text_span
-from tests.random_models import save_clip, save_siglip, save_two_colours, save_vit
+from tests.random_models import WORDS, save_clip, save_siglip, save_two_colours, save_vit
 from tests.spectrum.random_tower import DIM
 from tests.store.make_store import fill, make_plan
 from tests.text.make import make_dictionary
@@ -160,12 +160,12 @@ def test_tables_and_json_hold_the_same(split: StoreSplit, spectra: Spectra) -> N
     assert unit["chosen"][0]["text"] == found["L1.H1"].chosen[0].text
     image = unit["components"][1]["images_negative"][0]
     assert (image["key"], image["coefficient"]) == found["L1.H1"].components[1].images_negative[0]
-    assert len(found.text_rows()) == 6 * 3
-    assert len(found.component_rows()) == 6 * 2 * 2 * 3
-    assert len(found.image_rows()) == 6 * 2 * 2 * 2
-    for rows in (found.text_rows(), found.component_rows(), found.image_rows()):
+    assert len(found.tables["texts"]) == 6 * 3
+    assert len(found.tables["components"]) == 6 * 2 * 2 * 3
+    assert len(found.tables["images"]) == 6 * 2 * 2 * 2
+    for rows in (found.tables["texts"], found.tables["components"], found.tables["images"]):
         assert len({tuple(row) for row in rows}) == 1
-    with pytest.raises(KeyError):
+    with pytest.raises(BadInputError, match=r"unit 'L9\.H9' was not explained"):
         found["L9.H9"]
 
 
@@ -184,8 +184,8 @@ def test_bad_arguments_are_refused(split: StoreSplit, spectra: Spectra) -> None:
         ({"n_texts": 0}, "n_texts is at least 1"),
         ({"n_components": 0}, "n_components is at least 1"),
         ({"n_images": -1}, "n_images is at least 0"),
-        ({"components": []}, "components are numbers from 0 on"),
-        ({"components": [1, -1]}, "components are numbers from 0 on"),
+        ({"components": []}, "components are indices counted from 0"),
+        ({"components": [1, -1]}, "components are indices counted from 0"),
         ({"units": ["L7.H0"]}, "no unit 'L7.H0'"),
     ):
         with pytest.raises(BadInputError, match=message):
@@ -241,3 +241,38 @@ def test_further_components_of_single_units(split: StoreSplit, spectra: Spectra)
     assert [key for key, _ in among.images_positive] == [key for key, _ in single.images_positive]
     values = [value for _, value in single.images_negative]
     assert [value for _, value in among.images_negative] == pytest.approx(values, rel=1e-9)
+
+
+def test_the_public_function_takes_a_model_and_data_or_their_store(tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("\n".join(f"a {word}" for word in WORDS[:12]), encoding="utf-8")
+    model = ra.load_model(save_clip(tmp_path / "clip"))
+    data = ra.load_data(save_two_colours(tmp_path / "data", n=11))
+    store = ra.extract(model, data, tmp_path / "store")
+    direct = explain(model, data, dictionary=words, units=["L1.H1"], split="val")
+    # the model is found by its recorded name
+    assert explain(store, dictionary=words, units=["L1.H1"], split="val") == direct
+    assert direct["L1.H1"].chosen
+    assert (direct.split, direct.dictionary, direct.source) == ("val", str(words), f"{data.name}, val")
+    other = ra.load_model(save_clip(tmp_path / "other", seed=1))
+    with pytest.raises(BadInputError, match="has other weights than the one that made the store"):
+        explain(store, dictionary=words, model=other)
+
+
+def test_a_model_without_a_text_tower_is_explained_by_images(tmp_path: Path) -> None:
+    model = ra.load_model(save_vit(tmp_path / "vit"))
+    store = ra.extract(model, ra.load_data(save_two_colours(tmp_path / "data", n=11)), tmp_path / "store")
+    found = explain(store, units=["L1.H1"])
+    assert found.dictionary is None
+    assert found["L1.H1"].components[0].images_positive
+    with pytest.raises(BadInputError, match="has no text tower"):
+        explain(store, dictionary=tmp_path / "words.txt")
+
+
+def test_the_dictionary_that_comes_with_the_model_is_taken(tmp_path: Path) -> None:
+    folder = save_clip(tmp_path / "clip")
+    (folder / "dictionary.txt").write_text("\n".join(f"the {word}" for word in WORDS[:12]), encoding="utf-8")
+    store = ra.extract(
+        ra.load_model(folder), ra.load_data(save_two_colours(tmp_path / "data", n=11)), tmp_path / "store"
+    )
+    assert explain(store, units=["L1.H1"]).dictionary == f"the dictionary that comes with {folder}"

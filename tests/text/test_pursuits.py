@@ -12,8 +12,7 @@ from sklearn.linear_model import OrthogonalMatchingPursuit
 from residualign.errors import BadInputError
 from residualign.text import pursuit as _greedy
 from residualign.text.dictionary import from_vectors
-from residualign.text.pursuit import omp, omp_each, somp, text_span
-from residualign.text.samples import Samples
+from residualign.text.pursuit import Samples, omp, omp_each, somp, text_span
 from tests.reference import somp_twin
 from tests.text.make import ATOMS, DIM, IMAGES, RANK, make_dictionary, make_rows, orthonormal_dictionary
 
@@ -119,7 +118,7 @@ def test_the_bound_rules_out_no_text_that_would_be_chosen(seed: int) -> None:
     first, most = _greedy._FIRST, _greedy._MOST
     _greedy._FIRST, _greedy._MOST = 2, 3
     try:
-        found = _greedy.largest_sum_of_magnitudes(samples, images, images.norm(dim=1))
+        found = _greedy._largest_sum_of_magnitudes(samples, images, images.norm(dim=1))
     finally:
         _greedy._FIRST, _greedy._MOST = first, most
     assert found == int(sums.argmax())
@@ -133,7 +132,7 @@ def test_the_bound_holds_where_all_products_are_alike(monkeypatch: pytest.Monkey
     scores = torch.linalg.qr(torch.cat([flat, drawn], dim=1))[0]
     images = torch.diag(torch.tensor([0.9, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
     samples = Samples(scores, images, torch.zeros(5, dtype=torch.float64))
-    assert _greedy.largest_sum_of_magnitudes(samples, images, images.norm(dim=1)) == 0
+    assert _greedy._largest_sum_of_magnitudes(samples, images, images.norm(dim=1)) == 0
 
 
 @pytest.mark.parametrize("method", [somp, text_span])

@@ -86,9 +86,9 @@ def explain(
             "explain",
             payload,
             {
-                "texts": explanation.text_rows(),
-                "components": explanation.component_rows(),
-                "images": explanation.image_rows(),
+                "texts": explanation.tables["texts"],
+                "components": explanation.tables["components"],
+                "images": explanation.tables["images"],
             },
             figures if has_figure else {},
             wanted,

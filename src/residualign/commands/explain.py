@@ -15,9 +15,8 @@ from residualign.commands._spectra import choose_spectra
 from residualign.data.split import ImageData
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum
-from residualign.models.bundled import choose_texts
 from residualign.store import Store
-from residualign.text.dictionary import TextDictionary, encode_dictionary, no_text_sentence
+from residualign.text.dictionary import TextDictionary, choose_texts, encode_dictionary, no_text_sentence
 from residualign.text.explain import explain_units
 from residualign.text.explanation import Explanation, UnitWords
 

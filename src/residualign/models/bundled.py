@@ -1,15 +1,11 @@
-"""Files that may lie with a model: spectra of a reference set, and a dictionary of texts that it was taught."""
+"""Files that may come with a model: spectra of a reference set, and a dictionary of texts that it was taught."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from residualign.text.dictionary import Texts, load_texts
-
-__all__ = ["DICTIONARY_NAME", "choose_texts", "shipped_file"]
+__all__ = ["DICTIONARY_NAME", "shipped_file"]
 
 DICTIONARY_NAME = "dictionary.txt"
 """A model directory may hold descriptions that its text tower knows under this name; `mini` does."""
@@ -22,14 +18,3 @@ def shipped_file(model_name: str, file: str) -> Path | None:
         folder = Path(str(files("residualign") / "models" / "mini"))
     path = folder / file
     return path if path.is_file() else None
-
-
-def choose_texts(path: str | os.PathLike[str] | None, model_name: str) -> Texts:
-    """The descriptions that were named, else those that lie with the model, else the package's.
-
-    A small text tower answers with an arbitrary vector to words it was never taught, and an arbitrary vector is
-    sometimes the nearest. The errors of `load_texts`.
-    """
-    if path is None and (shipped := shipped_file(model_name, DICTIONARY_NAME)) is not None:
-        return replace(load_texts(shipped), name=f"the dictionary that lies with {model_name}")
-    return load_texts(path)

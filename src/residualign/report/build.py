@@ -19,7 +19,6 @@ from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum, spectra_of_split
 from residualign.geometry import Geometry, measure_geometry
 from residualign.geometry.separation import class_separation
-from residualign.models.bundled import choose_texts
 from residualign.report.contents import (
     CurvePoint,
     Fact,
@@ -38,7 +37,7 @@ from residualign.runs.opened import RunResults, open_run
 from residualign.runs.summary import BEFORE
 from residualign.spectrum import Spectra
 from residualign.store import Store, StoreSplit
-from residualign.text.dictionary import TextDictionary, encode_dictionary
+from residualign.text.dictionary import TextDictionary, choose_texts, encode_dictionary
 from residualign.text.explain import explain_units
 from residualign.text.explanation import Explanation
 

@@ -148,7 +148,7 @@ def _furthest_keys(outcome: AdaptOutcome) -> list[str]:
     found = explain_units(
         outcome.store.split("test"), outcome.spectra.spectra, None, n_components=_COMPONENTS, n_images=_EACH_END
     )
-    lines = sorted(found.image_rows(), key=lambda row: (row["rank"], row["component"]))
+    lines = sorted(found.tables["images"], key=lambda row: (row["rank"], row["component"]))
     return list(dict.fromkeys(row["key"] for row in lines))[:_MOST_FURTHEST]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -14,16 +14,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from residualign.errors import BadInputError
+from residualign.models.bundled import DICTIONARY_NAME, shipped_file
 from residualign.models.vision_model import VisionModel
 
 __all__ = [
     "MIN_TEXTS",
     "OWN_NAME",
+    "Coherence",
     "TextDictionary",
     "Texts",
+    "choose_texts",
     "encode_dictionary",
     "from_vectors",
     "load_texts",
+    "mean_cosine",
     "no_text_sentence",
 ]
 
@@ -33,6 +37,7 @@ MIN_TEXTS = 10
 """With fewer a description says more about the dictionary than about the unit."""
 
 _BATCH = 256
+_DRAWS = 1000
 
 # a difference of unit vectors in float32 is rounding below this: the text then says what the dictionary's mean says
 _NOTHING_OWN = 1e-5
@@ -141,6 +146,17 @@ def load_texts(path: str | os.PathLike[str] | None = None) -> Texts:
     return Texts(name, texts, sections, n_lines - len(found))
 
 
+def choose_texts(path: str | os.PathLike[str] | None, model_name: str) -> Texts:
+    """The descriptions in the file that is named, else those that come with the model, else those of the package.
+
+    A small text tower embeds words it was never taught at random, and a random vector is sometimes the nearest. Errors
+    are those of `load_texts`.
+    """
+    if path is None and (shipped := shipped_file(model_name, DICTIONARY_NAME)) is not None:
+        return replace(load_texts(shipped), name=f"the dictionary that comes with {model_name}")
+    return load_texts(path)
+
+
 def encode_dictionary(
     model: VisionModel, texts: Texts, *, progress: Callable[[int, int], None] | None = None
 ) -> TextDictionary:
@@ -175,7 +191,7 @@ def no_text_sentence(model_name: str) -> str:
     """Why a model cannot be asked for words."""
     return (
         f"model {model_name!r} has no text tower, so no text has a place in its output space; "
-        "its units are explained by images alone, without --dictionary and --words"
+        "its units are explained by images alone, without a dictionary and a method"
     )
 
 
@@ -191,3 +207,41 @@ def _unit(vectors: Float[Tensor, "atom dim"]) -> Float[Tensor, "atom dim"]:
         raise BadInputError("a text's embedding has no direction: it is zero, infinite or NaN")
     unit: Tensor = vectors / length
     return unit
+
+
+class Coherence:
+    """Coherence of chosen texts: their mean pairwise cosine, in standard deviations above random draws.
+
+    The draws are as many different texts of the same dictionary, 1,000 times, from `seed`: zero is what chance gives,
+    three is rare. Methods that refit choose texts that add to one another, so values below zero are no sign of failure;
+    compare units with one another. None for fewer than two texts, and where all draws are alike.
+    """
+
+    def __init__(self, dictionary: TextDictionary, seed: int = 0) -> None:
+        self._atoms = dictionary.atoms
+        self._seed = seed
+        self._drawn: dict[int, tuple[float, float]] = {}
+
+    def __call__(self, indices: tuple[int, ...]) -> float | None:
+        """Of the texts with these indices. O(draws x text x dim) for a number of texts not yet met, else O(text)."""
+        n = len(indices)
+        if n < 2:
+            return None
+        if n not in self._drawn:
+            self._drawn[n] = self._draw(n)
+        mean, deviation = self._drawn[n]
+        own = float(mean_cosine(self._atoms[list(indices)]))
+        return (own - mean) / deviation if deviation > 1e-12 else None
+
+    def _draw(self, n: int) -> tuple[float, float]:
+        generator = torch.Generator().manual_seed(self._seed)
+        draws = (torch.randperm(len(self._atoms), generator=generator)[:n] for _ in range(_DRAWS))
+        values = torch.stack([mean_cosine(self._atoms[draw]) for draw in draws])
+        return float(values.mean()), float(values.std())
+
+
+def mean_cosine(atoms: Float[Tensor, "text dim"]) -> Float[Tensor, ""]:
+    """Mean cosine over all pairs of unit rows; at least two."""
+    n = len(atoms)
+    # |sum of rows|^2 holds every pair twice and every row with itself once
+    return (atoms.sum(dim=0).square().sum() - atoms.square().sum()) / (n * (n - 1))

@@ -1,29 +1,149 @@
-"""Units in words and images: texts for a whole unit, and what both ends of its components say."""
+"""Describe units in words and images: texts for a whole unit, and what both ends of its components say."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
+from residualign.data.split import ImageData
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
+from residualign.extraction import spectra_of_split, split_of, stored
+from residualign.load import load_model
+from residualign.models.vision_model import VisionModel
 from residualign.spectrum import Spectra, Spectrum
-from residualign.store import StoreSplit
-from residualign.text.dictionary import TextDictionary
+from residualign.store import Store, StoreSplit
+from residualign.text.dictionary import Coherence, TextDictionary, choose_texts, encode_dictionary, no_text_sentence
 from residualign.text.explanation import ChosenText, ComponentWords, Explanation, TextMatch, UnitWords
-from residualign.text.pursuit import Chosen, Coherence, omp_each, somp, text_span
-from residualign.text.samples import Samples
+from residualign.text.pursuit import Chosen, Samples, omp_each, somp, text_span
 from residualign.units import Unit
 
-__all__ = ["METHODS", "WordMethod", "coefficients", "explain_units"]
+__all__ = ["METHODS", "WordMethod", "coefficients", "explain", "explain_units"]
 
 WordMethod = Literal["somp", "textspan", "omp"]
 METHODS: tuple[WordMethod, ...] = ("somp", "textspan", "omp")
 
 _Ends = tuple[tuple[TextMatch, ...], tuple[TextMatch, ...]]
+
+
+def explain(
+    source: Store | StoreSplit | VisionModel,
+    data: ImageData | None = None,
+    *,
+    split: str | None = None,
+    units: Sequence[Unit | str] | None = None,
+    spectra: Spectra | None = None,
+    dictionary: TextDictionary | str | os.PathLike[str] | None = None,
+    method: WordMethod = "somp",
+    components: Sequence[int] | None = None,
+    n_components: int = 3,
+    n_texts: int = 5,
+    n_images: int = 5,
+    model: VisionModel | None = None,
+    batch_size: int = 32,
+    workers: int = 2,
+    skip_bad: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Explanation:
+    """Describe units by texts of a dictionary and by images.
+
+    Parameters
+    ----------
+    source : Store, StoreSplit or VisionModel
+        A store, some images of one, or a model, followed by `data`.
+    data : ImageData, optional
+        The images, where `source` is a model. They pass through the model once.
+    split : {"train", "val", "test"}, optional
+        The images to look at, by default "train".
+    units : sequence of Unit or str, optional
+        The units to describe, by default all heads.
+    spectra : Spectra, optional
+        Where the principal components are from, by default the images looked at.
+    dictionary : TextDictionary or path, optional
+        The texts to choose from: encoded ones, or a text file with one description per line. By default those that come
+        with the model, else those of the package. A model without a text tower is explained by images alone.
+    method : {"somp", "textspan", "omp"}
+        How texts are chosen, see Notes.
+    components : sequence of int, optional
+        Indices, from 0, of the components to describe; those that a unit does not have are left out. By default the
+        first `n_components`.
+    n_components : int
+        Number of components of each unit.
+    n_texts : int
+        Number of texts for each unit, and for each end of a component.
+    n_images : int
+        Number of images at each end of a component.
+    model : VisionModel, optional
+        The model that made the store. By default it is loaded by the name the store recorded, for its text tower.
+    batch_size, workers, skip_bad
+        As in `extract`; they do nothing where a store is given.
+    progress : callable, optional
+        Called with (units done, units in all).
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    BadInputError
+        For a split without images, unknown units, spectra of a different tower, a dictionary for a model without a text
+        tower, a model of other weights than the store's, and counts out of range.
+
+    Notes
+    -----
+    The mean of the dictionary is subtracted from all texts first. "somp" and "textspan" describe a whole unit; "omp"
+    describes its first component. The ends of a component show the texts of the largest cosine with it; with "omp", the
+    texts of one signed pursuit of `2 n_texts` texts.
+
+    The coordinates of the split are held in memory. Cost per unit: that of the method (docs/explain.md), and
+    O(image x coordinate x component).
+
+    References
+    ----------
+    SOMP: Tropp, Gilbert and Strauss 2006, as used in ResiDual, arXiv 2411.00246. TextSpan: Gandelsman et al.,
+    arXiv 2310.05916, algorithm 1. OMP: Pati, Rezaiifar and Krishnaprasad 1993.
+    """
+    with stored(source, data, batch_size=batch_size, workers=workers, skip_bad=skip_bad) as store:
+        part = split_of(store, split)
+        words = _dictionary(part.store, dictionary, source if isinstance(source, VisionModel) else model)
+        return explain_units(
+            part,
+            spectra_of_split(part) if spectra is None else spectra,
+            words,
+            units=units,
+            components=components,
+            n_components=n_components,
+            n_texts=n_texts,
+            n_images=n_images,
+            method=method,
+            progress=progress,
+        )
+
+
+def _dictionary(
+    store: Store, dictionary: TextDictionary | str | os.PathLike[str] | None, model: VisionModel | None
+) -> TextDictionary | None:
+    """The dictionary to explain a store with; None for a model without a text tower."""
+    if isinstance(dictionary, TextDictionary):
+        return dictionary
+    name = str(store.model["name"])
+    if store.logit_scale is None:
+        if dictionary is not None:
+            raise BadInputError(no_text_sentence(name))
+        return None
+    texts = choose_texts(dictionary, name)
+    model = model or load_model(name)
+    if model.fingerprint != store.model["fingerprint"]:
+        raise BadInputError(
+            f"model {model.name!r} has other weights than the one that made the store; give the right one: model=..."
+        )
+    return encode_dictionary(model, texts)
 
 
 def explain_units(
@@ -40,63 +160,72 @@ def explain_units(
     n_images: int = 5,
     progress: Callable[[int, int], None] | None = None,
 ) -> Explanation:
-    """Describe units (None: all heads) over the images of a split.
+    """`explain` for images of a store, with everything at hand. dictionary: None describes by images alone.
 
-    dictionary: None where the model has no text tower; texts are then empty. components: which, by index (those a unit
-    has not are passed over); None takes the first `n_components`. more: further components of single units, by label.
-    n_texts: for the whole unit, and for each end of a
-    component. n_images: at each end.
-
-    The dictionary's mean is taken off all its atoms first (`TextDictionary.centred`). The whole unit is described by
-    `somp` or `text_span`, whose explained variance is that of the unit over these images, or by `omp` on its first
-    component, whose explained variance is that component's alone. What an end of a component says: the texts of the
-    largest cosine with it (`somp`, `textspan`), because each score can then be read by itself and the other end is the
-    same question with the other sign; with `omp`, the texts of one signed pursuit of `2 n_texts` texts by the sign of
-    their weight, where later texts speak of what earlier ones left.
-
-    `BadInputError` for spectra of another tower, an unknown method, and counts below one (`n_images` below zero).
-    Costs a unit: that of the method, and O(image x coordinate x component). The split's coordinates are in memory.
+    more: further components of single units, by label.
     """
-    _check(split, spectra, dictionary, method, n_components, n_texts, n_images, components)
-    maps, tower = split.store.maps, split.store.units
-    chosen_units = tower.of_kind("head") if units is None else tuple(tower.get(unit) for unit in units)
-    wanted = tuple(range(n_components)) if components is None else tuple(dict.fromkeys(components))
+    _check_counts(n_components, n_texts, n_images, components)
+    _check_parts(split, spectra, dictionary, method)
+    store = split.store
+    chosen_units = store.units.of_kind("head") if units is None else tuple(store.units.get(unit) for unit in units)
+    wanted = tuple(range(n_components)) if components is None else tuple(components)
     words = None if dictionary is None else _Words(dictionary.centred, method, n_texts)
-    coordinates, keys = split.coordinates(), split.keys
+    images = _Images(split.coordinates(), store.maps, split.keys, n_images)
     found = []
     for done, unit in enumerate(chosen_units, 1):
-        spectrum = spectra[unit.label]
         asked = dict.fromkeys((*wanted, *(more or {}).get(unit.label, ())))
-        kept = [index for index in asked if index < spectrum.n_components]
-        values = coefficients(coordinates, maps, unit, spectrum, kept)
-        ends: Sequence[_Ends] = [((), ())] * len(kept)
-        texts, coherence = Chosen((), (), (), ()), None
-        if words is not None:
-            ends = words.ends(spectrum.components[kept])
-            texts = words.whole(lambda unit=unit: Samples.of_unit(coordinates, maps, unit), spectrum)  # type: ignore[misc]
-            coherence = words.coherence(texts.indices)
-        ratio = spectrum.explained_variance_ratio.tolist()
-        found.append(
-            UnitWords(
-                unit.label,
-                tuple(map(ChosenText, texts.texts, texts.weights, texts.explained_variance_ratio)),
-                coherence,
-                tuple(
-                    ComponentWords(
-                        index,
-                        ratio[index],
-                        *ends[i],
-                        _furthest(values[:, i], keys, n_images),
-                        _furthest(-values[:, i], keys, n_images, -1.0),
-                    )
-                    for i, index in enumerate(kept)
-                ),
-            )
-        )
+        found.append(_explain_unit(unit, spectra[unit.label], tuple(asked), images, words))
         if progress is not None:
             progress(done, len(chosen_units))
-    name, size = (None, 0) if dictionary is None else (dictionary.name, len(dictionary))
-    return Explanation(method, name, size, split.name, len(split), tuple(found))
+    return Explanation(
+        model=str(store.model["name"]),
+        data=str(store.data["name"]),
+        split=split.name,
+        n_images=len(split),
+        source=spectra.source,
+        method=method,
+        dictionary=None if dictionary is None else dictionary.name,
+        n_texts=0 if dictionary is None else len(dictionary),
+        n_unknown_texts=0 if dictionary is None else len(dictionary.unknown),
+        units=tuple(found),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """The images looked at. count: how many are shown at each end."""
+
+    coordinates: Coordinates
+    maps: UnitMaps
+    keys: Sequence[str]
+    count: int
+
+
+def _explain_unit(
+    unit: Unit, spectrum: Spectrum, asked: Sequence[int], images: _Images, words: _Words | None
+) -> UnitWords:
+    """One unit and those of the components asked for that it has."""
+    kept = [index for index in asked if index < spectrum.n_components]
+    values = coefficients(images.coordinates, images.maps, unit, spectrum, kept)
+    ends: Sequence[_Ends] = [((), ())] * len(kept)
+    texts, coherence = Chosen((), (), (), ()), None
+    if words is not None:
+        ends = words.ends(spectrum.components[kept])
+        texts = words.whole(lambda: Samples.of_unit(images.coordinates, images.maps, unit), spectrum)
+        coherence = words.coherence(texts.indices)
+    ratio = spectrum.explained_variance_ratio.tolist()
+    components = tuple(
+        ComponentWords(
+            index,
+            ratio[index],
+            *ends[i],
+            _furthest(values[:, i], images.keys, images.count),
+            _furthest(-values[:, i], images.keys, images.count, -1.0),
+        )
+        for i, index in enumerate(kept)
+    )
+    chosen = map(ChosenText, texts.texts, texts.weights, texts.explained_variance_ratio)
+    return UnitWords(unit.label, tuple(chosen), coherence, components)
 
 
 def coefficients(
@@ -150,23 +279,17 @@ def _furthest(
     return tuple((keys[i], sign * value) for i, value in pairs if value > 0)
 
 
-def _check(
-    split: StoreSplit,
-    spectra: Spectra,
-    dictionary: TextDictionary | None,
-    method: str,
-    n_components: int,
-    n_texts: int,
-    n_images: int,
-    components: Sequence[int] | None,
-) -> None:
-    if method not in METHODS:
-        raise BadInputError(f"method is {', '.join(METHODS)}; got {method!r}")
+def _check_counts(n_components: int, n_texts: int, n_images: int, components: Sequence[int] | None) -> None:
     for name, value, least in (("n_components", n_components, 1), ("n_texts", n_texts, 1), ("n_images", n_images, 0)):
         if value < least:
             raise BadInputError(f"{name} is at least {least}; got {value}")
     if components is not None and (not components or min(components) < 0):
-        raise BadInputError(f"components are numbers from 0 on; got {list(components)}")
+        raise BadInputError(f"components are indices counted from 0; got {list(components)}")
+
+
+def _check_parts(split: StoreSplit, spectra: Spectra, dictionary: TextDictionary | None, method: str) -> None:
+    if method not in METHODS:
+        raise BadInputError(f"method is {', '.join(METHODS)}; got {method!r}")
     if not len(split):
         raise BadInputError(f"split {split.name!r} has no images to explain units with")
     maps = split.store.maps

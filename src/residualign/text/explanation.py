@@ -1,9 +1,14 @@
-"""What was found about units in words and images, ready for pages, tables and JSON."""
+"""What `explain` finds: texts for whole units, and texts and images at both ends of their components."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from residualign._files import plain
+from residualign._messages import listed
+from residualign._result import Result, Table
+from residualign.errors import BadInputError
 
 __all__ = ["ChosenText", "ComponentWords", "Explanation", "TextMatch", "UnitWords"]
 
@@ -57,28 +62,55 @@ class UnitWords:
         return self.chosen[-1].explained_variance_ratio if self.chosen else 0.0
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What `explain_units` returns. dictionary: its name; None where images alone explain. n_texts: in it."""
+@dataclass(frozen=True, repr=False)
+class Explanation(Result):
+    """Texts and images that describe the units of a model.
 
+    Attributes
+    ----------
+    model, data, split : str
+        What was looked at.
+    n_images : int
+        Images in the split.
+    source : str
+        The images that the principal components were fitted on.
+    method : str
+        "somp", "textspan" or "omp".
+    dictionary : str or None
+        Name of the dictionary; None where units are described by images alone.
+    n_texts, n_unknown_texts : int
+        Texts in the dictionary, and texts that were left out because the text tower does not know all of their words.
+    units : tuple of UnitWords
+        In the order asked for.
+    """
+
+    model: str
+    data: str
+    split: str
+    n_images: int
+    source: str
     method: str
     dictionary: str | None
     n_texts: int
-    split: str
-    n_images: int
+    n_unknown_texts: int
     units: tuple[UnitWords, ...]
 
     def __getitem__(self, label: str) -> UnitWords:
-        """One unit by its label; `KeyError` for one that was not explained."""
-        for unit in self.units:
-            if unit.label == label:
-                return unit
-        raise KeyError(label)
+        """One unit by its label; `BadInputError` for one that was not explained."""
+        found = next((unit for unit in self.units if unit.label == label), None)
+        if found is None:
+            raise BadInputError(f"unit {label!r} was not explained; explained were {listed(self.labels)}")
+        return found
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the units."""
+        return tuple(unit.label for unit in self.units)
 
     def most_telling(self, count: int) -> tuple[UnitWords, ...]:
         """The units whose texts explain the largest share of their variance, best first.
 
-        Without texts: those of which the first component shown carries the largest share.
+        Without texts: those whose first component explains the largest share.
         """
 
         def worth(unit: UnitWords) -> float:
@@ -88,25 +120,32 @@ class Explanation:
 
         return tuple(sorted(self.units, key=worth, reverse=True)[:count])
 
+    def _summary(self) -> str:
+        words = "images alone" if self.dictionary is None else f"{self.method}, {self.n_texts:,} texts"
+        return f"{len(self.units)} units, {self.n_images:,} images, {words}: {self.model!r} on {self.data!r}"
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """`texts` of whole units, `components` (texts at their ends) and `images` (at their ends)."""
+        return {"texts": self._texts(), "components": self._components(), "images": self._images()}
+
     def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        content = asdict(self)
+        """All fields as JSON types."""
+        content: dict[str, Any] = plain(asdict(self))
         for unit in content["units"]:
             for component in unit["components"]:
                 for end in ("images_positive", "images_negative"):
                     component[end] = [{"key": key, "coefficient": value} for key, value in component[end]]
         return content
 
-    def text_rows(self) -> list[dict[str, Any]]:
-        """A line for every text of a unit."""
+    def _texts(self) -> list[dict[str, Any]]:
         return [
             {"unit": unit.label, "rank": rank, **asdict(text), "coherence": unit.coherence}
             for unit in self.units
             for rank, text in enumerate(unit.chosen, 1)
         ]
 
-    def component_rows(self) -> list[dict[str, Any]]:
-        """A line for every text at an end of a component."""
+    def _components(self) -> list[dict[str, Any]]:
         return [
             {
                 "unit": unit.label,
@@ -122,8 +161,7 @@ class Explanation:
             for rank, match in enumerate(matches, 1)
         ]
 
-    def image_rows(self) -> list[dict[str, Any]]:
-        """A line for every image at an end of a component."""
+    def _images(self) -> list[dict[str, Any]]:
         return [
             {"unit": unit.label, "component": c.index, "end": end, "rank": rank, "key": key, "coefficient": value}
             for unit in self.units
