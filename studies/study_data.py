@@ -10,8 +10,9 @@ import torch
 
 import residualign as ra
 from residualign.commands._spectra import shipped_spectra
-from residualign.data import Split
+from residualign.data import ImageData, Split
 from residualign.extraction import reference_spectra
+from residualign.spectrum import Spectra
 
 __all__ = ["Subject", "open_subjects"]
 
@@ -22,7 +23,7 @@ class Subject:
 
     name: str
     store: ra.Store
-    spectra: ra.Spectra
+    spectra: Spectra
 
 
 def open_subjects(
@@ -39,7 +40,7 @@ def open_subjects(
     split; without a reference from the model's own file, and without that from each source's own training images.
     """
     shipped = None if reference is not None else shipped_spectra(model_name)
-    model, spectra, subjects = None, None if shipped is None else ra.Spectra.load(shipped), []
+    model, spectra, subjects = None, None if shipped is None else Spectra.load(shipped), []
     label = Path(model_name).name
     for source in sources:
         path = scratch / f"{label}-{Path(source).name}-{'-'.join(map(str, sizes))}"
@@ -55,12 +56,12 @@ def open_subjects(
                 say(f"spectra of {reference} with {label} to {file}")
                 data = ra.load_data(reference)
                 reference_spectra(model, data.train, source=f"{data.name}, train", batch_size=50).save(file)
-            spectra = ra.Spectra.load(file)
+            spectra = Spectra.load(file)
         subjects.append(Subject(f"{label} {Path(source).name}", store, spectra or ra.fit_spectrum(store)))
     return subjects
 
 
-def _subset(data: ra.ImageData, sizes: tuple[int, int, int]) -> ra.ImageData:
+def _subset(data: ImageData, sizes: tuple[int, int, int]) -> ImageData:
     """At most so many images of every split."""
 
     def take(split: Split, size: int) -> Split:

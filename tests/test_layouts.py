@@ -17,7 +17,8 @@ from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
 from residualign.fitting.coefficients import ScaledUnit, Scaling, adapted_output
 from residualign.fitting.methods import METHODS, build_scaling
-from residualign.spectrum import Moments
+from residualign.models.vision_model import VisionModel
+from residualign.spectrum import Moments, Spectra
 from tests import random_models
 from tests.adapter.as_twin import twin
 from tests.reference import pca_twin
@@ -42,7 +43,7 @@ def name(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def model(name: str) -> ra.VisionModel:
+def model(name: str) -> VisionModel:
     return ra.load_model(name, dtype="float64")
 
 
@@ -51,12 +52,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_models.save_two_colours(tmp_path_factory.mktemp("data") / "colours", n=11)
 
 
-def moments_of(model: ra.VisionModel, seed: int = 5, n: int = N) -> Moments:
+def moments_of(model: VisionModel, seed: int = 5, n: int = N) -> Moments:
     moments = Moments.empty(unit_maps(model.tower))
     return moments.update(trace_coordinates(model.tower, model.tower.probe(n, seed=seed)))
 
 
-def test_spectra_are_those_of_a_plain_svd(model: ra.VisionModel) -> None:
+def test_spectra_are_those_of_a_plain_svd(model: VisionModel) -> None:
     maps, pixels = unit_maps(model.tower), model.tower.probe(N, seed=5)
     c = ra.decompose(model, pixels)
     spectra = moments_of(model).spectra(maps, source="noise")
@@ -80,7 +81,7 @@ def test_spectra_are_those_of_a_plain_svd(model: ra.VisionModel) -> None:
         assert spectra["L1.H2"].explained_variance_ratio.sum() < 1 - 1e-3
 
 
-def test_moments_add_up_and_come_back_from_disk(model: ra.VisionModel, tmp_path: Path) -> None:
+def test_moments_add_up_and_come_back_from_disk(model: VisionModel, tmp_path: Path) -> None:
     maps = unit_maps(model.tower)
     parts = moments_of(model, seed=1, n=5).merge(moments_of(model, seed=2, n=7))
     whole = Moments.empty(maps)
@@ -92,13 +93,13 @@ def test_moments_add_up_and_come_back_from_disk(model: ra.VisionModel, tmp_path:
     for label, spectrum in whole.spectra(maps, source="noise").items():
         torch.testing.assert_close(spectrum.explained_variance, again[label].explained_variance, rtol=1e-9, atol=1e-13)
     again.save(tmp_path / "spectra.safetensors")
-    assert ra.Spectra.load(tmp_path / "spectra.safetensors") == again
+    assert Spectra.load(tmp_path / "spectra.safetensors") == again
 
 
 @pytest.mark.parametrize(("mean", "rest"), OPTIONS)
 @pytest.mark.parametrize("method", METHODS)
 def test_folded_maps_and_coefficients_equal_the_plain_twin(
-    model: ra.VisionModel, method: str, mean: str, rest: str
+    model: VisionModel, method: str, mean: str, rest: str
 ) -> None:
     maps = unit_maps(model.tower)
     coordinates = trace_coordinates(model.tower, model.tower.probe(5, seed=6))
@@ -116,7 +117,7 @@ def test_folded_maps_and_coefficients_equal_the_plain_twin(
     torch.testing.assert_close(adapted_output(coordinates, maps, scaling, lambdas), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_the_embedding_is_scaled_like_any_unit(model: ra.VisionModel) -> None:
+def test_the_embedding_is_scaled_like_any_unit(model: VisionModel) -> None:
     maps = unit_maps(model.tower)
     spectrum = moments_of(model).spectra(maps, source="noise")["embedding"]
     assert spectrum.n_components > 3
@@ -170,7 +171,7 @@ def test_adapt_classify_and_evaluate_from_the_command_line(
         torch.testing.assert_close(adapter.embed(pixels), by_coordinates, rtol=1e-4, atol=1e-4)
 
 
-def test_coordinates_of_another_layout_are_refused(model: ra.VisionModel, tmp_path: Path) -> None:
+def test_coordinates_of_another_layout_are_refused(model: VisionModel, tmp_path: Path) -> None:
     other = ra.load_model(random_models.save_clip(tmp_path / "clip"))
     moments = Moments.empty(unit_maps(model.tower))
     with pytest.raises(ra.BadInputError, match="these moments take"):
@@ -199,7 +200,7 @@ def test_what_a_class_token_has_anyway_is_not_in_its_plan(tmp_path: Path, folder
         assert ("logit_bias" in plan) == bool(more)
 
 
-def test_similarities_of_every_layout(model: ra.VisionModel, name: str, folder: Path, tmp_path: Path) -> None:
+def test_similarities_of_every_layout(model: VisionModel, name: str, folder: Path, tmp_path: Path) -> None:
     from residualign.similarity import cka_pairs, compare_spectra, draw_anchors, linear_cka, relative_means
 
     store = ra.extract(model, ra.load_data(folder), tmp_path / "store", workers=0, dtype="float32")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 import residualign as ra
+from residualign.units import Units
 
 
 def test_order_is_embedding_mlps_heads_layer_major() -> None:
-    units = ra.Units(n_layers=2, n_heads=3)
+    units = Units(n_layers=2, n_heads=3)
     assert units.labels == (
         "embedding", "L0.mlp", "L1.mlp", "L0.H0", "L0.H1", "L0.H2", "L1.H0", "L1.H1", "L1.H2",
     )  # fmt: skip
@@ -16,7 +17,7 @@ def test_order_is_embedding_mlps_heads_layer_major() -> None:
 
 
 def test_look_up_is_a_round_trip() -> None:
-    units = ra.Units(n_layers=5, n_heads=7)
+    units = Units(n_layers=5, n_heads=7)
     for i, unit in enumerate(units):
         assert units.index(unit) == units.index(unit.label) == i
         assert units.get(unit.label) == unit
@@ -27,13 +28,13 @@ def test_look_up_is_a_round_trip() -> None:
 
 @pytest.mark.parametrize("label", ["L5.H0", "L0.H7", "L0", "", "mlp", "L-1.H0"])
 def test_an_unknown_label_is_named(label: str) -> None:
-    units = ra.Units(n_layers=5, n_heads=7)
+    units = Units(n_layers=5, n_heads=7)
     assert label not in units
     with pytest.raises(ra.BadInputError, match="no unit"):
         units.index(label)
 
 
 def test_equality_is_by_shape() -> None:
-    assert ra.Units(2, 3) == ra.Units(2, 3)
-    assert ra.Units(2, 3) != ra.Units(3, 2)
-    assert hash(ra.Units(2, 3)) == hash(ra.Units(2, 3))
+    assert Units(2, 3) == Units(2, 3)
+    assert Units(2, 3) != Units(3, 2)
+    assert hash(Units(2, 3)) == hash(Units(2, 3))

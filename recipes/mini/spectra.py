@@ -10,6 +10,7 @@ import residualign as ra
 from recipes.mini.generate import generate
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
+from residualign.spectrum import Moments
 
 N_IMAGES, BATCH = 8192, 256
 # no batch of the training run has this seed
@@ -25,7 +26,7 @@ def main() -> None:
     args = parser.parse_args()
     model = ra.load_model(args.model)
     maps = unit_maps(model.tower)
-    moments = ra.Moments.empty(maps)
+    moments = Moments.empty(maps)
     for index in range(args.images // BATCH):
         images = generate(SEED, index, BATCH, mix=args.mix).images
         pixels = model.pixels([Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images])

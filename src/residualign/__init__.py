@@ -8,44 +8,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from residualign.adapter.adapter import Adapter, load_adapter
+    from residualign.adapter.adapter import load_adapter
     from residualign.adapter.fit import fit
-    from residualign.adapter.lambdas import moved_components
-    from residualign.classification.classifier import Classifier
-    from residualign.data import ImageData, load_data
-    from residualign.decomposition.contributions import Contributions
-    from residualign.decomposition.coordinates import Coordinates
+    from residualign.data import load_data
     from residualign.decomposition.decompose import decompose
     from residualign.errors import BadInputError, RunError
     from residualign.extraction import extract, fit_spectrum
     from residualign.geometry import measure_geometry
     from residualign.load import load_model
     from residualign.location import locate
-    from residualign.models.vision_model import VisionModel
     from residualign.report.build import build_report
     from residualign.selection.select import select_heads
     from residualign.similarity.spectral import compare_spectra
-    from residualign.spectrum import Moments, Spectra, Spectrum
     from residualign.store import Store
     from residualign.text.explain import explain
-    from residualign.units import Unit, Units
 
 # name -> module; imported at first use, so that `import residualign` stays fast and loads no model library
 _HOMES = {
-    "Adapter": "adapter.adapter",
     "BadInputError": "errors",
-    "Classifier": "classification.classifier",
-    "Contributions": "decomposition.contributions",
-    "Coordinates": "decomposition.coordinates",
-    "ImageData": "data",
-    "Moments": "spectrum",
     "RunError": "errors",
-    "Spectra": "spectrum",
-    "Spectrum": "spectrum",
     "Store": "store",
-    "Unit": "units",
-    "Units": "units",
-    "VisionModel": "models.vision_model",
     "build_report": "report.build",
     "compare_spectra": "similarity.spectral",
     "decompose": "decomposition.decompose",
@@ -58,25 +40,13 @@ _HOMES = {
     "load_model": "load",
     "locate": "location",
     "measure_geometry": "geometry",
-    "moved_components": "adapter.lambdas",
     "select_heads": "selection.select",
 }
 
 __all__ = [
-    "Adapter",
     "BadInputError",
-    "Classifier",
-    "Contributions",
-    "Coordinates",
-    "ImageData",
-    "Moments",
     "RunError",
-    "Spectra",
-    "Spectrum",
     "Store",
-    "Unit",
-    "Units",
-    "VisionModel",
     "build_report",
     "compare_spectra",
     "decompose",
@@ -89,7 +59,6 @@ __all__ = [
     "load_model",
     "locate",
     "measure_geometry",
-    "moved_components",
     "select_heads",
 ]
 __version__ = "0.1.0.dev0"

@@ -13,10 +13,11 @@ from recipes.mini.attribute_truth import Attribute
 from recipes.mini.generate import generate
 from torch import Tensor
 
-import residualign as ra
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
+from residualign.models.vision_model import VisionModel
+from residualign.spectrum import Spectra, Spectrum
 from residualign.units import Unit
 from studies.mini_attributes.scores import (
     Floats,
@@ -64,7 +65,7 @@ class Traced:
     views: Tensor
 
 
-def trace(model: ra.VisionModel, n_images: int, seed: int, mix: str = "general") -> Traced:
+def trace(model: VisionModel, n_images: int, seed: int, mix: str = "general") -> Traced:
     """Generate images and run the model once, through its own preprocessing, as the shipped spectra were made."""
     parts, views = [], []
     for index, start in enumerate(range(0, n_images, BATCH)):
@@ -75,19 +76,19 @@ def trace(model: ra.VisionModel, n_images: int, seed: int, mix: str = "general")
     return Traced(Coordinates.cat(parts).to(dtype=torch.float64), unit_maps(model.tower), torch.cat(views))
 
 
-def spectra_of(model_folder: Path) -> ra.Spectra:
+def spectra_of(model_folder: Path) -> Spectra:
     """The spectra that ship with the model: those of other generated images, so nothing here is fitted to its own."""
-    return ra.Spectra.load(model_folder / "spectra.safetensors")
+    return Spectra.load(model_folder / "spectra.safetensors")
 
 
-def coefficients(traced: Traced, unit: Unit, spectrum: ra.Spectrum) -> Floats:
+def coefficients(traced: Traced, unit: Unit, spectrum: Spectrum) -> Floats:
     """(image, component): where images lie along a unit's components, `(contribution - mean) phi`."""
     contribution = traced.maps.to(dtype=torch.float64).contribution(traced.coordinates, unit)
     values: Floats = ((contribution - spectrum.mean.double()) @ spectrum.components.double().T).numpy()
     return values
 
 
-def unit_coefficients(traced: Traced, spectra: ra.Spectra) -> Iterator[tuple[Unit, ra.Spectrum, Floats]]:
+def unit_coefficients(traced: Traced, spectra: Spectra) -> Iterator[tuple[Unit, Spectrum, Floats]]:
     """Every head and MLP with its spectrum and coefficients."""
     for unit in spectra.units.of_kind("head", "mlp"):
         yield unit, spectra[unit.label], coefficients(traced, unit, spectra[unit.label])
@@ -111,7 +112,7 @@ def score(values: Floats, ratio: Floats, unit: str, attribute: Attribute, seed: 
     )
 
 
-def candidates(values: Floats, spectrum: ra.Spectrum, unit: str, attribute: Attribute) -> list[Candidate]:
+def candidates(values: Floats, spectrum: Spectrum, unit: str, attribute: Attribute) -> list[Candidate]:
     """The unit's components with at least `MIN_RATIO` of its variance, as `agreement` judges them."""
     rows, labels = values[attribute.shown], attribute.labels[attribute.shown]
     etas, means = eta_squared(rows, labels), value_means(rows, labels)

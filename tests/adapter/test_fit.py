@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 import residualign as ra
+from residualign.data import ImageData
 from residualign.fitting.solvers import ScheduleFree
+from residualign.models.vision_model import VisionModel
 from tests import random_models
 from tests.fitting.standin import make_store
 
@@ -19,7 +21,7 @@ QUICK = ScheduleFree(learning_rate=0.1, max_epochs=2)
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> tuple[ra.VisionModel, ra.ImageData]:
+def subject(tmp_path_factory: pytest.TempPathFactory) -> tuple[VisionModel, ImageData]:
     base = tmp_path_factory.mktemp("subject")
     generator = np.random.default_rng(0)
     for i in range(30):
@@ -30,7 +32,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> tuple[ra.VisionModel, r
 
 
 def test_a_model_and_data_give_what_their_store_gives(
-    subject: tuple[ra.VisionModel, ra.ImageData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    subject: tuple[VisionModel, ImageData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, data = subject
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
@@ -51,7 +53,7 @@ def test_a_model_and_data_give_what_their_store_gives(
 
 
 def test_the_temporary_store_goes_when_fitting_fails(
-    subject: tuple[ra.VisionModel, ra.ImageData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    subject: tuple[VisionModel, ImageData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(ra.BadInputError, match="variance_threshold"):
@@ -60,14 +62,14 @@ def test_the_temporary_store_goes_when_fitting_fails(
 
 
 def test_an_unknown_method_is_refused_before_the_pass(
-    subject: tuple[ra.VisionModel, ra.ImageData], monkeypatch: pytest.MonkeyPatch
+    subject: tuple[VisionModel, ImageData], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("residualign.extraction.extract", None)
     with pytest.raises(ra.BadInputError, match="no method 'residuals'"):
         ra.fit(*subject, method="residuals")
 
 
-def test_what_does_not_belong_together_is_refused(subject: tuple[ra.VisionModel, ra.ImageData]) -> None:
+def test_what_does_not_belong_together_is_refused(subject: tuple[VisionModel, ImageData]) -> None:
     with pytest.raises(ra.BadInputError, match="a model needs data"):
         ra.fit(subject[0])
     with pytest.raises(ra.BadInputError, match="a store needs no data"):

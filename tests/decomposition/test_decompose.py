@@ -12,8 +12,10 @@ from tests.reference import residual_twin
 from torch import Tensor
 
 import residualign as ra
+from residualign.decomposition.contributions import Contributions
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import Trace, trace_coordinates
+from residualign.models.vision_model import VisionModel
 
 N = 3
 SAVERS: dict[str, Callable[[Path], Path]] = {
@@ -172,12 +174,12 @@ def test_gradients_reach_nothing(directory: Path) -> None:
     assert not any(parameter.requires_grad for parameter in model.module.parameters())
 
 
-def _n_hooks(model: ra.VisionModel) -> int:
+def _n_hooks(model: VisionModel) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.tower.module.modules())
 
 
 @pytest.fixture(scope="module")
-def contributions(tmp_path_factory: pytest.TempPathFactory) -> ra.Contributions:
+def contributions(tmp_path_factory: pytest.TempPathFactory) -> Contributions:
     model = ra.load_model(random_models.save_clip(tmp_path_factory.mktemp("m") / "clip"), dtype="float64")
     return ra.decompose(model, model.tower.probe(N))
 
@@ -186,7 +188,7 @@ def _close(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
 
 
-def test_select_and_sum(contributions: ra.Contributions) -> None:
+def test_select_and_sum(contributions: Contributions) -> None:
     labels = ["L2.H4", "embedding", "L0.mlp"]
     selected = contributions.select(labels)
     assert [unit.label for unit in selected.units] == ["embedding", "L0.mlp", "L2.H4"]
@@ -198,14 +200,14 @@ def test_select_and_sum(contributions: ra.Contributions) -> None:
     assert contributions.select([]).values.shape == (N, 0, 11)
 
 
-def test_zero_ablation_takes_a_unit_with_its_constants(contributions: ra.Contributions) -> None:
+def test_zero_ablation_takes_a_unit_with_its_constants(contributions: Contributions) -> None:
     gone = contributions.ablate(["L1.H2", "L1.mlp"])
     _close(gone.sum(), contributions.output - contributions["L1.H2"] - contributions["L1.mlp"])
     with pytest.raises(ra.BadInputError, match="not among"):
         gone["L1.H2"]
 
 
-def test_mean_ablation_by_batch_and_by_given_means(contributions: ra.Contributions) -> None:
+def test_mean_ablation_by_batch_and_by_given_means(contributions: Contributions) -> None:
     own = contributions.ablate(["L1.H2"], mode="mean")
     change = contributions["L1.H2"].mean(dim=0) - contributions["L1.H2"]
     _close(own.sum(), contributions.output + change)
@@ -217,7 +219,7 @@ def test_mean_ablation_by_batch_and_by_given_means(contributions: ra.Contributio
 
 
 @pytest.mark.parametrize("label", ["L9.H0", "L0.H5", "nonsense", "L0"])
-def test_unknown_units_are_refused(contributions: ra.Contributions, label: str) -> None:
+def test_unknown_units_are_refused(contributions: Contributions, label: str) -> None:
     with pytest.raises(ra.BadInputError, match=label):
         contributions.select([label])
     with pytest.raises(ra.BadInputError, match="mode"):

@@ -14,11 +14,12 @@ from residualign.classification.classifier import Classifier
 from residualign.cli import main
 from residualign.fitting.coefficients import Features
 from residualign.fitting.objective import Objective
+from residualign.models.vision_model import VisionModel
 from tests import random_models
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ra.VisionModel:
+def model(tmp_path_factory: pytest.TempPathFactory) -> VisionModel:
     return ra.load_model(random_models.save_siglip(tmp_path_factory.mktemp("models") / "siglip"))
 
 
@@ -27,13 +28,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_models.save_two_colours(tmp_path_factory.mktemp("data") / "colours", n=11)
 
 
-def test_the_model_says_its_scale_and_bias(model: ra.VisionModel, tmp_path: Path) -> None:
+def test_the_model_says_its_scale_and_bias(model: VisionModel, tmp_path: Path) -> None:
     assert model.logit_scale == pytest.approx(np.exp(2.0))
     assert model.logit_bias == pytest.approx(-3.0)
     assert ra.load_model(random_models.save_clip(tmp_path / "clip")).logit_bias is None
 
 
-def test_probabilities_are_those_of_the_library(model: ra.VisionModel) -> None:
+def test_probabilities_are_those_of_the_library(model: VisionModel) -> None:
     texts, pixels = ["a photo of the cat", "dog", "one two"], model.tower.probe(5)
     tokens = model.text._tokenizer(texts, padding="max_length", max_length=13, return_tensors="pt")["input_ids"]
     with torch.no_grad():
@@ -44,7 +45,7 @@ def test_probabilities_are_those_of_the_library(model: ra.VisionModel) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_capitals_change_no_text_embedding(model: ra.VisionModel) -> None:
+def test_capitals_change_no_text_embedding(model: VisionModel) -> None:
     assert torch.equal(model.encode_text(["A photo of the CAT"]), model.encode_text(["a photo of the cat"]))
     assert model.unknown_words(["The Cat", "a zebra"]) == ["a zebra"]
 
@@ -68,7 +69,7 @@ def test_the_loss_is_a_sum_of_binary_cross_entropies() -> None:
 
 @pytest.mark.parametrize("method", ["residual", "joint", "linear"])
 def test_fitting_with_it_gives_probabilities_of_their_own(
-    model: ra.VisionModel, folder: Path, tmp_path: Path, method: str
+    model: VisionModel, folder: Path, tmp_path: Path, method: str
 ) -> None:
     data = ra.load_data(folder, classes=["cat", "dog"])
     store = ra.extract(model, data, tmp_path / "store")
@@ -87,7 +88,7 @@ def test_fitting_with_it_gives_probabilities_of_their_own(
     torch.testing.assert_close(again.predict_proba(images), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_softmax_does_not_see_the_bias(model: ra.VisionModel, folder: Path, tmp_path: Path) -> None:
+def test_a_softmax_does_not_see_the_bias(model: VisionModel, folder: Path, tmp_path: Path) -> None:
     adapter = ra.fit(
         ra.extract(model, ra.load_data(folder, classes=["cat", "dog"]), tmp_path / "store"), method="coarse"
     )
@@ -121,7 +122,7 @@ def test_models_without_a_bias_are_refused(folder: Path, tmp_path: Path, capsys:
     assert json.loads(capsys.readouterr().out)["accuracy"]["adapted"] > 0.5
 
 
-def test_an_unknown_loss_is_named(model: ra.VisionModel, folder: Path, tmp_path: Path) -> None:
+def test_an_unknown_loss_is_named(model: VisionModel, folder: Path, tmp_path: Path) -> None:
     from residualign.fitting.fit import FitSettings, fit_method
 
     store = ra.extract(model, ra.load_data(folder, classes=["cat", "dog"]), tmp_path / "store")

@@ -18,6 +18,7 @@ from residualign.geometry import points as points_module
 from residualign.geometry.points import Isometry, unit_points
 from residualign.geometry.resampling import draw_halves
 from residualign.geometry.result import PROFILED
+from residualign.spectrum import Spectra
 from tests import random_models
 from tests.geometry.small_store import COPIES, LAYERS, N, make_small_store
 from tests.reference import two_nn_twin
@@ -169,7 +170,7 @@ def test_components_of_other_images(store):
 def test_spectra_are_of_the_same_images_where_they_know_it(store, tmp_path):
     spectra = ra.fit_spectrum(store)
     spectra.save(tmp_path / "spectra.safetensors")
-    again = ra.Spectra.load(tmp_path / "spectra.safetensors")
+    again = Spectra.load(tmp_path / "spectra.safetensors")
     unknown = dataclasses.replace(spectra, images="")
     some = store.split("train").take(torch.arange(N - 1))
     for source, given, expected in (

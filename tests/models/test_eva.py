@@ -18,6 +18,7 @@ import residualign as ra
 from residualign.decomposition.trace import Trace, trace_coordinates
 from residualign.models import dino, timm_vit
 from residualign.models.tower import fingerprint
+from residualign.models.vision_model import VisionModel
 
 N = 3
 DINOV3 = {
@@ -226,5 +227,5 @@ def _as_transformers(model: Any) -> DINOv3ViTModel:
     return other
 
 
-def _n_hooks(model: ra.VisionModel) -> int:
+def _n_hooks(model: VisionModel) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.module.modules())

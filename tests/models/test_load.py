@@ -15,6 +15,7 @@ from tests import random_models
 
 import residualign as ra
 from residualign.commands._spectra import shipped_spectra
+from residualign.spectrum import Spectra
 
 
 @pytest.fixture(scope="module")
@@ -195,5 +196,5 @@ def test_mini_is_the_embedded_model_whatever_the_current_folder_holds(
     assert ra.load_model("./mini").fingerprint == ra.load_model(clip_dir).fingerprint
     shipped = shipped_spectra("mini")
     assert shipped is not None
-    assert ra.Spectra.load(shipped).model_fingerprint == expected
+    assert Spectra.load(shipped).model_fingerprint == expected
     assert shipped_spectra("./mini") is None

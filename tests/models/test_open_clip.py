@@ -24,6 +24,7 @@ from residualign.models import openclip
 from residualign.models.openclip import explicit_attention
 from residualign.models.openclip_load import _wants_quick_gelu
 from residualign.models.tower import fingerprint
+from residualign.models.vision_model import VisionModel
 
 N = 3
 SAVERS: dict[str, Callable[[Path], Path]] = {
@@ -267,5 +268,5 @@ def test_an_adapter_of_an_open_clip_model_is_saved_and_loaded(plain_name: str, t
     assert torch.equal(ra.load_adapter(tmp_path / "adapter").predict_proba(images), adapter.predict_proba(images))
 
 
-def _exchanged(model: ra.VisionModel) -> int:
+def _exchanged(model: VisionModel) -> int:
     return sum("forward" in module.__dict__ for module in model.module.visual.modules())

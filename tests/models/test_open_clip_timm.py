@@ -15,6 +15,7 @@ from tests.reference import eva_twin
 
 import residualign as ra
 from residualign.decomposition.trace import Trace, trace_coordinates
+from residualign.models.vision_model import VisionModel
 
 N = 3
 SAVERS: dict[str, Callable[[Path], Path]] = {
@@ -155,5 +156,5 @@ def test_a_stem_of_convolutions_is_in_the_fingerprint_with_its_statistics() -> N
     assert fingerprint(tower) != before
 
 
-def _n_hooks(model: ra.VisionModel) -> int:
+def _n_hooks(model: VisionModel) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.module.modules())

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 import residualign as ra
+from residualign.models.vision_model import VisionModel
 
 SAVERS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "clip": ("", random_models.save_clip),
@@ -32,7 +33,7 @@ SIZES = [(37, 53), (26, 26), (91, 17), (5, 3)]
 
 
 @pytest.fixture(scope="module", params=SAVERS)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[ra.VisionModel, Any]:
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[VisionModel, Any]:
     """A model, and the pixels that its library makes of an image."""
     prefix, saver = SAVERS[request.param]
     path = saver(tmp_path_factory.mktemp("models") / "model")
@@ -56,16 +57,14 @@ def _library(family: str, path: Path) -> Callable[[Image.Image], Tensor]:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mode", MODES)
-def test_pixels_are_the_librarys_bit_for_bit(
-    pair: tuple[ra.VisionModel, Any], mode: str, size: tuple[int, int]
-) -> None:
+def test_pixels_are_the_librarys_bit_for_bit(pair: tuple[VisionModel, Any], mode: str, size: tuple[int, int]) -> None:
     model, library = pair
     noise = np.random.default_rng(0).integers(0, 256, (*size, 4), dtype=np.uint8)
     image = Image.fromarray(noise, "RGBA").convert("RGB").convert(mode) if mode != "RGBA" else Image.fromarray(noise)
     assert torch.equal(model.pixels([image])[0], library(image))
 
 
-def test_deep_greys_and_orientation_follow_our_own_rule(pair: tuple[ra.VisionModel, Any], tmp_path: Path) -> None:
+def test_deep_greys_and_orientation_follow_our_own_rule(pair: tuple[VisionModel, Any], tmp_path: Path) -> None:
     """The two in which libraries differ or clip: 16 bits are scaled, and EXIF's orientation is applied."""
     model, library = pair
     deep = np.random.default_rng(1).integers(0, 65536, (31, 29), dtype=np.uint16)

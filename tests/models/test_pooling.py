@@ -17,6 +17,7 @@ import residualign as ra
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import Trace, trace_coordinates
 from residualign.models.pooling import AttentionPooling, MeanPooling
+from residualign.models.vision_model import VisionModel
 
 N = 3
 Saver = Callable[[Path], Path]
@@ -215,7 +216,7 @@ def test_open_clip_poolings_that_are_refused(tmp_path: Path, options: dict[str, 
         ra.load_model(f"open_clip:local-dir:{saved}")
 
 
-def _by_hand(model: ra.VisionModel, image: Tensor, rule: str) -> dict[str, Tensor]:
+def _by_hand(model: VisionModel, image: Tensor, rule: str) -> dict[str, Tensor]:
     """The twin's answer for one image (1, 3, height, width)."""
     module, n_heads = model.tower.module, model.n_heads
     kind = type(module).__name__
@@ -275,7 +276,7 @@ def _by_hand(model: ra.VisionModel, image: Tensor, rule: str) -> dict[str, Tenso
     return pooling_twin.mean_pooled(terms, x, module.layernorm, 3, True, n_heads, rule)
 
 
-def _entry(model: ra.VisionModel, image: Tensor) -> Tensor:
+def _entry(model: VisionModel, image: Tensor) -> Tensor:
     """(token, width) before the first block."""
     stream: list[Tensor] = []
     handle = model.tower.entry.register_forward_pre_hook(lambda _, args: stream.append(args[0][0].clone()))
@@ -284,7 +285,7 @@ def _entry(model: ra.VisionModel, image: Tensor) -> Tensor:
     return stream[0]
 
 
-def _timm_by_hand(model: ra.VisionModel, trunk: Any, image: Tensor, rule: str) -> dict[str, Tensor]:
+def _timm_by_hand(model: VisionModel, trunk: Any, image: Tensor, rule: str) -> dict[str, Tensor]:
     n_heads, first = model.n_heads, trunk.num_prefix_tokens
     if type(trunk).__name__ == "Eva":
         terms, x = eva_twin.follow(trunk, image[0])

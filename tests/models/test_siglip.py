@@ -18,6 +18,7 @@ from transformers import AutoImageProcessor
 import residualign as ra
 from residualign.models import timm_vit
 from residualign.models.tower import fingerprint
+from residualign.models.vision_model import VisionModel
 
 N = 3
 
@@ -28,7 +29,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(saved: Path) -> ra.VisionModel:
+def model(saved: Path) -> VisionModel:
     return ra.load_model(saved, dtype="float64")
 
 
@@ -40,7 +41,7 @@ def test_one_checkpoint_is_one_tower_in_both_libraries(saved: Path) -> None:
     torch.testing.assert_close(other(pixels), single.encode_pixels(pixels), rtol=1e-4, atol=1e-5)
 
 
-def test_full_and_vision_only_are_one_tower(saved: Path, tmp_path: Path, model: ra.VisionModel) -> None:
+def test_full_and_vision_only_are_one_tower(saved: Path, tmp_path: Path, model: VisionModel) -> None:
     ra.load_model(saved).tower.module.save_pretrained(tmp_path)
     for file in saved.glob("*processor*"):
         shutil.copy(file, tmp_path)
@@ -49,7 +50,7 @@ def test_full_and_vision_only_are_one_tower(saved: Path, tmp_path: Path, model: 
     assert not alone.has_text
 
 
-def test_text_is_padded_to_the_right_up_to_all_positions(model: ra.VisionModel) -> None:
+def test_text_is_padded_to_the_right_up_to_all_positions(model: VisionModel) -> None:
     short, length = "the cat", 13
     ids = model.text._tokenizer(short)["input_ids"]
     padded = torch.tensor([[*ids, *[model.text._tokenizer.pad_token_id] * (length - len(ids))]])
@@ -62,7 +63,7 @@ def test_text_is_padded_to_the_right_up_to_all_positions(model: ra.VisionModel) 
     assert model.encode_text(["cat " * 30]).shape == (1, model.dim)
 
 
-def test_pixels_are_those_of_the_processor(saved: Path, model: ra.VisionModel) -> None:
+def test_pixels_are_those_of_the_processor(saved: Path, model: VisionModel) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8))
     processor = AutoImageProcessor.from_pretrained(saved, backend="pil")
     expected = processor(images=image, return_tensors="pt")["pixel_values"]

@@ -23,6 +23,7 @@ import residualign as ra
 from residualign.decomposition.trace import Trace, trace_coordinates
 from residualign.models import vit
 from residualign.models.tower import fingerprint
+from residualign.models.vision_model import VisionModel
 
 N = 3
 SAVERS: dict[str, Callable[[Path], Path]] = {
@@ -201,7 +202,7 @@ def _as_transformers(model: Any) -> ViTModel:
     return other
 
 
-def _n_hooks(model: ra.VisionModel) -> int:
+def _n_hooks(model: VisionModel) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.module.modules())
 
 

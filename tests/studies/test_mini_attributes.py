@@ -33,6 +33,7 @@ from studies.mini_attributes.words import (
 )
 
 import residualign as ra
+from residualign.units import Unit
 
 N = 331
 
@@ -219,7 +220,7 @@ def test_coefficients_are_products_with_the_contribution() -> None:
     model = ra.load_model("mini")
     traced = trace(model, 13, seed=5)
     spectra = spectra_of(attribute_proof.MODEL)
-    unit = ra.Unit("head", 4, 1)
+    unit = Unit("head", 4, 1)
     found = coefficients(traced, unit, spectra[unit.label])
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in generate(5, 0, 13).images]
     decomposed = ra.decompose(model, pictures)

@@ -9,6 +9,7 @@ import torch
 
 import residualign as ra
 from residualign.errors import BadInputError
+from residualign.models.vision_model import VisionModel
 from residualign.text.dictionary import (
     MIN_TEXTS,
     OWN_NAME,
@@ -69,7 +70,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ra.VisionModel:
+def model(tmp_path_factory: pytest.TempPathFactory) -> VisionModel:
     return ra.load_model(save_clip(tmp_path_factory.mktemp("models") / "clip"))
 
 
@@ -78,7 +79,7 @@ def texts_of(*more: str) -> Texts:
     return Texts("known", (*found, *more), tuple(WORDS[0] for _ in (*found, *more)))
 
 
-def test_atoms_are_the_text_towers_own_at_unit_length(model: ra.VisionModel) -> None:
+def test_atoms_are_the_text_towers_own_at_unit_length(model: VisionModel) -> None:
     seen = []
     texts = texts_of("a photo of the cat .")
     dictionary = encode_dictionary(model, texts, progress=lambda done, total: seen.append((done, total)))
@@ -91,7 +92,7 @@ def test_atoms_are_the_text_towers_own_at_unit_length(model: ra.VisionModel) -> 
     assert seen[-1] == (13, 13)
 
 
-def test_texts_with_unknown_words_are_left_out_and_named(model: ra.VisionModel) -> None:
+def test_texts_with_unknown_words_are_left_out_and_named(model: VisionModel) -> None:
     dictionary = encode_dictionary(model, texts_of("a heron", "the zero"))
     assert dictionary.unknown == ("a heron",)
     assert dictionary.texts[-1] == "the zero"
@@ -100,7 +101,7 @@ def test_texts_with_unknown_words_are_left_out_and_named(model: ra.VisionModel) 
         encode_dictionary(model, Texts("f", tuple(f"heron {i}" for i in range(11)), ("",) * 11))
 
 
-def test_batches_of_texts_change_nothing(model: ra.VisionModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_texts_change_nothing(model: VisionModel, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = encode_dictionary(model, texts_of())
     monkeypatch.setattr("residualign.text.dictionary._BATCH", 5)
     torch.testing.assert_close(encode_dictionary(model, texts_of()).atoms, whole.atoms, rtol=0, atol=1e-6)

@@ -16,6 +16,7 @@ from residualign.spectrum import Spectra
 from residualign.store import Store, StoreSplit
 from residualign.text.explain import METHODS, coefficients, explain, explain_units
 from residualign.text.pursuit import omp, somp, text_span
+from residualign.units import Units
 from tests.random_models import WORDS, save_clip, save_siglip, save_two_colours, save_vit
 from tests.spectrum.random_tower import DIM
 from tests.store.make_store import fill, make_plan
@@ -194,7 +195,7 @@ def test_bad_arguments_are_refused(split: StoreSplit, spectra: Spectra) -> None:
         explain_units(split.store.split("test"), spectra, DICTIONARY)
     with pytest.raises(BadInputError, match="the dictionary has 5 dimensions"):
         explain_units(split, spectra, make_dictionary(dim=5))
-    other = Spectra(ra.Units(1, 1), spectra.spectrums[:3], spectra.output, "other")
+    other = Spectra(Units(1, 1), spectra.spectrums[:3], spectra.output, "other")
     with pytest.raises(BadInputError, match="the spectra are of 3 units"):
         explain_units(split, other, DICTIONARY)
 
