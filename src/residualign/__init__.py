@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from residualign.load import load_model
     from residualign.location import locate
     from residualign.report.build import build_report
-    from residualign.selection.select import select_heads
+    from residualign.selection.select import select
     from residualign.similarity.spectral import compare_spectra
     from residualign.store import Store
     from residualign.text.explain import explain
@@ -40,7 +40,7 @@ _HOMES = {
     "load_model": "load",
     "locate": "location",
     "measure_geometry": "geometry",
-    "select_heads": "selection.select",
+    "select": "selection.select",
 }
 
 __all__ = [
@@ -59,7 +59,7 @@ __all__ = [
     "load_model",
     "locate",
     "measure_geometry",
-    "select_heads",
+    "select",
 ]
 __version__ = "0.1.0.dev0"
 

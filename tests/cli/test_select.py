@@ -11,7 +11,8 @@ import pytest
 
 import residualign as ra
 from residualign.cli import main
-from residualign.selection.select import select_heads
+from residualign.selection.select import best_selection
+from residualign.selection.study import selection_subject
 from residualign.store import Store
 from tests.cli.conftest import Ran, make_images
 from tests.random_models import N_HEADS, N_LAYERS
@@ -42,7 +43,7 @@ def test_figures_agree_with_the_library(run: Run, store: Path, tmp_path: Path) -
         assert len(curve["accuracy"]) == n_heads
         for one in curve["budgets"]:
             assert one["accuracy"] == pytest.approx(curve["accuracy"][one["n_heads"] - 1])
-    single = select_heads(opened, score="cosine", budget=2, mode="zero", classifier="means")
+    single = best_selection(selection_subject(opened, classifier="means"), ("cosine",), ("zero",), budget=2)
     curve = next(one for one in found["curves"] if (one["score"], one["ablation"]) == ("cosine", "zero"))
     assert curve["accuracy"][1] == pytest.approx(single.accuracy["adapted"])
     assert found["accuracy"] == pytest.approx(single.accuracy["zero_shot"])

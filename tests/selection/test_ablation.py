@@ -7,8 +7,16 @@ import torch
 
 from residualign.errors import BadInputError
 from residualign.selection import ablation as of_products
-from residualign.selection.ablation import ClassProducts, accuracy_curves, kept_accuracies, replacements, unit_means
-from residualign.selection.study import LAYER_KINDS, layer_sets, unit_mask
+from residualign.selection.ablation import (
+    LAYER_KINDS,
+    ClassProducts,
+    accuracy_curves,
+    kept_accuracies,
+    layer_sets,
+    replacements,
+    unit_mask,
+    unit_means,
+)
 from residualign.units import Units
 from tests.reference import selection_twin as twin
 from tests.selection.towers import LAYOUTS, store_of, values_of

@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 
+import residualign as ra
 from residualign.adapter.adapter import load_adapter
 from residualign.adapter.fold import fold
 from residualign.decomposition.contributions import Contributions
@@ -14,18 +15,24 @@ from residualign.errors import BadInputError
 from residualign.fitting.coefficients import adapted_output
 from residualign.fitting.methods import get_method
 from residualign.selection.ablation import unit_means
-from residualign.selection.adapter import adapter_from_selection, scaling_of_selection
-from residualign.selection.curve import budgets, parse_budget
-from residualign.selection.select import select_heads, selection_subject
-from residualign.selection.study import N_RANDOM, expected_jaccard, jaccard, overlaps, study_selection
+from residualign.selection.result import expected_jaccard, jaccard, overlaps
+from residualign.selection.scores import budgets, parse_budget
+from residualign.selection.select import best_selection, scaling_of_selection, select
+from residualign.selection.study import N_RANDOM, selection_subject, study_selection
 from tests.fitting.standin import SIZES as STANDIN_SIZES
 from tests.fitting.standin import make_spectra, make_store
+from tests.random_models import save_clip, save_two_colours
 from tests.selection.towers import LAYOUTS, store_of
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def store(request, tmp_path_factory):
     return store_of(request.param, tmp_path_factory.mktemp("models"))
+
+
+def one_selection(store, spectra=None, *, score="S", mode="mean", classifier=None, **settings):
+    """The selection by one score with one ablation."""
+    return best_selection(selection_subject(store, spectra, classifier), (score,), (mode,), **settings)
 
 
 def masked_sum(store, selection, split="test"):
@@ -41,7 +48,7 @@ def masked_sum(store, selection, split="test"):
 @pytest.mark.parametrize("mode", ["zero", "mean"])
 @pytest.mark.parametrize("keep_mlps", [False, True])
 def test_a_selection_is_its_ablated_sum(store, mode, keep_mlps):
-    selection = select_heads(store, score="cosine", budget=2, mode=mode, keep_mlps=keep_mlps)
+    selection = one_selection(store, score="cosine", budget=2, mode=mode, keep_mlps=keep_mlps)
     assert len(selection.heads) == 2
     assert len(selection.kept) == 2 + (len(store.maps.units) - len(store.maps.units.of_kind("head"))) * keep_mlps
     scaling, coordinates = scaling_of_selection(selection), store.split("test").coordinates()
@@ -62,8 +69,8 @@ def test_a_selection_is_its_ablated_sum(store, mode, keep_mlps):
 
 @pytest.mark.parametrize("mode", ["zero", "mean"])
 def test_its_adapter_is_saved_and_used_like_any_other(store, mode, tmp_path):
-    selection = select_heads(store, score="S", budget="50%", mode=mode)
-    adapter = adapter_from_selection(selection, store)
+    selection = one_selection(store, score="S", budget="50%", mode=mode)
+    adapter = selection.to_adapter()
     assert (adapter.method, adapter.parameters, adapter.epochs) == ("select", 0, 0)
     assert {label: part.tolist() for label, part in adapter.lambdas.items()} == {label: [1] for label in selection.kept}
     coordinates, expected = store.split("test").coordinates(), masked_sum(store, selection)
@@ -77,15 +84,15 @@ def test_its_adapter_is_saved_and_used_like_any_other(store, mode, tmp_path):
     assert again.settings["heads"] == list(selection.heads)
     card = (tmp_path / "README.md").read_text()
     assert f"Nothing was learned: {len(selection.heads)} attention heads are kept as they are, every other unit" in card
-    beside = adapter_from_selection(select_heads(store, budget=2, mode=mode, keep_mlps=True), store)
+    beside = one_selection(store, budget=2, mode=mode, keep_mlps=True).to_adapter()
     beside.save(tmp_path)
     assert "2 attention heads are kept as they are, every other head" in (tmp_path / "README.md").read_text()
 
 
 def test_validation_chooses_the_fewest_of_the_best(store):
-    chosen = select_heads(store, score="cosine")
+    chosen = one_selection(store, score="cosine")
     n_heads = len(store.maps.units.of_kind("head"))
-    all_counts = [select_heads(store, score="cosine", budget=k).accuracy["val"] for k in range(1, n_heads + 1)]
+    all_counts = [one_selection(store, score="cosine", budget=k).accuracy["val"] for k in range(1, n_heads + 1)]
     assert len(chosen.heads) == all_counts.index(max(all_counts)) + 1
     assert chosen.budget is None
 
@@ -93,8 +100,8 @@ def test_validation_chooses_the_fewest_of_the_best(store):
 def test_of_equally_good_numbers_the_smallest_is_taken():
     """Classes so far apart that few heads tell them without an error."""
     store = make_store(separation=6.0, text=True)
-    chosen = select_heads(store, score="S", keep_mlps=True)
-    counts = [select_heads(store, score="S", budget=k, keep_mlps=True).accuracy["val"] for k in range(1, 7)]
+    chosen = one_selection(store, score="S", keep_mlps=True)
+    counts = [one_selection(store, score="S", budget=k, keep_mlps=True).accuracy["val"] for k in range(1, 7)]
     assert counts.count(max(counts)) > 1
     assert len(chosen.heads) == counts.index(max(counts)) + 1
 
@@ -102,16 +109,16 @@ def test_of_equally_good_numbers_the_smallest_is_taken():
 def test_means_come_from_the_spectra_that_are_given():
     store = make_store(text=True)
     spectra = make_spectra(store.maps)
-    selection = select_heads(store, spectra, budget=1)
+    selection = one_selection(store, spectra, budget=1)
     gone = [label for label in store.maps.units.labels if label not in selection.kept]
     torch.testing.assert_close(selection.rest_mean, sum(spectra[label].mean for label in gone))
     assert selection.source == spectra.source
-    assert select_heads(store, budget=1).source == "training split"
+    assert one_selection(store, budget=1).source == "training split"
 
 
 def test_class_means_serve_as_class_vectors():
     store = make_store()
-    selection = select_heads(store, budget="100%", keep_mlps=True)
+    selection = one_selection(store, budget="100%", keep_mlps=True)
     assert selection.classifier.kind == "means"
     assert selection.accuracy["adapted"] == selection.accuracy["zero_shot"]
     assert (selection.n_train, selection.n_val, selection.n_test) == tuple(STANDIN_SIZES.values())
@@ -119,10 +126,10 @@ def test_class_means_serve_as_class_vectors():
 
 def test_a_store_without_test_images_is_selected_on():
     store = make_store(text=True, sizes=STANDIN_SIZES | {"test": 0})
-    accuracy = select_heads(store).accuracy
+    accuracy = one_selection(store).accuracy
     assert accuracy["adapted"] is accuracy["zero_shot"] is None
     with pytest.raises(BadInputError, match="needs val images"):
-        select_heads(make_store(text=True, sizes=STANDIN_SIZES | {"val": 0}))
+        one_selection(make_store(text=True, sizes=STANDIN_SIZES | {"val": 0}))
     with pytest.raises(BadInputError, match="accuracy under ablation needs test images"):
         study_selection(selection_subject(store), name="x")
 
@@ -138,12 +145,12 @@ def test_the_study_agrees_with_single_selections(store):
         assert all(low <= mean + 1e-15 and mean <= high + 1e-15 for low, mean, high in _triples(summary))
     for score, mode, count in (("S", "zero", 1), ("UT", "mean", 2), ("U", "mean", n_heads)):
         curve = next(one for one in study.curves if (one.score, one.ablation) == (score, mode))
-        selection = select_heads(store, score=score, budget=count, mode=mode)
+        selection = one_selection(store, score=score, budget=count, mode=mode)
         assert curve.at(count) == pytest.approx(selection.accuracy["adapted"])
         assert curve.order[:count] == selection.heads
     third = next(one for one in study.curves if one.seed == 3 and one.ablation == "zero")
-    assert third.order[:2] == select_heads(store, score="R", budget=2, seed=3).heads
-    assert study.accuracy == pytest.approx(select_heads(store, budget=1).accuracy["zero_shot"])
+    assert third.order[:2] == one_selection(store, score="R", budget=2, seed=3).heads
+    assert study.accuracy == pytest.approx(one_selection(store, budget=1).accuracy["zero_shot"])
 
 
 def _triples(summary):
@@ -208,3 +215,25 @@ def test_bad_budgets_are_refused(budget):
 def test_fit_points_to_the_command():
     with pytest.raises(BadInputError, match="`residualign select` ranks heads"):
         get_method("select")
+
+
+def test_the_public_function_chooses_and_studies(store):
+    found = select(store, scores=("S", "cosine"), ablations=("zero",))
+    best = best_selection(selection_subject(store), ("S", "cosine"), ("zero",))
+    assert (found.heads, found.score, found.accuracy) == (best.heads, best.score, best.accuracy)
+    assert found.study == study_selection(
+        selection_subject(store), name="noise", scores=("S", "cosine"), ablations=("zero",)
+    )
+    assert [one.score for one in found.curves] == ["S", "cosine"]
+    with pytest.raises(BadInputError, match="got images of one split"):
+        select(store.split("val"))
+
+
+def test_a_selection_outlives_the_temporary_store_of_a_model_and_data(tmp_path):
+    model = ra.load_model(save_clip(tmp_path / "clip"))
+    data = ra.load_data(save_two_colours(tmp_path / "data", n=11))
+    found = ra.select(model, data, scores=("S",), ablations=("mean",), budget=2, classifier="means")
+    images = list(data.test.images())
+    adapter = found.to_adapter()
+    adapter.save(tmp_path / "adapter")
+    assert adapter.predict(images) == ra.load_adapter(tmp_path / "adapter").predict(images)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from residualign.commands.select import SelectOutcome
-    from residualign.selection.study import SelectionStudy
+    from residualign.selection.result import SelectionStudy
 
 
 def select(
@@ -113,7 +113,7 @@ def _show(out: Out, outcome: SelectOutcome) -> None:
 def _budgets(study: SelectionStudy) -> RenderableType:
     """One line a score and ablation, one column a budget."""
     from residualign.cli.views import plain_table
-    from residualign.commands.select import ENOUGH
+    from residualign.selection.result import ENOUGH
 
     columns = [("score", False), ("rest", False), *((one.name, True) for one in study.budgets)]
     rows = [("", "heads", *(str(one.n_heads) for one in study.budgets), "")]

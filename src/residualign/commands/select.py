@@ -14,18 +14,14 @@ from residualign.errors import BadInputError
 from residualign.figures.select import select_figures
 from residualign.runs.files import Table, check_analysis_files, write_analysis_files
 from residualign.runs.summary import BEFORE
-from residualign.selection.adapter import adapter_from_selection
-from residualign.selection.curve import CurveSummary, parse_budget
-from residualign.selection.scores import SCORES, score_title
-from residualign.selection.select import SCORED_ON, Selection, SelectionSubject, best_selection, selection_subject
-from residualign.selection.study import LAYER_KINDS, Overlap, SelectionStudy, overlaps, study_selection
+from residualign.selection.result import Overlap, SelectionStudy, overlaps
+from residualign.selection.scores import SCORES, parse_budget
+from residualign.selection.select import Selection, best_selection
+from residualign.selection.study import SCORED_ON, SelectionSubject, selection_subject, study_selection
 from residualign.spectrum import Spectra
 from residualign.store import MAX_BYTES_IN_MEMORY, Store
 
-__all__ = ["ENOUGH", "SelectOutcome", "SelectRequest", "run_select"]
-
-ENOUGH = 0.95
-"""The share of the model's own accuracy that the fewest heads are asked to keep."""
+__all__ = ["SelectOutcome", "SelectRequest", "run_select"]
 
 
 @dataclass(frozen=True)
@@ -88,21 +84,16 @@ class SelectOutcome:
             "seed": self.request.seed,
             **_study_json(self.study),
             "compared": [_study_json(study) for study in self.studies[1:]],
-            "overlaps": overlap_rows(self.overlaps),
+            "overlaps": [one.row for one in self.overlaps],
             "adapter": None if self.selection is None else _selection_json(self.selection, self.request.adapter),
             "out": None if self.request.out is None else str(self.request.out),
         }
 
     def tables(self) -> dict[str, Table]:
         """The tables of `--out`, by file name."""
-        several = self.studies
-        return {
-            "select_budgets": [row for study in several for row in budget_rows(study)],
-            "select_curves": [row for study in several for row in _curve_rows(study)],
-            "select_scores": [row for study in several for row in _score_rows(study)],
-            "select_layers": [row for study in several for row in _layer_rows(study)],
-            "select_overlap": overlap_rows(self.overlaps),
-        }
+        several = [study.tables for study in self.studies]
+        joined: dict[str, Table] = {name: [row for one in several for row in one[name]] for name in several[0]}
+        return joined | {"select_overlap": [one.row for one in self.overlaps]}
 
 
 def run_select(request: SelectRequest, progress: Progress | None = None) -> SelectOutcome:
@@ -129,7 +120,7 @@ def run_select(request: SelectRequest, progress: Progress | None = None) -> Sele
         stores = [store, *(_compared(path, store) for path in request.compare)]
         # every split is read once
         stores = [one.in_memory(MAX_BYTES_IN_MEMORY // len(stores)) for one in stores]
-        subjects, spectra = [], None
+        subjects = []
         for one in stores:
             analysed_split(one, request.split)
             spectra = _reference(request, subject, one, progress) if request.reference is not None else None
@@ -146,7 +137,7 @@ def run_select(request: SelectRequest, progress: Progress | None = None) -> Sele
                 keep_mlps=request.keep_mlps,
                 seed=request.seed,
             )
-            adapter_from_selection(selection, store, spectra).save(request.adapter)
+            selection.to_adapter().save(request.adapter)
         outcome = SelectOutcome(
             request, str(store.model["name"]), subjects[0].source, studies, overlaps(studies), selection
         )
@@ -214,127 +205,8 @@ def _study(request: SelectRequest, name: str, subject: SelectionSubject, progres
 
 
 def _study_json(study: SelectionStudy) -> dict[str, Any]:
-    return {
-        "data": study.name,
-        "split": study.split,
-        "n_images": study.n_images,
-        "n_scored": study.n_scored,
-        "classes": study.n_classes,
-        "n_heads": study.n_heads,
-        "classifier": study.classifier,
-        "zero_shot_is": BEFORE[study.classifier],
-        "accuracy": study.accuracy,
-        "enough": ENOUGH,
-        "curves": [_summary_json(study, one) for one in study.summaries],
-        "scores": [
-            {"score": one.score, "seed": one.seed, "best": list(one.ranked[: study.budgets[3].n_heads])}
-            for one in study.scores
-            if one.score != "R"
-        ],
-        "layers": _layer_rows(study),
-    }
-
-
-def _summary_json(study: SelectionStudy, one: CurveSummary) -> dict[str, Any]:
-    enough = one.heads_for(ENOUGH * study.accuracy)
-    return {
-        "score": one.score,
-        "ablation": one.ablation,
-        "seeds": one.n_seeds,
-        "budgets": [
-            {
-                "budget": budget.name,
-                "n_heads": budget.n_heads,
-                "accuracy": one.at(budget.n_heads),
-                "low": one.low[budget.n_heads - 1],
-                "high": one.high[budget.n_heads - 1],
-            }
-            for budget in study.budgets
-        ],
-        "heads_for_enough": enough,
-        "share_for_enough": None if enough is None else enough / study.n_heads,
-        "accuracy": list(one.mean),
-    }
+    return {**study.to_json(), "zero_shot_is": BEFORE[study.classifier]}
 
 
 def _selection_json(selection: Selection, folder: Path | None) -> dict[str, Any]:
-    return {
-        "path": str(folder),
-        "method": "select",
-        "score": selection.score,
-        "ablation": selection.ablation,
-        "keep_mlps": selection.keep_mlps,
-        "budget": selection.budget,
-        "heads": list(selection.heads),
-        "accuracy": dict(selection.accuracy),
-        "parameters": 0,
-    }
-
-
-def budget_rows(study: SelectionStudy) -> list[dict[str, Any]]:
-    """Accuracy of every score at every budget, one line a score and ablation."""
-    return [
-        {
-            "data": study.name,
-            "score": score_title(one.score),
-            "ablation": one.ablation,
-            **{budget.name: one.at(budget.n_heads) for budget in study.budgets},
-            f"heads for {100 * ENOUGH:.0f}%": one.heads_for(ENOUGH * study.accuracy),
-        }
-        for one in study.summaries
-    ]
-
-
-def overlap_rows(found: Sequence[Overlap]) -> list[dict[str, Any]]:
-    """One line a pair of choices and budget."""
-    return [
-        {
-            "data": one.first[0],
-            "score": score_title(one.first[1]),
-            "other_data": one.second[0],
-            "other_score": score_title(one.second[1]),
-            "n_heads": one.n_heads,
-            "jaccard": one.jaccard,
-            "chance": one.expected,
-        }
-        for one in found
-    ]
-
-
-def _curve_rows(study: SelectionStudy) -> list[dict[str, Any]]:
-    return [
-        {
-            "data": study.name,
-            "score": score_title(one.score),
-            "ablation": one.ablation,
-            "n_heads": k + 1,
-            "accuracy": one.mean[k],
-            "low": one.low[k],
-            "high": one.high[k],
-        }
-        for one in study.summaries
-        for k in range(study.n_heads)
-    ]
-
-
-def _score_rows(study: SelectionStudy) -> list[dict[str, Any]]:
-    return [
-        {"data": study.name, "score": score_title(one.score), "seed": one.seed, "head": label, "value": value}
-        for one in study.scores
-        for label, value in zip(one.labels, one.values, strict=True)
-    ]
-
-
-def _layer_rows(study: SelectionStudy) -> list[dict[str, Any]]:
-    return [
-        {
-            "data": study.name,
-            "kept": one.kind,
-            "meaning": LAYER_KINDS[one.kind],
-            "layer": one.layer,
-            "ablation": one.ablation,
-            "n_units": one.n_units,
-            "accuracy": one.accuracy,
-        }
-        for one in study.layers
-    ]
+    return {"path": str(folder), **selection.to_json()}

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from residualign.selection.result import Overlap, SelectionStudy
 from residualign.selection.scores import score_title
-from residualign.selection.study import Overlap, SelectionStudy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,8 +1,8 @@
-"""Accuracy with units left out: curves over heads that are added one by one, and any sets of units at once."""
+"""Accuracy with units left out: curves over heads that are added one by one, sets of units, and sets by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -12,38 +12,41 @@ from torch import Tensor
 
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
-from residualign.units import Unit
+from residualign.units import Unit, Units
 
 __all__ = [
+    "LAYER_KINDS",
     "AblationMode",
     "ClassProducts",
+    "LayerSet",
     "accuracy_curves",
     "check_ablation",
     "kept_accuracies",
+    "layer_sets",
     "replacements",
+    "unit_mask",
     "unit_means",
 ]
 
 AblationMode = Literal["zero", "mean"]
 
+# bytes of products held at a time
+_BYTES = 2**26
 
-def check_ablation(mode: str) -> str:
-    """`BadInputError` for anything but "zero" and "mean"."""
-    if mode not in get_args(AblationMode):
-        raise BadInputError(f"ablation is 'zero' or 'mean', got {mode!r}")
-    return mode
-
-
-def replacements(
-    products: ClassProducts, ablation: str, means: Mapping[str, Tensor], vectors: Float[Tensor, "class dim"]
-) -> Float[Tensor, "unit class"]:
-    """What stands in a unit's place once it is left out, as products with the class vectors.
-
-    "zero": nothing, so that a unit goes with its share of the constants; "mean": `means[label]`, (dim,).
-    """
-    if check_ablation(ablation) == "zero":
-        return torch.zeros_like(products.constants)
-    return torch.stack([means[unit.label].to(products.constants) for unit in products.units]) @ vectors.double().T
+LAYER_KINDS = {
+    "all": "every unit",
+    "heads": "all heads, and nothing else",
+    "mlps": "all MLPs and the embedding, and nothing else",
+    "heads of layer": "the heads of one layer, and nothing else",
+    "heads up to layer": "the heads of this and earlier layers, and nothing else",
+    "heads from layer": "the heads of this and later layers, and nothing else",
+    "up to layer": "all units of this and earlier layers",
+    "from layer": "all units of this and later layers",
+    "without heads": "everything but this layer's heads",
+    "without mlp": "everything but this layer's MLP",
+    "without layer": "everything but this layer's heads and MLP",
+}
+"""What is kept, by kind. The embedding counts to the first layer, the MLP of an attention pooling to the last."""
 
 
 def accuracy_curves(
@@ -88,10 +91,31 @@ def kept_accuracies(
     return correct / max(len(products), 1)
 
 
-_BYTES = 2**26
+def check_ablation(mode: str) -> str:
+    """`BadInputError` for anything but "zero" and "mean"."""
+    if mode not in get_args(AblationMode):
+        raise BadInputError(f"ablation is 'zero' or 'mean', got {mode!r}")
+    return mode
 
 
-"""What one block of products may take."""
+def replacements(
+    products: ClassProducts, ablation: str, means: Mapping[str, Tensor], vectors: Float[Tensor, "class dim"]
+) -> Float[Tensor, "unit class"]:
+    """What stands in a unit's place once it is left out, as products with the class vectors.
+
+    "zero": nothing, so that a unit goes with its share of the constants; "mean": `means[label]`, (dim,).
+    """
+    if check_ablation(ablation) == "zero":
+        return torch.zeros_like(products.constants)
+    return torch.stack([means[unit.label].to(products.constants) for unit in products.units]) @ vectors.double().T
+
+
+def unit_means(coordinates: Coordinates, maps: UnitMaps) -> Mapping[str, Tensor]:
+    """The mean contribution, (dim,) float64, of every unit over some images. One product a unit."""
+    return {
+        unit.label: coordinates.of(unit).double().mean(dim=0) @ maps.weight(unit).double() + maps.bias(unit).double()
+        for unit in maps.units
+    }
 
 
 @dataclass(frozen=True)
@@ -148,9 +172,50 @@ class ClassProducts:
             yield products + self.constants, self.labels[start : start + size]
 
 
-def unit_means(coordinates: Coordinates, maps: UnitMaps) -> Mapping[str, Tensor]:
-    """The mean contribution, (dim,) float64, of every unit over some images. One product a unit."""
-    return {
-        unit.label: coordinates.of(unit).double().mean(dim=0) @ maps.weight(unit).double() + maps.bias(unit).double()
-        for unit in maps.units
+@dataclass(frozen=True)
+class LayerSet:
+    """One set of units that are kept: a kind of `LAYER_KINDS`, and the layer where the kind speaks of one."""
+
+    kind: str
+    layer: int | None
+    units: tuple[Unit, ...]
+
+
+def layer_sets(units: Units) -> tuple[LayerSet, ...]:
+    """All sets that are looked at: three without a layer, eight a layer.
+
+    Source: arXiv 2411.00246 section 5 (heads, MLPs, heads of a layer, heads up to a layer); the others are ours.
+    """
+    last = units.n_layers - 1
+
+    def place(unit: Unit) -> int:
+        if unit.layer is not None:
+            return unit.layer
+        return 0 if unit.kind == "embedding" else last
+
+    kinds: dict[str, Callable[[Unit, int], bool]] = {
+        "heads of layer": lambda unit, layer: unit.kind == "head" and unit.layer == layer,
+        "heads up to layer": lambda unit, layer: unit.kind == "head" and place(unit) <= layer,
+        "heads from layer": lambda unit, layer: unit.kind == "head" and place(unit) >= layer,
+        "up to layer": lambda unit, layer: place(unit) <= layer,
+        "from layer": lambda unit, layer: place(unit) >= layer,
+        "without heads": lambda unit, layer: not (unit.kind == "head" and unit.layer == layer),
+        "without mlp": lambda unit, layer: not (unit.kind == "mlp" and unit.layer == layer),
+        "without layer": lambda unit, layer: unit.layer != layer,
     }
+    whole = (
+        LayerSet("all", None, tuple(units)),
+        LayerSet("heads", None, units.of_kind("head")),
+        LayerSet("mlps", None, units.of_kind("embedding", "mlp")),
+    )
+    layered = tuple(
+        LayerSet(kind, layer, tuple(unit for unit in units if keeps(unit, layer)))
+        for kind, keeps in kinds.items()
+        for layer in range(units.n_layers)
+    )
+    return whole + layered
+
+
+def unit_mask(sets: tuple[LayerSet, ...], units: Units) -> Bool[Tensor, "setting unit"]:
+    """Which units each set keeps, in unit order."""
+    return torch.tensor([[unit in one.units for unit in units] for one in sets])

@@ -1,18 +1,28 @@
-"""Choose heads by a score and leave the rest out: nothing is learned."""
+"""Choose heads by a score and ablate everything else: nothing is learned."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residualign.classification.classifier import Classifier, store_classifier
-from residualign.decomposition.coordinates import Coordinates
+from residualign._files import plain
+from residualign._messages import percent
+from residualign._result import Result, Table
+from residualign.adapter.adapter import Adapter, adapter_from_fit
+from residualign.classification.classifier import Classifier
+from residualign.data.split import ImageData
+from residualign.decomposition.coordinates import UnitMaps
 from residualign.errors import BadInputError
+from residualign.extraction import stored
+from residualign.fitting.coefficients import ScaledUnit, Scaling
+from residualign.fitting.fit import Fitted
+from residualign.fitting.methods import SELECT
+from residualign.models.vision_model import VisionModel
 from residualign.selection.ablation import (
     AblationMode,
     ClassProducts,
@@ -20,45 +30,51 @@ from residualign.selection.ablation import (
     check_ablation,
     kept_accuracies,
     replacements,
-    unit_means,
 )
-from residualign.selection.curve import HeadScores, parse_budget
-from residualign.selection.scores import get_score, head_scores, ranked
-from residualign.store import Store
+from residualign.selection.result import CurveSummary, HeadScores, SelectionStudy
+from residualign.selection.scores import SCORES, get_score, head_scores, parse_budget, ranked, score_title
+from residualign.selection.study import SelectionSubject, selection_subject, study_selection
+from residualign.spectrum import Spectra
+from residualign.store import Store, StoreSplit
 
-if TYPE_CHECKING:
-    from residualign.spectrum.spectrum import Spectra
-
-__all__ = ["SCORED_ON", "Selection", "SelectionSubject", "best_selection", "select_heads", "selection_subject"]
-
-SCORED_ON = "val"
-"""The split on which heads are scored, as published: training images made the class means, test images judge."""
+__all__ = ["Selection", "best_selection", "scaling_of_selection", "select"]
 
 
-@dataclass(frozen=True)
-class SelectionSubject:
-    """A store read for selecting: validation images, classifier, and the means that stand for what is left out.
+@dataclass(frozen=True, repr=False, eq=False)
+class Selection(Result):
+    """The best heads of a score; everything else is ablated.
 
-    means: (dim,) by unit label, over the spectrum's images. n_train: training images.
-    """
-
-    store: Store
-    classifier: Classifier
-    means: Mapping[str, Tensor]
-    coordinates: Coordinates
-    products: ClassProducts
-    n_train: int
-    source: str
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The best heads of a score, everything else ablated.
-
-    heads: labels of the chosen heads, best first. kept: labels of every unit that stays, in unit order: the heads, and
-    MLPs and embedding where keep_mlps. rest_mean: (dim,), the sum of the means of all others. budget: as it was asked
-    for; None where validation chose. accuracy: shares in [0, 1] or None without test images: `zero_shot` with every
-    unit and `adapted` with the kept ones on test, `val` of the kept ones. source: the images behind the means.
+    Attributes
+    ----------
+    heads : tuple of str
+        Labels of the chosen heads, best first.
+    kept : tuple of str
+        Labels of all units that stay, in unit order: the heads, and MLPs and embedding where `keep_mlps`.
+    score, ablation : str
+        The score the heads were ranked by; "zero" or "mean", what takes the place of the other units.
+    keep_mlps : bool
+        Whether MLPs and embedding stay.
+    budget : str or None
+        The number of heads that was asked for; None where validation images chose it.
+    seed : int
+        Random seed of the random score.
+    scores : HeadScores
+        The score of every head.
+    classifier : Classifier
+        The class vectors.
+    rest_mean : (dim,) tensor
+        Sum of the mean contributions of all units that do not stay.
+    accuracy : mapping of str to float or None
+        Shares in [0, 1]: `zero_shot` with every unit and `adapted` with the kept ones, on test images (None without
+        any); `val`, of the kept ones.
+    n_train, n_val, n_test : int
+        Numbers of images.
+    source : str
+        The images that the means are from.
+    model, maps, spectra
+        Description of the model, its maps, and the spectra whose means were taken (None for the training images).
+    study : SelectionStudy or None
+        Accuracy of every score by number of heads, and by layer.
     """
 
     score: str
@@ -76,54 +92,175 @@ class Selection:
     n_val: int
     n_test: int
     source: str
+    model: Mapping[str, Any]
+    maps: UnitMaps
+    spectra: Spectra | None
+    study: SelectionStudy | None = None
+
+    @property
+    def curves(self) -> tuple[CurveSummary, ...]:
+        """Accuracy by number of heads, one curve per score and ablation; empty without a study."""
+        return () if self.study is None else self.study.summaries
+
+    def to_adapter(self) -> Adapter:
+        """The selection as an adapter, to predict with, save and load.
+
+        Returns
+        -------
+        Adapter
+            Of the method "select": no learned parameters, every lambda is one. Its embeddings are the sum of the kept
+            contributions and of what takes the place of the others; means are kept in float32.
+        """
+        scaling = scaling_of_selection(self)
+        fitted = Fitted(
+            method=SELECT.name,
+            scaling=scaling,
+            learned={"lambdas": torch.ones(scaling.n_lambdas, dtype=torch.float64)},
+            classifier=self.classifier,
+            base_classifier=self.classifier,
+            accuracy=dict(self.accuracy),
+            parameters=0,
+            epochs=0,
+            learning_rate=None,
+            history=(),
+            seconds=0.0,
+            settings=self._settings(),
+        )
+        return adapter_from_fit(fitted, self, self.spectra)
+
+    def _summary(self) -> str:
+        heads = ", ".join(self.heads[:4]) + (", ..." if len(self.heads) > 4 else "")
+        rest = "zero" if self.ablation == "zero" else "at its mean"
+        return (
+            f"{len(self.heads)} heads by {score_title(self.score)}, the rest {rest}: "
+            f"val {percent(self.accuracy['val'])}, test {percent(self.accuracy['adapted'])}; {heads}"
+        )
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """`select_heads`, the chosen heads and their scores; and the tables of the study."""
+        values = dict(zip(self.scores.labels, self.scores.values, strict=True))
+        heads = [{"rank": rank, "head": head, "value": values[head]} for rank, head in enumerate(self.heads, 1)]
+        return {"select_heads": heads, **({} if self.study is None else self.study.tables)}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types: the choice, and the study where there is one."""
+        content: dict[str, Any] = plain(
+            {
+                "method": SELECT.name,
+                "score": self.score,
+                "ablation": self.ablation,
+                "keep_mlps": self.keep_mlps,
+                "budget": self.budget,
+                "heads": self.heads,
+                "accuracy": dict(self.accuracy),
+                "parameters": 0,
+            }
+        )
+        return content if self.study is None else content | {"study": self.study.to_json()}
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "classifier": self.classifier.kind,
+            "logit_scale": self.classifier.logit_scale,
+            "spectra": self.source,
+            "score": self.score,
+            "heads": list(self.heads),
+            "budget": self.budget,
+            "ablation": self.ablation,
+            "keep_mlps": self.keep_mlps,
+            "seed": self.seed if self.score == "R" else None,
+            "n_train": self.n_train,
+            "n_val": self.n_val,
+            "n_test": self.n_test,
+        }
 
 
-def selection_subject(
-    store: Store, spectra: Spectra | None = None, classifier: Classifier | str | None = None
-) -> SelectionSubject:
-    """Read what selecting needs of a store. `BadInputError` where the training or validation split is empty.
-
-    classifier: see `store_classifier`. spectra: whose means stand for what is left out; None takes those of the
-    training images.
-    """
-    for name in ("train", SCORED_ON):
-        if not len(store.split(name)):
-            raise BadInputError(f"selecting heads needs {name} images, the store has none")
-    train, val = store.split("train"), store.split(SCORED_ON)
-    of_train, of_val = train.coordinates(), val.coordinates()
-    chosen = store_classifier(
-        store, classifier, (of_train.output, train.labels), (of_val.output, val.labels), torch.float64
-    )
-    if spectra is None:
-        means, source = unit_means(of_train, store.maps), "training split"
-    else:
-        means = {label: spectrum.mean.double() for label, spectrum in spectra.items()}
-        source = spectra.source
-    products = ClassProducts.of(of_val, val.labels, store.maps, chosen.vectors)
-    return SelectionSubject(store, chosen, means, of_val, products, len(train), source)
-
-
-def select_heads(
-    store: Store | SelectionSubject,
-    spectra: Spectra | None = None,
+def select(
+    source: Store | StoreSplit | VisionModel,
+    data: ImageData | None = None,
     *,
-    score: str = "S",
+    scores: Sequence[str] = SCORES,
+    ablations: Sequence[str] = ("mean", "zero"),
     budget: int | str | None = None,
-    mode: str = "mean",
     keep_mlps: bool = False,
+    split: str = "test",
+    spectra: Spectra | None = None,
     classifier: Classifier | str | None = None,
     seed: int = 0,
+    batch_size: int = 32,
+    workers: int = 2,
+    skip_bad: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Selection:
-    """The best heads of a score on the validation images; accuracy with them alone, once on the test split.
+    """Choose the heads that carry a task, by scores on the validation images.
 
-    score: see `head_scores`. budget: a number of heads, or a share ("5%"); None takes the number of best validation
-    accuracy, the smallest of equal ones. mode: the rest is "zero" or its "mean" over the spectrum's images (None: the
-    training images). keep_mlps: whether MLPs and the embedding stay; the paper leaves them out. seed: of the random
-    score. Deterministic. Costs O(image x coordinate x (dim + class)). `BadInputError` for unusable input. Source: arXiv
-    2411.00246 section 5.
+    Parameters
+    ----------
+    source : Store or VisionModel
+        A store, or a model, followed by `data`.
+    data : ImageData, optional
+        The images, where `source` is a model. They pass through the model once.
+    scores : sequence of {"S", "U", "UT", "R", "cosine"}
+        How heads may be scored: S, accuracy of the head alone; U, correlation with the output; UT, the same within the
+        span of the class vectors; R, random; cosine, mean cosine with the output.
+    ablations : sequence of {"mean", "zero"}
+        What may take the place of units that are left out.
+    budget : int or str, optional
+        The number of heads, or a share of them such as "5%". By default the number that is best on validation images,
+        the smallest of equal ones.
+    keep_mlps : bool
+        Keep MLPs and embedding; the paper leaves them out.
+    split : {"train", "val", "test"}
+        The images that the curves are measured on.
+    spectra : Spectra, optional
+        Where the means of "mean" are from, by default the training images.
+    classifier : {"text", "means"} or Classifier, optional
+        The class vectors, by default from text where the model has a text tower.
+    seed : int
+        Random seed of the score R.
+    batch_size, workers, skip_bad
+        As in `extract`; they do nothing where a store is given.
+    progress : callable, optional
+        Called with (steps done, steps in all).
+
+    Returns
+    -------
+    Selection
+        The best of all scores and ablations on validation images: `.heads`, `.curves`, `.to_adapter()`.
+
+    Raises
+    ------
+    BadInputError
+        For a store without training or validation images, or without images in `split`, and for unknown scores,
+        ablations and budgets.
+
+    Notes
+    -----
+    The test split is looked at once for the selection; the curves are for study. Deterministic. Costs
+    O(image x coordinate x (dim + class)) per score, with the coordinates of a split in memory.
+
+    References
+    ----------
+    ResiDual, arXiv 2411.00246, section 5.
     """
-    subject = store if isinstance(store, SelectionSubject) else selection_subject(store, spectra, classifier)
-    return _judged(subject, _chosen(subject, score, budget, mode, keep_mlps, seed))
+    # admitted by the types so that it can be refused by a sentence
+    if isinstance(source, StoreSplit):
+        raise BadInputError("heads are selected with all splits of a store; got images of one split: give the store")
+    with stored(source, data, batch_size=batch_size, workers=workers, skip_bad=skip_bad) as store:
+        subject = selection_subject(store, spectra, classifier)
+        found = best_selection(subject, scores, ablations, budget=budget, keep_mlps=keep_mlps, seed=seed)
+        study = study_selection(
+            subject,
+            name=str(store.data["name"]),
+            scores=scores,
+            ablations=ablations,
+            split=split,
+            keep_mlps=keep_mlps,
+            seed=seed,
+            progress=progress,
+        )
+        return replace(found, study=study)
 
 
 def best_selection(
@@ -137,7 +274,7 @@ def best_selection(
 ) -> Selection:
     """Of the selections by each score with each ablation, the best on validation images; of equal ones the smallest.
 
-    The test split is looked at once, for the chosen one. Arguments and errors: see `select_heads`.
+    The test split is looked at once, for the chosen one. Arguments and errors: see `select`.
     """
     found = [_chosen(subject, score, budget, mode, keep_mlps, seed) for mode in modes for score in scores]
     best = max(found, key=lambda one: (one.accuracy["val"] or 0.0, -len(one.heads)))
@@ -176,6 +313,9 @@ def _chosen(
         n_val=len(subject.products),
         n_test=len(subject.store.split("test")),
         source=subject.source,
+        model=subject.store.model,
+        maps=subject.store.maps,
+        spectra=subject.spectra,
     )
 
 
@@ -189,3 +329,13 @@ def _judged(subject: SelectionSubject, selection: Selection) -> Selection:
     masks = torch.tensor([[True] * len(maps.units), [label in selection.kept for label in maps.units.labels]])
     before, after = kept_accuracies(products, masks, replaced).tolist()
     return replace(selection, accuracy={**selection.accuracy, "zero_shot": before, "adapted": after})
+
+
+def scaling_of_selection(selection: Selection) -> Scaling:
+    """The kept units, each as a whole under one lambda; the rest zero, or its mean.
+
+    With lambdas of one the adapted embedding is the sum of the kept contributions and the means of the others, exactly.
+    """
+    nothing = torch.zeros_like(selection.rest_mean)
+    units = tuple(ScaledUnit(label, nothing, None) for label in selection.kept)
+    return Scaling(units, mean="keep", rest=selection.ablation, rest_mean=selection.rest_mean)
