@@ -10,8 +10,8 @@ from PIL import Image
 import residualign as ra
 from residualign.adapter import attribution
 from residualign.adapter.attribution import decision_directions
-from residualign.commands.where import shown_pixels
 from residualign.fitting.methods import METHODS
+from residualign.location.result import shown_pixels
 from tests.adapter.make_adapter import coordinates_of, random_adapter
 from tests.cli.conftest import make_images
 
@@ -107,7 +107,7 @@ def test_pictures_are_what_the_model_saw():
     ("arguments", "words"),
     [
         ((), "say which heads: --unit L5.H3"),
-        (("--unit", "L1.mlp"), "L1.mlp is no head"),
+        (("--unit", "L1.mlp"), "L1.mlp is not a head"),
         (("--unit", "heads"), "room for 12 heads; got 15"),
         (("--unit", "L1.H0", "--against", "dog"), "give --text too"),
         (("--unit", "L1.H0", "--reference", "x"), "give --component too"),

@@ -144,7 +144,7 @@ def test_grids(clip):
     assert patch_grid(clip.tower, 12, 30, 40) == (3, 4)
     # patches of another size than the weights say (a stem of several convolutions)
     assert patch_grid(clip.tower, 12, 60, 80) == (3, 4)
-    with pytest.raises(BadInputError, match="7 patches of an image of 26 x 26 pixels are no grid"):
+    with pytest.raises(BadInputError, match="7 patches of an image of 26 x 26 pixels do not form a grid"):
         patch_grid(clip.tower, 7, 26, 26)
     with pytest.raises(BadInputError, match="0 patches"):
         patch_grid(clip.tower, 0, 26, 26)

@@ -258,8 +258,8 @@ def test_bad_input(clip, tmp_path):
     pixels, spectra = clip.tower.probe(1), None
     for units, words in (
         ([], "units is a list of heads"),
-        (["L1.mlp"], "L1.mlp is no head"),
-        (["embedding"], "embedding is no head"),
+        (["L1.mlp"], "L1.mlp is not a head"),
+        (["embedding"], "embedding is not a head"),
         (["L9.H0"], "no unit 'L9.H0'"),
     ):
         with pytest.raises(BadInputError, match=words):

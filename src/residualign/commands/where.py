@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,13 +24,14 @@ from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum
 from residualign.load import load_model
 from residualign.location import Location, locate
+from residualign.location.result import shown_pixels
 from residualign.models.vision_model import VisionModel
 from residualign.runs.files import check_analysis_files, write_analysis_files
 from residualign.spectrum import Spectra
 from residualign.store import Store
 from residualign.units import Units
 
-__all__ = ["WhereOutcome", "run_where", "shown_pixels"]
+__all__ = ["WhereOutcome", "run_where"]
 
 ROWS_A_SHEET = 8
 MAX_MAPS = 12
@@ -82,7 +82,7 @@ class WhereOutcome:
         named = []
         for i, (name, numbers) in enumerate(zip(self.images, images, strict=True)):
             decided = {"label": self.classes[i][0], "second": self.classes[i][1]} if self.classes else {}
-            named.append({"image": name, **decided, **numbers})
+            named.append({**numbers, "image": name, **decided})
         return {
             "model": self.model,
             "along": self.along,
@@ -152,7 +152,7 @@ def run_where(
                     )
                 )
                 names += [str(path) for path, _ in batch]
-                pictures += list(shown_pixels(pixels, loaded.preprocess.describe()))
+                pictures += list(shown_pixels(pixels, loaded.preprocess.describe()).numpy())
             tick(min(start + machine.batch_size, len(files)), len(files))
     if not found:
         raise BadInputError(f"none of the {len(files)} images could be read, {skipped[0]!r} first")
@@ -170,25 +170,6 @@ def run_where(
     if out is not None:
         _write(outcome, out, formats)
     return outcome
-
-
-def shown_pixels(pixels: Tensor, preprocessing: dict[str, Any]) -> NDArray[np.float32]:
-    """(image, height, width, 3) in [0, 1]: preprocessed pixels with their normalisation undone.
-
-    Where the preprocessing does not say how it normalises, each picture is stretched to the whole range.
-    """
-    shown = pixels.detach().float().cpu()
-    mean = preprocessing.get("image_mean", preprocessing.get("mean"))
-    std = preprocessing.get("image_std", preprocessing.get("std"))
-    if preprocessing.get("do_normalize") is False:
-        mean, std = [0.0] * 3, [1.0] * 3
-    if mean is None or std is None:
-        low, high = shown.amin(dim=(1, 2, 3), keepdim=True), shown.amax(dim=(1, 2, 3), keepdim=True)
-        shown = (shown - low) / (high - low).clamp_min(1e-12)
-    else:
-        shown = shown * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
-    result: NDArray[np.float32] = shown.clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    return result
 
 
 def _adapter(source: str, model: str | None, machine: Machine) -> Adapter | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from residualign.location.locate import Location, locate
+from residualign.location.locate import locate
+from residualign.location.result import Location
 
 __all__ = ["Location", "locate"]

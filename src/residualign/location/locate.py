@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any, Literal
 
@@ -19,86 +20,14 @@ from residualign.decomposition.trace import Trace
 from residualign.errors import BadInputError
 from residualign.load import TOLERANCES
 from residualign.location.attention import SeenAttention, watch_attention
+from residualign.location.result import Location, Target, shown_pixels
 from residualign.models.pooling import AttentionPooling
 from residualign.models.tower import Tower
 from residualign.models.vision_model import Images, VisionModel
 from residualign.spectrum.spectrum import Spectra
 from residualign.units import Unit
 
-__all__ = ["HeadParts", "Location", "Target", "head_parts", "locate", "patch_grid", "text_direction"]
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a map is of: a head, seen along a direction; component is the head's own, where that is the direction."""
-
-    unit: str
-    component: int | None = None
-
-    @property
-    def label(self) -> str:
-        """`L5.H3`, or `L5.H3 · 2` of component 2."""
-        return self.unit if self.component is None else f"{self.unit} · {self.component}"
-
-
-@dataclass(frozen=True)
-class Location:
-    """Parts of the contributions of some heads to the embeddings of some images, by the token they were read from.
-
-    kind "direction": every number is the length of a part along the target's direction, in units of the embedding
-    (which is not normalised), and `maps.sum((2, 3)) + prefix.sum(2) + constant == total`, the head's whole contribution
-    along it. kind "norm": every number is the length of a part, and lengths do not add up; the parts themselves do.
-
-    maps: of the patches, in rows and columns of the preprocessed picture. prefix: of the tokens before them: class
-    token, registers. constant: of what no token has: the head's share of output biases and of the final norm's mean
-    and bias. error: largest |sum of parts - traced value| over largest |traced value|, checked at run time.
-
-    A map says which *token* a head read from, in the layer it is in. In deep layers a token holds more than its own
-    patch: the blocks before have mixed them.
-    """
-
-    targets: tuple[Target, ...]
-    kind: Literal["direction", "norm"]
-    maps: Float[Tensor, "image target row column"]
-    prefix: Float[Tensor, "image target prefix"]
-    constant: Float[Tensor, "image target"]
-    total: Float[Tensor, "image target"]
-    error: float
-
-    def __len__(self) -> int:
-        return self.maps.shape[0]
-
-    @staticmethod
-    def cat(parts: Sequence[Location]) -> Location:
-        """Images one after another as one; needs at least one part, all of the same targets."""
-        first = parts[0]
-        return Location(
-            targets=first.targets,
-            kind=first.kind,
-            maps=torch.cat([one.maps for one in parts]),
-            prefix=torch.cat([one.prefix for one in parts]),
-            constant=torch.cat([one.constant for one in parts]),
-            total=torch.cat([one.total for one in parts]),
-            error=max(one.error for one in parts),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Targets and, by image, all numbers, as JSON types."""
-        return {
-            "kind": self.kind,
-            "error": self.error,
-            "targets": [{"label": one.label, "unit": one.unit, "component": one.component} for one in self.targets],
-            "grid": list(self.maps.shape[2:]),
-            "images": [
-                {
-                    "total": self.total[i].tolist(),
-                    "constant": self.constant[i].tolist(),
-                    "prefix": self.prefix[i].tolist(),
-                    "maps": self.maps[i].tolist(),
-                }
-                for i in range(len(self))
-            ],
-        }
+__all__ = ["HeadParts", "head_parts", "locate", "patch_grid", "text_direction"]
 
 
 def locate(
@@ -113,16 +42,48 @@ def locate(
     against: Sequence[str] = (),
     batch_size: int = 8,
 ) -> Location:
-    """Where in each image the contributions of some heads came from, summing back to them exactly.
+    """Find which patches of each image the contributions of some heads come from.
 
-    images: PIL images, paths or pixels. units: heads, by label. Along what, at most one of: direction, (dim,) or one an
-    image (image, dim), or either by unit label; components, counted from 0, of each head in `spectra`; text, as in
-    `text_direction`. None of them gives the lengths of the parts.
+    Parameters
+    ----------
+    model : VisionModel
+    images : sequence of PIL.Image, str or path, or (image, 3, height, width) tensor
+        Images, paths of images, or preprocessed pixels.
+    units : sequence of Unit or str
+        Heads, such as ["L5.H3"].
+    direction : (dim,) or (image, dim) tensor, or mapping of these by unit label, optional
+        The direction that maps follow, the same for all images or one per image. At most one of direction, components
+        and text is given; with none of them a map shows the length of each part.
+    components : sequence of int, optional
+        Principal components of each head that maps follow, by index from 0; needs `spectra`.
+    spectra : Spectra, optional
+        Where the components are from.
+    text : str, optional
+        The text that maps follow.
+    against : sequence of str
+        Texts to contrast `text` with: maps follow its difference to their mean.
+    batch_size : int
+        Images per forward pass.
 
-    One plain forward pass, beside image x head x pooled query x token attention weights for each chosen layer: one
-    query where a token is pooled, all of them otherwise. In the tower's dtype, float32 for half types. `BadInputError`
-    for a unit that is no head, an attention that cannot be taken apart (by layer), and where parts do not sum to the
-    traced value. Source: a head as a sum over tokens, arXiv 2310.05916 section 3.1 and 5.
+    Returns
+    -------
+    Location
+        Its parts sum to the contribution of each head.
+
+    Raises
+    ------
+    BadInputError
+        For a unit that is not a head, an attention that cannot be taken apart (naming the layer), and parts that do not
+        sum to the traced value.
+
+    Notes
+    -----
+    One plain forward pass, plus image x head x pooled query x token attention weights for each chosen layer: one query
+    where a token is pooled, all of them otherwise. Runs in the tower's dtype, float32 for half types.
+
+    References
+    ----------
+    A head as a sum over tokens: Gandelsman et al., arXiv 2310.05916, sections 3.1 and 5.
     """
     tower = model.tower
     chosen = _heads(tower, units)
@@ -136,12 +97,20 @@ def locate(
         targets = tuple(Target(unit.label) for unit in chosen)
         shared = None
     kind: Literal["direction", "norm"] = "norm" if direction is None and components is None else "direction"
+    names = [_name(images[i], i) for i in range(len(images))]
     found = []
     for start in range(0, max(len(images), 1), batch_size):
         part = slice(start, start + batch_size)
         directions = shared or _of_images(direction, chosen, part, maps, len(images))
-        found.append(_locate_batch(tower, maps, model.pixels(images[part]), targets, chosen, directions, kind))
+        pixels = model.pixels(images[part])
+        located = _locate_batch(tower, maps, pixels, targets, chosen, directions, kind)
+        pictures = (255 * shown_pixels(pixels, model.preprocess.describe())).round().to(torch.uint8)
+        found.append(replace(located, names=tuple(names[part]), pictures=pictures))
     return Location.cat(found)
+
+
+def _name(image: Any, position: int) -> str:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else str(position)
 
 
 def text_direction(model: VisionModel, text: str, against: Sequence[str] = ()) -> Float[Tensor, " dim"]:
@@ -182,7 +151,8 @@ def _locate_batch(
     tokens, constant, total = (torch.cat(parts, dim=1) for parts in zip(*columns, strict=True))
     rows, wide = patch_grid(tower, tokens.shape[2] - tower.n_prefix, *pixels.shape[-2:])
     patches = tokens[:, :, tower.n_prefix :].unflatten(2, (rows, wide))
-    return Location(targets, kind, patches, tokens[:, :, : tower.n_prefix], constant, total, error)
+    nothing = torch.empty(len(total), 0, 0, 3, dtype=torch.uint8)
+    return Location(targets, kind, patches, tokens[:, :, : tower.n_prefix], constant, total, error, (), nothing)
 
 
 def _of_unit(
@@ -240,7 +210,7 @@ def _heads(tower: Tower, units: Sequence[Unit | str]) -> tuple[Unit, ...]:
     for unit in chosen:
         if unit.kind != "head":
             raise BadInputError(
-                f"{unit.label} is no head: only what attention reads from other tokens has a place in the image"
+                f"{unit.label} is not a head: only what attention reads from other tokens has a place in the image"
             )
     return tuple(dict.fromkeys(chosen))
 
@@ -256,7 +226,7 @@ def _components(
 ) -> tuple[tuple[Target, ...], dict[str, Tensor]]:
     """Targets, unit by unit, and each unit's components as directions."""
     if spectra is None:
-        raise BadInputError("components are those of spectra; give spectra too")
+        raise BadInputError("components need spectra to take them from; give spectra too")
     if not components:
         raise BadInputError("components is empty; expected at least one, counted from 0")
     directions = {}
@@ -337,6 +307,6 @@ def patch_grid(tower: Tower, n_patches: int, height: int, width: int) -> tuple[i
     if n_patches and rows * columns == n_patches:
         return rows, columns
     raise BadInputError(
-        f"{n_patches} patches of an image of {height} x {width} pixels are no grid of square patches, so it is not "
-        "known where each of them lies"
+        f"{n_patches} patches of an image of {height} x {width} pixels do not form a grid of square patches, so the "
+        "position of each is not known"
     )
