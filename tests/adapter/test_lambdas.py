@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from residualign.adapter.adapter import adapter_from_fit
-from residualign.adapter.lambdas import learning_curve, moved_components, put_back_curve
+from residualign.adapter.lambdas import learning_curve, moved_components, put_back_curve, shown_lambdas
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import OUTPUT
 from residualign.fitting.methods import METHODS
@@ -57,6 +57,27 @@ def test_every_point_is_the_accuracy_of_the_adapter_folded_anew(method, mean, re
         logits = with_lambdas(adapter, changed).logits(coordinates)
         assert accuracy == pytest.approx(float((logits.argmax(dim=-1) == labels).double().mean()), abs=1e-12)
     assert len(set(curve.accuracy)) > 1 or method == "coarse"
+
+
+@pytest.mark.parametrize(
+    ("method", "mean", "rest", "divided"),
+    [("residual-heads", None, None, False), ("residual-heads", "drop", "zero", True), ("residual", None, None, False),
+     ("coarse", None, None, True), ("residual", "drop", "keep", False)],
+)  # fmt: skip
+def test_lambdas_are_over_their_root_mean_square_where_a_common_factor_changes_no_class(method, mean, rest, divided):
+    adapter, spectra, coordinates, _ = make(method, mean, rest)
+    as_learned = adapter.learned["lambdas"].double()
+    shown = torch.cat(list(shown_lambdas(adapter).values()))
+    rms = as_learned.square().mean().sqrt()
+    torch.testing.assert_close(shown, as_learned / rms if divided else as_learned)
+    # the same numbers everywhere
+    assert sorted(one.value for one in moved_components(adapter, spectra)) == pytest.approx(sorted(shown.tolist()))
+    # and the reason: only there do tenfold lambdas give the same cosines
+    cosines = [
+        torch.nn.functional.normalize(with_lambdas(adapter, factor * as_learned).embed_coordinates(coordinates), dim=-1)
+        for factor in (1, 10)
+    ]
+    assert torch.allclose(*cosines, atol=1e-9) == divided
 
 
 def zip_starts(adapter):

@@ -1,4 +1,4 @@
-"""Reading lambda: which components moved, and how accuracy falls when they are put back to one.
+"""Reading lambda: which components moved, and how accuracy falls when they are reset to 1.
 
 Stability across seeds is in `stability`, learning curves are in `learning_curve`; both have their names here too.
 """
@@ -36,6 +36,7 @@ __all__ = [
     "learning_curve",
     "moved_components",
     "put_back_curve",
+    "shown_lambdas",
 ]
 
 PutBackOrder = Literal["largest", "smallest", "random"]
@@ -175,6 +176,15 @@ def _correct(
         embedded = embedded + (values[:, columns] * change) @ features.weight[columns]
         right.append((adapter.classifier.logits(embedded).argmax(dim=-1).cpu() == labels.cpu()).sum())
     return torch.stack(right)
+
+
+def shown_lambdas(adapter: Adapter) -> dict[str, Tensor]:
+    """Lambdas in float64 by the label of their unit, as commands, page and figures show them.
+
+    Where a common factor of all lambdas changes no cosine (`Scaling.scale_free`: nothing is left unscaled) they are
+    divided by their root mean square, else they are as fitted; `linear` has none.
+    """
+    return adapter.full_scaling.split(_lambdas(adapter)) if "lambdas" in adapter.learned else {}
 
 
 def _lambdas(adapter: Adapter) -> Float[Tensor, " lambda"]:
