@@ -67,7 +67,7 @@ def test_a_page_with_everything_the_run_has(run: Run, copy: Path, words: Path) -
     assert set(lines) == {"zero-shot", "residual", "linear", "linear probe"}
     assert lines["residual"]["accuracy"] == summary["results"][0]["accuracy"]["adapted"]
     assert lines["linear"]["parameters"] == summary["results"][1]["parameters"]
-    assert lines[summary["chosen"]]["is_shown"]
+    assert lines[summary["chosen"]]["is_chosen"]
     assert sum(map(sum, ran.json["confusion_after"])) == ran.json["n_test"] == 12
     heads = [unit for unit in ran.json["units"] if unit["kind"] == "head"]
     for unit in heads:

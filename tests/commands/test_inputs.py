@@ -8,12 +8,13 @@ import math
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawing
 
 from residualign._progress import Silent
 from residualign.commands._inputs import Machine, analysed_split, analysed_store, chosen_units
 from residualign.errors import BadInputError, RunError
-from residualign.runs.files import check_analysis_files, write_analysis_files
+from residualign.figures._figure import Figure
+from residualign.runs.files import FORMATS, check_analysis_files, write_analysis_files
 from residualign.units import Units
 from tests.cli.conftest import make_images
 from tests.random_models import save_clip
@@ -109,10 +110,13 @@ def test_units_by_label_and_group_each_once_in_unit_order() -> None:
         chosen_units(units, ["L2.H0"])
 
 
-def figure() -> Figure:
-    made = Figure(figsize=(2, 1))
+def drawn() -> Drawing:
+    made = Drawing(figsize=(2, 1))
     made.add_subplot().plot([1, 2, 3])
     return made
+
+
+FIGURE = Figure(drawn)
 
 
 TABLE = [{"unit": "L0.H0", "value": 0.125}, {"unit": 'a, "b"\n<c>', "value": None}]
@@ -125,10 +129,17 @@ def test_each_format_gets_its_files(tmp_path: Path) -> None:
         "result",
         payload,
         {"units": TABLE, "none": []},
-        {"curve": figure},
-        ["json", "csv", "png", "pdf"],
+        {"curve": FIGURE},
+        list(FORMATS),
     )
-    assert [path.name for path in written] == ["result.json", "units.csv", "none.csv", "curve.png", "curve.pdf"]
+    assert [path.name for path in written] == [
+        "result.json",
+        "units.csv",
+        "none.csv",
+        "curve.png",
+        "curve.svg",
+        "curve.pdf",
+    ]
     out = tmp_path / "new" / "out"
     assert json.loads((out / "result.json").read_text()) == {"value": None, "rows": [{"x": 1.5}], "infinite": [None]}
     with open(out / "units.csv", newline="", encoding="utf-8") as file:
@@ -138,11 +149,12 @@ def test_each_format_gets_its_files(tmp_path: Path) -> None:
         ]
     assert (out / "none.csv").read_bytes() == b""
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (out / "curve.svg").read_bytes()
     assert (out / "curve.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_by_default_json_csv_and_png_and_equal_calls_give_equal_bytes(tmp_path: Path) -> None:
-    first, second = (write_analysis_files(tmp_path / name, "r", {}, {"t": TABLE}, {"f": figure}) for name in ("a", "b"))
+    first, second = (write_analysis_files(tmp_path / name, "r", {}, {"t": TABLE}, {"f": FIGURE}) for name in ("a", "b"))
     assert [path.suffix for path in first] == [".json", ".csv", ".png"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 

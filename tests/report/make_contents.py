@@ -75,44 +75,59 @@ def make_contents(
         data=f"data {ATTACK}",
         method="residual",
         scales_of="residual",
+        scale_free=False,
+        rest="keep",
         n_test=359,
         before_is="zero-shot: class vectors from text",
         methods=(
             MethodLine("zero-shot", "before", 0.791, (0.746, 0.830), None, None),
-            MethodLine("residual", "method", 0.969, (0.946, 0.983), 1992, 1.7, is_shown=True),
-            MethodLine("coarse", "method", 0.772, (0.726, 0.812), 36, 1.2),
-            MethodLine("linear probe", "probe", 0.958, (0.932, 0.974), 1290, 0.3),
+            MethodLine("residual", "method", 0.969, (0.946, 0.983), 1992, 1.7, 0.989, is_chosen=True),
+            MethodLine("coarse", "method", 0.772, (0.726, 0.812), 36, 1.2, 0.8),
+            MethodLine("linear probe", "probe", 0.958, (0.932, 0.974), 1290, None, 0.983),
         ),
         n_layers=n_layers,
         n_heads=n_heads,
         units=tuple(units),
         profiles=tuple(
-            LayerLine(layer, name, 5.0 + layer, 4.5 + layer, 5.5 + layer)
+            LayerLine(kind, name, layer, 5.0 + layer, 4.5 + layer, 5.5 + layer)
+            for kind in ("head", "mlp")
             for name in ("linear_dimension", "two_nn", "ratio", "evr_first")
             for layer in range(n_layers)
         ),
         moved=(
             MovedLine(f"L{n_layers - 1}.H0", 0, 2.31, 0.42, ("a digit", ATTACK)),
-            MovedLine("L0.mlp", 3, 0.11, 0.2, ("", "")),
+            MovedLine("L0.mlp", None, 0.11, 0.2, ("", "")),
         ),
         put_back=tuple(
-            PutBackPoint(order, count, 0.97 - 0.02 * count)
-            for order in ("farthest moved first", "least moved first", "random")
+            PutBackPoint(order, seed, count, 0.97 - 0.02 * count)
+            for order, seed in (("largest", None), ("smallest", None), ("random", 0))
             for count in range(7)
         ),
-        curve=tuple(CurvePoint(run, step, 0.8 + 0.02 * step, 0.5) for run in ("a", "b") for step in range(5)),
+        curve=tuple(
+            CurvePoint("lbfgs", run, "iteration", float(step), 0.4, 0.5, 0.8 + 0.02 * step, 0.1)
+            for run in ("a", ATTACK)
+            for step in range(1, 6)
+        ),
         class_names=classes,
         confusion_before=confusion_before,
         confusion_after=confusion_after,
         n_changed=64,
         changed=tuple(
             ChangedImage(
-                key, picture, label, before, after, 0.97, 2.5, (("L0.H1", 1.5), ("L1.mlp", -0.25), ("rest", 0.1))
+                key,
+                picture,
+                label,
+                before,
+                after,
+                probability,
+                change,
+                (("L0.H1", 1.5), ("L1.mlp", -0.25), ("rest", 0.1)),
             )
-            for key, picture, label, before, after in (
-                (f"test/{ATTACK}.png", names[0], "apple", "pear", "apple"),
-                ("test/2.png", names[1], ATTACK, ATTACK, "plum"),
-                ("test/3.png", None, "apple", "plum", "pear"),
+            for key, picture, label, before, after, probability, change in (
+                (f"test/{ATTACK}.png", names[0], "apple", "pear", "apple", 0.97, 2.5),
+                ("test/2.png", names[1], ATTACK, ATTACK, "plum", 0.99, 10.5),
+                ("test/3.png", None, "apple", "plum", "pear", 0.98, 9.25),
+                ("test/4.png", names[2], "plum", "pear", "plum", 0.6, 3.5),
             )
         ),
         made=(Fact("command", f"residualign adapt mini '{ATTACK}'"), Fact("seed", "0")),

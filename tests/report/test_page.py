@@ -8,11 +8,13 @@ import html.parser
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from residualign.figures._figure import Figure
 from residualign.report.contents import MEASURES
-from residualign.report.page import MAX_BYTES, render_page
+from residualign.report.page import FIGURES, MAX_BYTES, render_page
 from residualign.report.report import Report
 from residualign.runs.summary import MAX_BYTES as THUMBNAIL_BYTES
 from tests.report.make_contents import ATTACK, make_contents
@@ -44,12 +46,12 @@ class Elements(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return render_page(make_contents())
+    return Report(make_contents()).html
 
 
-def test_the_page_holds_three_scripts_of_ours_and_nothing_that_names_brought_in(page: str) -> None:
+def test_the_page_holds_two_scripts_of_ours_and_nothing_that_names_brought_in(page: str) -> None:
     elements = Elements(page)
-    assert len(elements.scripts) == 3
+    assert len(elements.scripts) == 2
     attributes = [name for _, attrs in elements.found for name in attrs]
     assert not [name for name in attributes if name.startswith("on")]
     assert all(attrs.get("src", "").startswith("data:") for tag, attrs in elements.found if "src" in attrs)
@@ -85,9 +87,9 @@ def test_the_data_come_back_as_they_were(page: str) -> None:
 def test_no_text_ends_the_element_the_data_stand_in(text: str) -> None:
     contents = make_contents()
     unit = replace(contents.units[-1], texts=(text,))
-    page = render_page(replace(contents, units=(*contents.units[:-1], unit)))
+    page = render_page(replace(contents, units=(*contents.units[:-1], unit)), {})
     elements = Elements(page)
-    assert len(elements.scripts) == 3
+    assert len(elements.scripts) == 2
     assert json.loads(elements.scripts[0])["units"][-1]["texts"] == [text]
     block = page[page.index('id="data">') + 10 :]
     assert not set("<>&\u2028\u2029") & set(block[: block.index("</script>")])
@@ -96,14 +98,14 @@ def test_no_text_ends_the_element_the_data_stand_in(text: str) -> None:
 def test_what_is_not_finite_becomes_absent() -> None:
     contents = make_contents()
     broken = replace(contents.units[-1], measures={**contents.units[-1].measures, "two_nn": float("nan")})
-    data = json.loads(Elements(render_page(replace(contents, units=(*contents.units[:-1], broken)))).scripts[0])
+    data = json.loads(Elements(render_page(replace(contents, units=(*contents.units[:-1], broken)), {})).scripts[0])
     assert data["units"][-1]["measures"]["two_nn"] is None
 
 
 def test_numbers_are_as_long_as_anyone_can_see() -> None:
     contents = make_contents()
     one = replace(contents.units[-1], measures={**contents.units[-1].measures, "two_nn": 12.345678912345})
-    page = render_page(replace(contents, units=(*contents.units[:-1], one)))
+    page = render_page(replace(contents, units=(*contents.units[:-1], one)), {})
     assert json.loads(Elements(page).scripts[0])["units"][-1]["measures"]["two_nn"] == 12.346
     assert "12.3456" not in page
 
@@ -117,7 +119,7 @@ def test_a_page_of_a_vit_b_stays_below_its_size() -> None:
         if size <= THUMBNAIL_BYTES:
             kept[name] = picture
     assert size > THUMBNAIL_BYTES
-    assert len(render_page(replace(contents, pictures=kept)).encode()) < MAX_BYTES
+    assert len(Report(replace(contents, pictures=kept)).html.encode()) < MAX_BYTES
 
 
 def test_sections_without_data_are_left_out() -> None:
@@ -125,7 +127,7 @@ def test_sections_without_data_are_left_out() -> None:
         make_contents(), units=(), profiles=(), moved=(), put_back=(), curve=(), changed=(), findings=(), n_test=0,
         confusion_before=(), confusion_after=(), methods=(), notes=(),
     )  # fmt: skip
-    page = render_page(bare)
+    page = Report(bare).html
     assert set(re.findall(r'<section id="(\w+)"', page)) == {"made"}
     assert "How it was made" in page
 
@@ -135,7 +137,7 @@ def test_the_tables_hold_the_same_numbers() -> None:
     tables = Report(contents).tables
     assert [row["accuracy"] for row in tables["methods"]] == [line.accuracy for line in contents.methods]
     assert len(tables["components"]) == sum(len(unit.components) for unit in contents.units)
-    assert {row["unit"]: row["two_nn"] for row in tables["units"]} == {
+    assert {row["label"]: row["two_nn"] for row in tables["units"]} == {
         unit.label: unit.measures.get("two_nn") for unit in contents.units
     }
     cells = {(row["true"], row["predicted"]): (row["before"], row["after"]) for row in tables["confusion"]}
@@ -144,14 +146,42 @@ def test_the_tables_hold_the_same_numbers() -> None:
         assert len({tuple(row) for row in rows}) == 1
 
 
-@pytest.mark.parametrize("ending", ["png", "pdf"])
-def test_every_chart_becomes_a_file(ending: str, tmp_path) -> None:
-    from residualign.runs.files import write_analysis_files
+def test_it_shows_itself(tmp_path: Path) -> None:
+    report = Report(make_contents())
+    assert len(repr(report)) <= 200
+    assert repr(report).startswith("Report(residual of mini on data")
+    assert "96.9 %" in repr(report)
+    assert ATTACK not in report._repr_html_()
+    json.dumps(report.to_json())
+    report.save(tmp_path / "new" / "page.html")
+    assert (tmp_path / "new" / "page.html").read_text(encoding="utf-8") == report.html
+    assert set(report.figures) == {
+        *FIGURES, *(f"map_{measure.name}" for measure in MEASURES)
+    }  # fmt: skip
 
-    charts = Report(make_contents()).charts
-    assert {"accuracy", "profiles", "put_back", "learning_curve", "confusion", "map_two_nn"} <= set(charts)
-    figures = {name: (lambda chart=chart: chart) for name, chart in charts.items()}
-    written = write_analysis_files(tmp_path, "report", {}, {}, figures, [ending])
-    start = b"\x89PNG" if ending == "png" else b"%PDF"
-    assert all(path.read_bytes().startswith(start) for path in written)
-    assert len(written) == len(charts)
+
+def test_columns_without_a_value_are_not_there() -> None:
+    """A vision-only model has no words, and a method may have no validation images."""
+    contents = make_contents()
+    units = tuple(replace(unit, texts=()) for unit in contents.units)
+    moved = tuple(replace(line, texts=("", "")) for line in contents.moved)
+    methods = tuple(replace(line, val_accuracy=None) for line in contents.methods)
+    full = render_page(contents, {"accuracy": Figure(drawing)})
+    bare = render_page(replace(contents, units=units, moved=moved, methods=methods), {"accuracy": Figure(drawing)})
+    for column in (">words</th>", ">positive end</th>", ">validation accuracy</th>"):
+        assert column in full
+        assert column not in bare
+
+
+def test_lambdas_without_a_scale_of_their_own_are_labelled_so() -> None:
+    contents = replace(make_contents(), scale_free=True)
+    page = render_page(contents, {})
+    assert ">lambda / rms</th>" in page
+    assert ">lambda</th>" not in page
+    assert json.loads(Elements(page).scripts[0])["lambda"] == "lambda / rms"
+
+
+def drawing():
+    from matplotlib.figure import Figure as Drawing
+
+    return Drawing()

@@ -74,6 +74,7 @@ class FormatChoice(StrEnum):
     json = "json"
     csv = "csv"
     png = "png"
+    svg = "svg"
     pdf = "pdf"
 
 

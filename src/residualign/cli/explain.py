@@ -48,7 +48,7 @@ def explain(
     """
     from residualign.commands._inputs import Machine, analysed_store
     from residualign.commands.explain import end_images, run_explain
-    from residualign.figures.explain import explain_figure
+    from residualign.figures.explain import explain_figures
     from residualign.runs.files import check_analysis_files, write_analysis_files
     from residualign.text.dictionary import load_texts
 
@@ -78,23 +78,20 @@ def explain(
     shown = explanation.most_telling(top)
     payload = outcome.to_json()
     if out is not None:
-        # the figure draws lazily: images are read only where one is asked for
-        figures = {"explain": lambda: explain_figure(shown, end_images(subject.data, shown), explanation.method)}
-        has_figure = explanation.dictionary is not None or subject.data is not None
-        written = write_analysis_files(
-            out,
-            "explain",
-            payload,
-            {
-                "texts": explanation.tables["texts"],
-                "components": explanation.tables["components"],
-                "images": explanation.tables["images"],
-            },
-            figures if has_figure else {},
-            wanted,
-        )
-        if not has_figure:
+        tables = explanation.tables
+        figures = {}
+        if explanation.dictionary is not None or subject.data is not None:
+            figures = explain_figures(
+                tables,
+                "",
+                [unit.label for unit in shown],
+                # images are read only where a figure is asked for
+                lambda: end_images(subject.data, shown),
+                explanation.method,
+            )
+        else:
             printer.note("no figure: a store holds no pictures and the model knows no words")
+        written = write_analysis_files(out, "explain", payload, tables, figures, wanted)
         payload |= {"files": [str(path) for path in written]}
     printer.finish(payload)
     if not json:

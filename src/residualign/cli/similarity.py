@@ -64,8 +64,8 @@ def similarity(
     if out is not None:
         from residualign.figures.similarity import similarity_figures
 
-        tables, figures = similarity_tables(outcome), similarity_figures(outcome)
-        written = write_analysis_files(out, "similarity", payload, tables, figures, formats)
+        tables = similarity_tables(outcome)
+        written = write_analysis_files(out, "similarity", payload, tables, similarity_figures(tables), formats)
     printer.finish({**payload, "files": None if written is None else [str(path) for path in written]})
     if not json:
         _show(printer, outcome)

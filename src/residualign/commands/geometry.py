@@ -114,5 +114,6 @@ def run_geometry(
     if out is not None:
         tables = geometry.tables
         title = f"{Path(str(payload['model'])).name} on {Path(str(payload['data'])).name}, {geometry.n_images:,} images"
-        files = write_analysis_files(out, "geometry", payload, tables, geometry_figures(geometry, title), formats)
+        figures = geometry_figures(tables, title, geometry.variance_threshold)
+        files = write_analysis_files(out, "geometry", payload, tables, figures, formats)
     return GeometryOutcome(geometry, payload, files)

@@ -173,7 +173,7 @@ def _store_of(folder: Path, given: str | None) -> Store:
 
 
 def _write(outcome: LambdasOutcome, out: str | os.PathLike[str], formats: Sequence[str] | None) -> None:
-    from residualign.figures import lambdas as figures
+    from residualign.figures.lambdas import lambda_figures
 
     tables = {
         "moved": [one.to_json() for one in outcome.moved],
@@ -188,15 +188,10 @@ def _write(outcome: LambdasOutcome, out: str | os.PathLike[str], formats: Sequen
         tables["stability"] = [
             {"varied": vary, **one.to_json()} for vary, found in outcome.stability.items() for one in found
         ]
-    write_analysis_files(
-        out,
-        "lambdas",
-        outcome.to_json(),
+    figures = lambda_figures(
         tables,
-        {
-            "moved": lambda: figures.moved_figure(outcome.moved, outcome.top),
-            "put_back": lambda: figures.put_back_figure(outcome.put_back),
-            "learning_curves": lambda: figures.learning_figure(outcome.curves),
-        },
-        formats,
+        n_images=outcome.put_back[0].n_images,
+        scale_free=outcome.adapter.full_scaling.scale_free,
+        top=outcome.top,
     )
+    write_analysis_files(out, "lambdas", outcome.to_json(), tables, figures, formats)

@@ -142,8 +142,9 @@ def run_select(request: SelectRequest, progress: Progress | None = None) -> Sele
             request, str(store.model["name"]), subjects[0].source, studies, overlaps(studies), selection
         )
     if request.out is not None:
-        figures = select_figures(outcome.studies, outcome.overlaps)
-        write_analysis_files(request.out, "select", outcome.to_json(), outcome.tables(), figures, request.formats)
+        tables = outcome.tables()
+        figures = select_figures(tables, request.split, request.keep_mlps)
+        write_analysis_files(request.out, "select", outcome.to_json(), tables, figures, request.formats)
     return outcome
 
 

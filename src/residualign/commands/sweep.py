@@ -14,7 +14,7 @@ from residualign.commands._inputs import Machine, Subject, analysed_split, analy
 from residualign.commands._spectra import choose_spectra
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum
-from residualign.figures.sweep import factor_figure
+from residualign.figures.sweep import sweep_figures
 from residualign.fitting.sweep import (
     FACTORS,
     FactorLevel,
@@ -233,8 +233,9 @@ def run_ablate(request: AblateRequest, progress: Progress | None = None) -> Abla
             seconds=time.perf_counter() - began,
         )
     if request.out is not None:
-        figures = {"ablate_factors": lambda: factor_figure(outcome.summaries, outcome.zero_shot, outcome.data)}
-        write_analysis_files(request.out, "ablate", outcome.to_json(), outcome.tables(), figures, request.formats)
+        tables, title = outcome.tables(), outcome.data.rstrip("/").rsplit("/", 1)[-1]
+        figures = sweep_figures(tables["ablate_settings"], title, outcome.zero_shot, name="ablate_factors")
+        write_analysis_files(request.out, "ablate", outcome.to_json(), tables, figures, request.formats)
     return outcome
 
 

@@ -33,7 +33,6 @@ from residualign.units import Units
 
 __all__ = ["WhereOutcome", "run_where"]
 
-ROWS_A_SHEET = 8
 MAX_MAPS = 12
 
 
@@ -228,13 +227,17 @@ def _along(components: Sequence[int] | None, text: str | None, against: Sequence
 
 
 def _write(outcome: WhereOutcome, out: str | os.PathLike[str], formats: Sequence[str] | None) -> None:
-    from residualign.figures.where import where_figure
+    from residualign.figures.where import where_figures
 
-    starts = range(0, len(outcome.images), ROWS_A_SHEET)
-    figures = {
-        "where" if len(starts) == 1 else f"where_{i + 1}": (
-            lambda part=slice(start, start + ROWS_A_SHEET): where_figure(outcome, part)
-        )
-        for i, start in enumerate(starts)
-    }
-    write_analysis_files(out, "where", outcome.to_json(), {"where": outcome.rows()}, figures, formats)
+    rows = outcome.rows()
+    decided = [dict(zip(("label", "second"), pair, strict=True)) for pair in outcome.classes]
+    n_targets = len(outcome.location.targets)
+    unit = "logits" if outcome.classes else "embedding units"
+    figures = where_figures(
+        [{**row, **decided[i // n_targets]} for i, row in enumerate(rows)] if decided else rows,
+        f"{os.path.basename(os.path.normpath(outcome.model))}: {outcome.along}, in {unit}",
+        outcome.pictures,
+        outcome.location.maps.double().cpu().numpy(),
+        signed=outcome.location.kind == "direction",
+    )
+    write_analysis_files(out, "where", outcome.to_json(), {"where": rows}, figures, formats)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from residualign.text.explanation import ComponentWords, TextMatch, UnitWords
+from residualign.figures._figure import Figure
+from residualign.figures._style import SOFT, Row, Rows, shown
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from PIL import Image
+    from PIL.Image import Image
 
-__all__ = ["MAX_ROWS", "explain_figure"]
+__all__ = ["MAX_ROWS", "explain_figures"]
 
 MAX_ROWS = 8
 """Components on one figure; a page can hold no more that is still readable."""
@@ -19,60 +20,92 @@ MAX_ROWS = 8
 _IMAGES, _TEXTS, _LONGEST = 4, 4, 34
 _ROW, _SIDE, _COLUMN, _HEADER = 1.12, 0.78, 2.6, 0.7
 _PIXELS, _GAP = 160, 8
-_QUIET, _POSITIVE, _NEGATIVE = "#6b7280", "#0f766e", "#b45309"
+_ENDS = {"negative": "#b45309", "positive": "#0f766e"}
 
 
-def explain_figure(units: Sequence[UnitWords], images: Mapping[str, Image.Image], method: str = "somp") -> Figure:
-    """Rows of components, at most `MAX_ROWS`: as many of each unit as fit for all of them, one at least.
+def explain_figures(
+    tables: Mapping[str, Rows],
+    title: str,
+    units: Sequence[str],
+    images: Callable[[], Mapping[str, Image]],
+    method: str = "somp",
+) -> dict[str, Figure]:
+    """`explain`, of the tables `components` and `images`, with at most `MAX_ROWS` components of these units.
 
-    images: by key, the one that lies furthest beside the texts; without any the figure shows texts alone. method: says
-    what the numbers beside the texts are.
+    images: gives them by key when the figure is drawn; without any it shows texts alone. method: says what the numbers
+    beside the texts are.
     """
-    from matplotlib.figure import Figure
+    return {"explain": Figure(partial(_sheet, tables, title, units, images, method))}
 
-    rows = _rows(units)
+
+def _sheet(
+    tables: Mapping[str, Rows],
+    title: str,
+    units: Sequence[str],
+    read: Callable[[], Mapping[str, Image]],
+    method: str,
+) -> Any:
+    from matplotlib.figure import Figure as Canvas
+
+    images = read()
+    texts, pictures = _ends(tables["components"]), _ends(tables["images"])
+    rows = _chosen(units, tables)
     strips = _IMAGES * _SIDE if images else 0.0
-    width = 2 * (_COLUMN + strips) + 0.5
-    height = _HEADER + _ROW * len(rows)
-    figure = Figure(figsize=(width, height))
+    width, height = 2 * (_COLUMN + strips) + 0.5, _HEADER + _ROW * max(1, len(rows))
+    figure = Canvas(figsize=(width, height))
     middle = width / 2
-    for x, text, colour, side in (
-        (middle - 0.12, "negative end", _NEGATIVE, "right"),
-        (middle + 0.12, "positive end", _POSITIVE, "left"),
-    ):
-        figure.text(x / width, 1 - 0.2 / height, text, color=colour, ha=side, va="center", fontsize=10, weight="bold")
-    if any(component.positive or component.negative for _, component in rows):
-        number = "|weight| in a pursuit of the component" if method == "omp" else "cosine of text and component"
-        figure.text(1 - 0.1 / width, 1 - 0.2 / height, number, color=_QUIET, ha="right", va="center", fontsize=8)
-    for i, (unit, component) in enumerate(rows):
+
+    def write(x: float, y: float, text: str, **how: Any) -> None:
+        """Text at inches from the left and from the top."""
+        figure.text(x / width, 1 - y / height, text, va="center", **how)
+
+    write(middle - 0.12, 0.2, "negative end", color=_ENDS["negative"], ha="right", fontsize=10, weight="bold")
+    write(middle + 0.12, 0.2, "positive end", color=_ENDS["positive"], ha="left", fontsize=10, weight="bold")
+    write(0.1, 0.2, shown(title, 60 if images else 30), fontsize=9, ha="left")
+    if texts:
+        told = "|weight| in a pursuit of the component" if method == "omp" else "cosine of text and component"
+        write(width - 0.1, 0.2, told, color=SOFT, ha="right", fontsize=8)
+    for i, (unit, component, share) in enumerate(rows):
         top = _HEADER + i * _ROW - 0.12
-        share = 100 * component.explained_variance_ratio
-        title = f"{unit.label}, component {component.index}: {share:.0f} % of its variance"
-        figure.text(0.1 / width, 1 - (top - 0.12) / height, title, fontsize=8.5, weight="bold", va="center")
-        for end, sign in ((component.images_negative, -1), (component.images_positive, 1)):
-            strip = _strip([images[key] for key, _ in end[:_IMAGES] if key in images], sign)
-            if strip is None:
-                continue
-            left = middle + 0.1 if sign > 0 else middle - 0.1 - strips
-            axes = figure.add_axes((left / width, 1 - (top + 0.06 + _SIDE) / height, strips / width, _SIDE / height))
-            axes.imshow(strip, interpolation="nearest")
-            axes.set_axis_off()
-        for matches, x, side, colour in (
-            (component.negative, middle - 0.15 - strips, "right", _NEGATIVE),
-            (component.positive, middle + 0.15 + strips, "left", _POSITIVE),
-        ):
-            for j, match in enumerate(matches[:_TEXTS]):
-                y = 1 - (top + 0.16 + 0.2 * j) / height
-                figure.text(x / width, y, _line(match), ha=side, va="center", fontsize=8, color=colour)
+        name = f"{shown(unit)}, component {component}"
+        told = "" if share is None else f": {100 * share:.0f} % of its variance"
+        write(0.1, top - 0.12, name + told, fontsize=8.5, weight="bold")
+        for end, sign in (("negative", -1), ("positive", 1)):
+            keys = [row["key"] for row in pictures.get((unit, component, end), ())]
+            strip = _strip([images[key] for key in keys[:_IMAGES] if key in images], sign)
+            if strip is not None:
+                left = middle + 0.1 if sign > 0 else middle - 0.1 - strips
+                box = (left / width, 1 - (top + 0.06 + _SIDE) / height, strips / width, _SIDE / height)
+                axes = figure.add_axes(box)
+                axes.imshow(strip, interpolation="nearest")
+                axes.set_axis_off()
+            for j, row in enumerate(texts.get((unit, component, end), ())[:_TEXTS]):
+                where, side = middle + sign * (0.15 + strips), "left" if sign > 0 else "right"
+                line = f"{shown(row['text'], _LONGEST)}  {row['score']:.2f}"
+                write(where, top + 0.16 + 0.2 * j, line, ha=side, fontsize=8, color=_ENDS[end])
     return figure
 
 
-def _rows(units: Sequence[UnitWords]) -> list[tuple[UnitWords, ComponentWords]]:
+def _ends(rows: Rows) -> dict[tuple[str, int, str], list[Row]]:
+    """The rows at every end of every component, in their order."""
+    found: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["unit"], row["component"], row["end"]), []).append(row)
+    return found
+
+
+def _chosen(units: Sequence[str], tables: Mapping[str, Rows]) -> list[tuple[str, int, float | None]]:
+    """Components with anything at their ends: as many of each unit as fit for all of them, at least one."""
+    shares: dict[str, dict[int, float | None]] = {unit: {} for unit in units}
+    for row in (*tables["components"], *tables["images"]):
+        if row["unit"] in shares:
+            own = shares[row["unit"]]
+            own[row["component"]] = row.get("explained_variance_ratio", own.get(row["component"]))
     each = max(1, MAX_ROWS // max(len(units), 1))
-    return [(unit, component) for unit in units for component in unit.components[:each]][:MAX_ROWS]
+    return [(unit, k, share) for unit, own in shares.items() for k, share in sorted(own.items())[:each]][:MAX_ROWS]
 
 
-def _strip(images: Sequence[Image.Image], sign: int) -> Image.Image | None:
+def _strip(images: Sequence[Image], sign: int) -> Image | None:
     """Pictures side by side, the first at the outer end: at the right of a strip that stands right of the middle."""
     from PIL import Image
 
@@ -89,9 +122,3 @@ def _strip(images: Sequence[Image.Image], sign: int) -> Image.Image | None:
         cell = _IMAGES - 1 - j if sign > 0 else j
         strip.paste(small, (cell * _PIXELS + (_PIXELS - size[0]) // 2, (_PIXELS - size[1]) // 2))
     return strip
-
-
-def _line(match: TextMatch) -> str:
-    text = match.text if len(match.text) <= _LONGEST else match.text[: _LONGEST - 1] + "…"
-    # matplotlib reads what stands between two dollars as mathematics
-    return f"{text}  {match.score:.2f}".replace("$", r"\$")

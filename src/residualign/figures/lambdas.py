@@ -1,131 +1,149 @@
-"""Figures of what was learned, as matplotlib figures without a window or global state."""
+"""Figures of what was learned: the lambdas that moved most, accuracy as they are reset to 1, learning curves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from residualign.figures._figure import Figure
+from residualign.figures._style import (
+    ACCENT,
+    NARROW,
+    QUIET,
+    SECOND,
+    SERIES,
+    Rows,
+    legend,
+    level,
+    number,
+    panels,
+    percent_axis,
+    shown,
+    tips,
+    whole_ticks,
+)
 
-if TYPE_CHECKING:
-    from residualign.adapter.lambdas import LearningCurve, MovedComponent, PutBackCurve
-
-__all__ = ["learning_figure", "moved_figure", "put_back_figure"]
-
-# two hues that colour-blind readers tell apart, and a grey
-_UP, _DOWN, _QUIET = "#0072b2", "#d55e00", "#8a8a8a"
-_HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+__all__ = ["lambda_figures"]
 
 
-def moved_figure(moved: Sequence[MovedComponent], top: int = 20) -> Figure:
+def lambda_figures(
+    tables: Mapping[str, Rows], title: str = "", *, n_images: int, scale_free: bool = False, top: int = 20
+) -> dict[str, Figure]:
+    """Figures by name, of the tables `moved`, `put_back` and `learning_curves`; a table may be absent or empty.
+
+    n_images: behind the accuracies of `put_back`. scale_free: the lambdas are over their root mean square.
+    """
+    figures = {}
+    if moved := tables.get("moved"):
+        figures["moved"] = Figure(partial(_moved, moved, title, top, "λ / rms" if scale_free else "λ"))
+    if rows := tables.get("put_back"):
+        draw = partial(_put_back, rows, title, n_images)
+        figures["put_back"] = Figure(draw, partial(draw, width=NARROW))
+    curves = [row for row in tables.get("learning_curves", ()) if row["step_name"] != "learning_rate"]
+    if curves:
+        draw = partial(_learning, curves, title)
+        figures["learning_curves"] = Figure(draw, partial(draw, columns=1))
+    return figures
+
+
+def _moved(moved: Rows, title: str, top: int, name: str) -> Any:
     """The components that moved most as bars, and every lambda against the size of its effect."""
-    shown = list(moved[:top])
-    figure = Figure(figsize=(9.0, max(2.8, 1.1 + 0.22 * len(shown))), layout="constrained")
-    bars, cloud = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    names = [one.label if one.component is None else f"{one.label} · {one.component}" for one in shown]
-    positions = np.arange(len(shown))
-    bars.barh(positions, [one.effect for one in shown], color=[_UP if one.value > 1 else _DOWN for one in shown])
-    bars.set_yticks(positions, names, fontsize=8)
+    rows = moved[:top]
+    size = (9.0, max(2.8, 1.1 + 0.22 * len(rows)))
+    figure, (bars, cloud) = panels(1, 2, size, title, width_ratios=(1.25, 1))
+    names = [row["label"] if row["component"] is None else f"{row['label']} · {row['component']}" for row in rows]
+    made = bars.barh(range(len(rows)), [row["effect"] for row in rows], color=[_color(row["lambda"]) for row in rows])
+    bars.set_yticks(range(len(rows)), names)
     bars.invert_yaxis()
     bars.margins(x=0.22)
-    for position, one in zip(positions, shown, strict=True):
-        bars.annotate(
-            f"λ {one.value:.2f}",
-            (one.effect, position),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=7.5,
-        )
+    bars.bar_label(made, [f"{name} {row['lambda']:.2f}" for row in rows], padding=3, fontsize=7.5)
     bars.set_xlabel("effect on the embedding (root mean square length)")
-    bars.set_title("moved most: unit · component", fontsize=10, loc="left")
-    values = np.array([one.value for one in moved])
-    effects = np.array([one.effect for one in moved])
-    cloud.scatter(effects, values, s=6, alpha=0.5, linewidths=0, c=np.where(values > 1, _UP, _DOWN))
-    cloud.axhline(1.0, color=_QUIET, linewidth=0.8)
+    bars.set_title("moved most: unit · component")
+    colors = [_color(row["lambda"]) for row in moved]
+    effects, values = [row["effect"] for row in moved], [row["lambda"] for row in moved]
+    dots = cloud.scatter(effects, values, s=6, alpha=0.6, linewidths=0, c=colors)
+    dots.set_rasterized(len(moved) > 5000)
+    cloud.axhline(1.0, color=QUIET, linewidth=0.8)
     cloud.set_xlabel("effect on the embedding")
-    cloud.set_ylabel("λ")
-    cloud.set_title(f"all {len(moved):,} lambdas", fontsize=10, loc="left")
-    _plain(bars, cloud)
+    cloud.set_ylabel(name)
+    cloud.set_title(f"all {len(moved):,} lambdas")
     return figure
 
 
-def put_back_figure(curves: Sequence[PutBackCurve]) -> Figure:
-    """Accuracy as lambdas are put back to one; random orders as a band from lowest to highest."""
-    figure = Figure(figsize=(6.4, 3.9), layout="constrained")
-    axes = figure.subplots()
-    total = curves[0].put_back[-1]
-    random = [curve for curve in curves if curve.order == "random"]
+def _color(value: float) -> str:
+    return ACCENT if value > 1 else SECOND
+
+
+def _put_back(rows: Rows, title: str, n_images: int, width: float = 6.4) -> Any:
+    """Accuracy as lambdas are reset to 1; several random orders as a band from lowest to highest."""
+    figure, (axes,) = panels(1, 1, (width, 3.6), title)
+    total = max(row["put_back"] for row in rows)
+    orders: dict[tuple[str, int | None], list[tuple[float, float]]] = {}
+    for row in rows:
+        point = (row["put_back"] / total, row["accuracy"])
+        orders.setdefault((row["order"], row["seed"]), []).append(point)
+    random = [points for (order, _), points in orders.items() if order == "random"]
     if random:
-        shares = np.array(random[0].put_back) / total
-        values = np.array([curve.accuracy for curve in random])
-        axes.fill_between(shares, values.min(axis=0), values.max(axis=0), color=_QUIET, alpha=0.35, linewidth=0)
-        axes.plot(shares, values.mean(axis=0), color=_QUIET, label=f"random, mean and range of {len(random)}")
-    for order, colour in (("largest", _DOWN), ("smallest", _UP)):
-        for curve in (one for one in curves if one.order == order):
-            axes.plot(
-                np.array(curve.put_back) / total,
-                curve.accuracy,
-                color=colour,
-                label=f"{order} effect first",
-                marker=".",
-                markersize=4,
-            )
-    axes.set_xlabel(f"share of the {total:,} lambdas put back to 1")
-    axes.set_ylabel(f"accuracy ({curves[0].n_images:,} images)")
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    _percents(axes)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8.5)
-    _plain(axes)
+        shares = [share for share, _ in random[0]]
+        values = [[points[k][1] for points in random] for k in range(len(shares))]
+        several = f", mean and range of {len(random)}" if len(random) > 1 else ""
+        axes.fill_between(shares, [*map(min, values)], [*map(max, values)], color=QUIET, alpha=0.3, linewidth=0)
+        means = [sum(one) / len(one) for one in values]
+        axes.plot(shares, means, color=QUIET, linewidth=1.5, label=f"random order{several}")
+    for name, color in (("largest", SECOND), ("smallest", ACCENT)):
+        for (order, _), points in orders.items():
+            if order == name:
+                label = f"{name} effect first"
+                (line,) = axes.plot(*zip(*points, strict=True), color=color, marker=".", markersize=5, label=label)
+                tips(line, [f"{round(share * total):,} reset: {100 * value:.1f} %" for share, value in points])
+    level(axes, rows[0]["accuracy"], "as learned", ":")
+    axes.set_xlabel(f"share of the {total:,} lambdas reset to 1")
+    axes.set_ylabel(f"accuracy on {n_images:,} images")
+    percent_axis(axes.xaxis)
+    _accuracies(axes)
+    legend(figure, axes, columns=2)
     return figure
 
 
-def learning_figure(curves: Sequence[LearningCurve]) -> Figure:
-    """Losses and validation accuracy by step, one colour a candidate."""
-    runs = [curve for curve in curves if curve.step_name != "learning_rate"]
-    figure = Figure(figsize=(9.0, 3.9), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
-    for i, curve in enumerate(runs):
-        colour, name = _HUES[i % len(_HUES)], curve.candidate or curve.solver
-        steps = [point.step for point in curve.points]
-        loss.plot(steps, _values(curve, "train_loss"), color=colour, linestyle=":", linewidth=1)
-        loss.plot(steps, _values(curve, "val_loss"), color=colour)
-        accuracy.plot(steps, _values(curve, "val_accuracy"), color=colour, label=name)
-    step = f"outer {runs[0].step_name}" if runs and runs[0].step_name == "iteration" else "epoch"
-    loss.set_ylabel("cross-entropy")
-    loss.set_title("validation: lines; training, pull included: dots", fontsize=9, loc="left")
+def _learning(rows: Rows, title: str, columns: int = 2) -> Any:
+    """Losses and validation accuracy by step, one color per candidate."""
+    size = (9.0, 3.9) if columns > 1 else (NARROW, 6.4)
+    figure, (loss, accuracy) = panels(2 // columns, columns, size, title)
+    runs: dict[tuple[str, str], list[Any]] = {}
+    for row in rows:
+        runs.setdefault((row["solver"], row["candidate"]), []).append(row)
+    for i, ((solver, candidate), points) in enumerate(runs.items()):
+        color, steps = SERIES[i % len(SERIES)], [point["step"] for point in points]
+        train, val, right = (
+            [number(point[name]) for point in points] for name in ("train_loss", "val_loss", "val_accuracy")
+        )
+        loss.plot(steps, train, color=color, linestyle=":", linewidth=1.2)
+        loss.plot(steps, val, color=color, linewidth=1.3)
+        accuracy.plot(steps, right, color=color, linewidth=1.3, label=shown(candidate or solver))
+    loss.set_ylabel("cross-entropy (logarithmic)")
+    loss.set_title("lines: validation; dots: training, pull included")
     loss.set_yscale("log")
-    loss.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    loss.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    loss.yaxis.set_minor_formatter(NullFormatter())
-    accuracy.set_ylabel("validation accuracy")
-    _percents(accuracy)
+    _log_ticks(loss.yaxis)
+    accuracy.set_title("validation accuracy")
+    _accuracies(accuracy)
+    step = "outer iteration" if rows[0]["step_name"] == "iteration" else "epoch"
     for axes in (loss, accuracy):
         axes.set_xlabel(step)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if runs:
-        figure.legend(
-            *accuracy.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False, fontsize=8
-        )
-    _plain(loss, accuracy)
+        whole_ticks(axes)
+    legend(figure, accuracy, columns=columns)
     return figure
 
 
-def _values(curve: LearningCurve, name: str) -> list[float]:
-    return [float("nan") if (value := getattr(point, name)) is None else value for point in curve.points]
+def _log_ticks(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_tick_params(which="minor", length=0)
 
 
-def _percents(axes: Any) -> None:
-    """Ticks at round shares; a decimal where accuracies lie within a few points of each other."""
+def _accuracies(axes: Any) -> None:
     low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=(1, 2, 5, 10)))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.06 else 1))
-
-
-def _plain(*all_axes: Any) -> None:
-    for axes in all_axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.set_axisbelow(True)
+    percent_axis(axes.yaxis, high - low)

@@ -2,160 +2,158 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
-from residualign.selection.result import Overlap, SelectionStudy
-from residualign.selection.scores import score_title
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from residualign.figures._figure import Figure
+from residualign.figures._style import (
+    ACCENT,
+    INK,
+    QUIET,
+    SECOND,
+    SERIES,
+    Rows,
+    legend,
+    level,
+    panels,
+    percent_axis,
+    shown,
+    tips,
+    whole_ticks,
+)
 
 __all__ = ["select_figures"]
 
-# told apart by readers who see few colours (Okabe and Ito)
-_COLOURS = {"S": "#D55E00", "U": "#0072B2", "UT": "#009E73", "cosine": "#CC79A7", "R": "#777777"}
-_MARKS = {"S": "o", "U": "s", "UT": "^", "cosine": "D", "R": ""}
-_LEFT_OUT = (("without heads", "its heads", "#0072B2", "o"), ("without mlp", "its MLP", "#D55E00", "s"))
-_LEFT_OUT_BOTH = ("without layer", "both", "#222222", "D")
+_MARKS = "os^Dv"
+_LEFT_OUT = (
+    ("without heads", "its heads", ACCENT, "o"),
+    ("without mlp", "its MLP", SECOND, "s"),
+    ("without layer", "both", INK, "D"),
+)
 _KEPT = (
-    ("heads of layer", "heads of this layer alone", "#777777", "x"),
-    ("heads up to layer", "heads up to this layer", "#0072B2", "^"),
-    ("heads from layer", "heads from this layer on", "#56B4E9", "v"),
-    ("up to layer", "all units up to this layer", "#D55E00", "o"),
-    ("from layer", "all units from this layer on", "#E69F00", "s"),
+    ("heads of layer", "heads of this layer alone", QUIET, "x"),
+    ("heads up to layer", "heads up to this layer", ACCENT, "^"),
+    ("heads from layer", "heads from this layer on", "#56b4e9", "v"),
+    ("up to layer", "all units up to this layer", SECOND, "o"),
+    ("from layer", "all units from this layer on", "#e69f00", "s"),
 )
 _TITLES = {"mean": "the rest at its mean", "zero": "the rest zero"}
-_GREY = "#444444"
+_PLACES = {"mean": "its mean in its place", "zero": "nothing in its place"}
 
 
-def select_figures(
-    studies: Sequence[SelectionStudy], overlaps: Sequence[Overlap]
-) -> Mapping[str, Callable[[], Figure]]:
-    """By file name: curves and layers of every study, and the overlap between data sets where there are several."""
-    figures: dict[str, Callable[[], Figure]] = {}
-    for i, study in enumerate(studies):
-        ending = "" if len(studies) == 1 else f"_{i + 1}"
-        figures[f"select_curves{ending}"] = partial(curve_figure, study)
-        figures[f"select_layers{ending}"] = partial(layer_figure, study)
-    if len(studies) > 1:
-        figures["select_overlap"] = partial(overlap_figure, overlaps)
+def select_figures(tables: Mapping[str, Rows], split: str = "test", keep_mlps: bool = False) -> dict[str, Figure]:
+    """By file name: curves and layers of every data set, and the overlap between them where there are several.
+
+    Of the tables `select_curves`, `select_layers` and `select_overlap`. split: behind the accuracies. keep_mlps: in the
+    curves MLPs and embedding stay.
+    """
+    figures = {}
+    names = list(dict.fromkeys(row["data"] for row in tables["select_layers"]))
+    for i, name in enumerate(names):
+        ending = "" if len(names) == 1 else f"_{i + 1}"
+        layers, curves = (
+            [row for row in tables[table] if row["data"] == name] for table in ("select_layers", "select_curves")
+        )
+        whole = next(row["accuracy"] for row in layers if row["kept"] == "all")
+        figures[f"select_curves{ending}"] = Figure(partial(_curves, name, curves, whole, split, keep_mlps))
+        figures[f"select_layers{ending}"] = Figure(partial(_layers, name, layers, whole, split))
+    if len(names) > 1:
+        figures["select_overlap"] = Figure(partial(_overlap, tables["select_overlap"]))
     return figures
 
 
-def curve_figure(study: SelectionStudy) -> Figure:
-    """Accuracy against the number of heads, a panel an ablation; the band spans the random choices."""
-    modes = tuple(dict.fromkeys(curve.ablation for curve in study.curves))
-    figure, panels = _panels(1, len(modes), f"{_short(study.name)}: the best heads of each score")
-    for axes, mode in zip(panels, modes, strict=True):
-        x = range(1, study.n_heads + 1)
-        for one in study.summaries:
-            if one.ablation != mode:
+def _curves(data: str, rows: Rows, whole: float, split: str, keep_mlps: bool) -> Any:
+    """Accuracy against the number of heads, a panel per ablation; the band spans the random choices."""
+    modes, scores = (tuple(dict.fromkeys(row[name] for row in rows)) for name in ("ablation", "score"))
+    title = f"{_short(data)}: the best heads of each score"
+    n_heads = max(row["n_heads"] for row in rows)
+    figure, made = panels(1, len(modes), (1.4 + 4.4 * len(modes), 4.2), title)
+    for axes, mode in zip(made, modes, strict=True):
+        for k, score in enumerate(scores):
+            points = [row for row in rows if (row["ablation"], row["score"]) == (mode, score)]
+            if not points:
                 continue
-            mean, low, high = ([100 * value for value in part] for part in (one.mean, one.low, one.high))
-            if one.score == "R":
-                axes.fill_between(x, low, high, color=_COLOURS["R"], alpha=0.18, linewidth=0, label=None)
+            x, mean, low, high = ([row[name] for row in points] for name in ("n_heads", "accuracy", "low", "high"))
+            random = score == "R"
+            color = QUIET if random else SERIES[k % (len(SERIES) - 1)]
+            if random:
+                axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+            style: dict[str, Any] = {"linestyle": "--"} if random else {"marker": _MARKS[k % len(_MARKS)]}
+            every = max(1, len(points) // 12)
             axes.plot(
                 x,
                 mean,
-                color=_COLOURS[one.score],
-                linestyle="--" if one.score == "R" else "-",
+                color=color,
                 linewidth=1.6,
-                marker=_MARKS[one.score],
                 markersize=4,
-                markevery=[budget.n_heads - 1 for budget in study.budgets],
-                label=f"random, {one.n_seeds} seeds" if one.score == "R" else one.title,
+                markevery=every,
+                label="random" if random else shown(score),
+                **style,
             )
-        _line(axes, 100 * study.accuracy, "every unit", "-")
-        _line(axes, 95 * study.accuracy, "95 % of that", ":")
-        axes.set_xlim(0, study.n_heads + 1)
-        axes.set_ylim(0, 105 * max(study.accuracy, *(max(one.high) for one in study.summaries)))
-        axes.set_title(_title(mode, study.keep_mlps), fontsize=10)
-        axes.set_xlabel(f"heads kept, of {study.n_heads}")
-    panels[0].set_ylabel(f"accuracy on {study.n_images:,} {study.split} images, %")
-    _legend(figure, panels[0])
+        level(axes, whole, "every unit")
+        level(axes, 0.95 * whole, "95 % of that", ":")
+        axes.set_xlim(0, n_heads + 1)
+        axes.set_ylim(0, 1.05 * max(whole, *(row["high"] for row in rows)))
+        percent_axis(axes.yaxis)
+        axes.set_title(_TITLES[mode] + (", MLPs and embedding kept" if keep_mlps else ""))
+        axes.set_xlabel(f"heads kept, of {n_heads}")
+    made[0].set_ylabel(f"accuracy on {split} images")
+    legend(figure, made[0], columns=4)
     return figure
 
 
-def layer_figure(study: SelectionStudy) -> Figure:
-    """Accuracy by layer: one layer left out (left), and parts of the tower kept (right), a row an ablation."""
-    from matplotlib.ticker import MaxNLocator
-
-    modes = tuple(dict.fromkeys(one.ablation for one in study.layers))
-    figure, panels = _panels(len(modes), 2, f"{_short(study.name)}: layers left out and kept")
-    for row, mode in enumerate(modes):
-        left, right = panels[2 * row], panels[2 * row + 1]
-        for axes, kinds in ((left, (*_LEFT_OUT, _LEFT_OUT_BOTH)), (right, _KEPT)):
-            for kind, title, colour, mark in kinds:
-                found = [one for one in study.layers if one.kind == kind and one.ablation == mode]
-                layers = [one.layer for one in found if one.layer is not None]
-                accuracy = [100 * one.accuracy for one in found]
-                axes.plot(layers, accuracy, color=colour, marker=mark, markersize=4, linewidth=1.4, label=title)
-            _line(axes, 100 * study.accuracy, "every unit", "-")
+def _layers(data: str, rows: Rows, whole: float, split: str) -> Any:
+    """Accuracy by layer: one layer left out (left), and parts of the tower kept (right), a row per ablation."""
+    modes = tuple(dict.fromkeys(row["ablation"] for row in rows))
+    title = f"{_short(data)}: layers left out and kept"
+    figure, made = panels(len(modes), 2, (9.8, 0.8 + 3.0 * len(modes)), title)
+    for k, mode in enumerate(modes):
+        left, right = made[2 * k], made[2 * k + 1]
+        for axes, kinds in ((left, _LEFT_OUT), (right, _KEPT)):
+            for kind, label, color, mark in kinds:
+                points = [
+                    row for row in rows if (row["kept"], row["ablation"]) == (kind, mode) and row["layer"] is not None
+                ]
+                layers, accuracy = ([row[name] for row in points] for name in ("layer", "accuracy"))
+                (line,) = axes.plot(
+                    layers, accuracy, color=color, marker=mark, markersize=4, linewidth=1.4, label=label
+                )
+                tips(line, [f"layer {row['layer']}, {label}: {100 * row['accuracy']:.1f} %" for row in points])
+            level(axes, whole, "every unit")
             if axes is right:
                 axes.set_ylim(0, None)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            if row == len(modes) - 1:
-                axes.set_xlabel("layer")
-        left.set_title(f"one layer left out: {_place(mode)}", fontsize=10)
-        right.set_title(f"only these kept, {_TITLES[mode]}", fontsize=10)
-        left.set_ylabel("accuracy, %")
-    for axes in panels[:2]:
-        axes.legend(fontsize=7.5, frameon=False, loc="best")
+            low, high = axes.get_ylim()
+            percent_axis(axes.yaxis, high - low)
+            whole_ticks(axes)
+            axes.set_xlabel("layer")
+        left.set_title(f"one layer left out: {_PLACES[mode]}")
+        right.set_title(f"only these kept, {_TITLES[mode]}")
+        left.set_ylabel(f"accuracy on {split} images")
+    for axes in made[:2]:
+        axes.legend(fontsize=7.5, loc="best")
     return figure
 
 
-def overlap_figure(overlaps: Sequence[Overlap]) -> Figure:
+def _overlap(rows: Rows) -> Any:
     """Jaccard overlap of the heads chosen for two data sets, mean over all pairs, against their number."""
-    between = [one for one in overlaps if one.first[0] != one.second[0]]
-    figure, (axes,) = _panels(1, 1, "Heads chosen for two data sets")
-    for score in dict.fromkeys(one.first[1] for one in between):
-        counts = sorted({one.n_heads for one in between})
-        values = [[one.jaccard for one in between if (one.first[1], one.n_heads) == (score, k)] for k in counts]
+    between = [row for row in rows if row["data"] != row["other_data"]]
+    figure, (axes,) = panels(1, 1, (5.4, 4.0), "Heads chosen for two data sets")
+    for k, score in enumerate(dict.fromkeys(row["score"] for row in between)):
+        counts = sorted({row["n_heads"] for row in between})
+        values = [[row["jaccard"] for row in between if (row["score"], row["n_heads"]) == (score, n)] for n in counts]
         means = [sum(part) / len(part) for part in values]
-        axes.plot(counts, means, color=_COLOURS[score], marker=_MARKS[score], markersize=4, label=score_title(score))
-    chance = sorted({(one.n_heads, one.expected) for one in between})
-    axes.plot(*zip(*chance, strict=True), color=_GREY, linestyle="--", label="chance")
+        axes.plot(counts, means, color=SERIES[k % (len(SERIES) - 1)], marker=_MARKS[k % len(_MARKS)], markersize=4,
+                  label=shown(score))  # fmt: skip
+    chance = sorted({(row["n_heads"], row["chance"]) for row in between})
+    axes.plot(*zip(*chance, strict=True), color=QUIET, linestyle="--", label="chance")
     axes.set_xlabel("heads chosen")
     axes.set_ylabel("Jaccard overlap")
     axes.set_ylim(0, 1)
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
 def _short(name: str) -> str:
     """The end of a path, for titles."""
-    return name.rstrip("/").rsplit("/", 1)[-1]
-
-
-def _panels(rows: int, columns: int, title: str) -> tuple[Figure, list[Axes]]:
-    # imported here: drawing libraries take a second, and most runs draw nothing
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.0 + 4.4 * columns, 0.8 + 3.0 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
-    figure.suptitle(title, fontsize=11, parse_math=False)
-    return figure, panels
-
-
-def _line(axes: Axes, value: float, label: str, style: str) -> None:
-    axes.axhline(value, color=_GREY, linestyle=style, linewidth=0.9, label=label, zorder=1)
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8.5)
-
-
-def _title(mode: str, keep_mlps: bool) -> str:
-    return _TITLES[mode] + (", MLPs and embedding kept" if keep_mlps else "")
-
-
-def _place(mode: str) -> str:
-    return "its mean in its place" if mode == "mean" else "nothing in its place"
+    return shown(name.rstrip("/").rsplit("/", 1)[-1])

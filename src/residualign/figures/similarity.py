@@ -3,160 +3,142 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
-
-from residualign.commands.similarity import Compared, SimilarityOutcome
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from residualign.units import Unit
+from residualign.figures._figure import Figure
+from residualign.figures._style import SERIES, Rows, legend, number, panels, shown, tips, whole_ticks
 
 __all__ = ["similarity_figures"]
 
-Grid = NDArray[np.float64]
-
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D31")
-_MARKERS = "os^Dvp*X"
-_TITLE = {"weighted": "weighted by variance", "unweighted": "unweighted"}
-_SMALL = 8
+_MARKS = "os^Dvp*X"
+_TITLES = {"weighted": "weighted by variance", "unweighted": "unweighted"}
 
 
-def similarity_figures(outcome: SimilarityOutcome) -> dict[str, Callable[[], Figure]]:
-    """By name: `heads` and `layers` of what shares a space, `pairs` for each pair of sources it was asked for."""
-    figures: dict[str, Callable[[], Figure]] = {}
-    alike = [compared for compared in outcome.compared if compared.spectral is not None]
-    if alike:
-        figures["heads"] = partial(_heads, outcome.first.name, alike)
-        figures["layers"] = partial(_layers, outcome.first.name, alike)
-    with_pairs = [c for c in outcome.compared if c.pairs is not None or c.pairs_cka is not None]
-    for i, compared in enumerate(with_pairs):
-        figures["pairs" if len(with_pairs) == 1 else f"pairs-{i + 1}"] = partial(_pairs, compared)
+def similarity_figures(tables: Mapping[str, Rows]) -> dict[str, Figure]:
+    """By name: `heads` and `layers` of what shares a space, `pairs` for each pair of sources it was asked for.
+
+    Of the tables `units`, `layers` and `pairs`; any may be absent.
+    """
+    figures = {}
+    heads = [row for row in tables.get("units", ()) if row["kind"] == "head" and row["weighted"] is not None]
+    if heads:
+        figures["heads"] = Figure(partial(_heads, heads))
+    if layers := tables.get("layers"):
+        figures["layers"] = Figure(partial(_layers, layers))
+    pairs = _grouped(tables.get("pairs", ()))
+    for i, ((first, second), rows) in enumerate(pairs.items()):
+        figures["pairs" if len(pairs) == 1 else f"pairs-{i + 1}"] = Figure(partial(_pairs, first, second, rows))
     return figures
 
 
-def _heads(first: str, compared: Sequence[Compared]) -> Figure:
+def _grouped(rows: Rows) -> dict[tuple[str, str], list[Any]]:
+    """The rows of every comparison, by the names of both sources."""
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for row in rows:
+        groups.setdefault((row["first"], row["second"]), []).append(row)
+    return groups
+
+
+def _heads(rows: Rows) -> Any:
     """Layer by head, a column of panels for each other source; both weightings share one scale."""
-    grids = [[_grid(one, weighting) for one in compared] for weighting in _TITLE]
-    n_layers, n_heads = grids[0][0].shape
-    cell = min(0.32, 4.2 / max(n_layers, n_heads))
-    width, height = max(1.5, cell * n_heads), max(1.5, cell * n_layers)
-    figure = Figure(figsize=(1.6 + (width + 0.35) * len(compared), 1.1 + 2 * (height + 0.6)), layout="constrained")
-    axes = figure.subplots(2, len(compared), squeeze=False)
-    low = _floor(np.nanmin(grids)) if np.isfinite(grids).any() else 0.0
-    image = None
-    for row, weighting in enumerate(_TITLE):
-        for column, one in enumerate(compared):
-            panel: Axes = axes[row, column]
-            image = panel.imshow(grids[row][column], vmin=low, vmax=1, cmap="viridis", aspect="auto")
-            panel.set_title(f"{_cut(one.second.name)}\n{_TITLE[weighting]}", fontsize=9)
-            _whole_ticks(panel, n_heads, n_layers)
-            if row == 1:
-                panel.set_xlabel("head")
-            if column == 0:
-                panel.set_ylabel("layer")
-    assert image is not None
-    figure.colorbar(image, ax=axes, label="normalised spectral cosine", shrink=0.8, aspect=30)
-    figure.suptitle(f"Heads: components on {_cut(first)}\nbeside those on other images", fontsize=11)
+    import numpy as np
+
+    groups = _grouped(rows)
+    shape = (1 + max(row["layer"] for row in rows), 1 + max(row["head"] for row in rows))
+    cell = min(0.32, 4.2 / max(shape))
+    width, height = max(1.5, cell * shape[1]), max(1.5, cell * shape[0])
+    first = next(iter(groups))[0]
+    title = f"Heads: components on {shown(first, 24)} compared with other images"
+    size = (1.8 + (width + 0.35) * len(groups), 1.3 + 2 * (height + 0.6))
+    figure, made = panels(2, len(groups), size, title)
+    lowest = min((number(row[name]) for row in rows for name in _TITLES if number(row[name]) >= 0), default=0.0)
+    image: Any = None
+    for i, axes in enumerate(made):
+        weighting = list(_TITLES)[i // len(groups)]
+        (_, second), own = list(groups.items())[i % len(groups)]
+        grid = np.full(shape, math.nan)
+        for row in own:
+            grid[row["layer"], row["head"]] = number(row[weighting])
+        floor = max(0.0, math.floor(lowest * 10) / 10)
+        image = axes.imshow(grid, vmin=floor, vmax=1, cmap="viridis", aspect="auto")
+        axes.set_title(f"{shown(second, 24)}\n{_TITLES[weighting]}", fontsize=9)
+        axes.grid(visible=False)
+        for axis, n in ((axes.xaxis, shape[1]), (axes.yaxis, shape[0])):
+            axis.set_ticks(range(0, n, math.ceil(n / 12)))
+        if i >= len(groups):
+            axes.set_xlabel("head")
+        if i % len(groups) == 0:
+            axes.set_ylabel("layer")
+    figure.colorbar(image, ax=made, label="normalized spectral cosine", shrink=0.8, aspect=30)
     return figure
 
 
-def _layers(first: str, compared: Sequence[Compared]) -> Figure:
+def _layers(rows: Rows) -> Any:
     """Means over a layer's heads, and MLPs, as lines: a panel for each kind and weighting."""
-    figure = Figure(figsize=(9.0, 6.4), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True, sharey=True)
-    for row, (kind, what) in enumerate((("head", "heads, mean of a layer"), ("mlp", "MLPs"))):
-        for column, weighting in enumerate(_TITLE):
-            panel: Axes = axes[row, column]
-            for i, one in enumerate(compared):
-                assert one.spectral is not None
-                lines = one.spectral.layers("head" if kind == "head" else "mlp")
-                at, values = [line.layer for line in lines], [getattr(line.cosine, weighting) for line in lines]
-                colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
-                name = _cut(one.second.name)
-                panel.plot(at, values, label=name, markersize=4, linewidth=1.5, color=colour, marker=marker)
-            panel.set_title(f"{what}, {_TITLE[weighting]}", fontsize=10)
-            panel.grid(alpha=0.3)
-            panel.set_ylim(0, 1.02)
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            if row == 1:
-                panel.set_xlabel("layer")
-            if column == 0:
-                panel.set_ylabel("normalised spectral cosine")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(compared)), frameon=False)
-    figure.suptitle(f"Principal components on {_cut(first)} and on other images", fontsize=11)
+    groups = _grouped(rows)
+    title = f"Principal components on {shown(next(iter(groups))[0], 24)} and on other images"
+    figure, made = panels(2, 2, (9.0, 6.4), title, sharex=True, sharey=True)
+    for i, axes in enumerate(made):
+        kind, weighting = ("head", "mlp")[i // 2], list(_TITLES)[i % 2]
+        for k, ((_, second), group) in enumerate(groups.items()):
+            own = [row for row in group if row["kind"] == kind]
+            (line,) = axes.plot(
+                [row["layer"] for row in own],
+                [number(row[weighting]) for row in own],
+                label=shown(second, 24),
+                color=SERIES[k % len(SERIES)],
+                marker=_MARKS[k % len(_MARKS)],
+                markersize=4,
+                linewidth=1.5,
+            )
+            tips(line, [f"{second}, layer {row['layer']}: {number(row[weighting]):.3f}" for row in own])
+        axes.set_title(f"{'heads, mean of a layer' if kind == 'head' else 'MLPs'}, {_TITLES[weighting]}")
+        axes.set_ylim(0, 1.02)
+        whole_ticks(axes)
+        if i >= 2:
+            axes.set_xlabel("layer")
+        if i % 2 == 0:
+            axes.set_ylabel("normalized spectral cosine")
+    legend(figure, made[0], columns=3)
     return figure
 
 
-def _pairs(compared: Compared) -> Figure:
+def _pairs(first: str, second: str, rows: Rows) -> Any:
     """Head with head, ordered by layer; lines between layers."""
-    panels: list[tuple[str, Any]] = []
-    if compared.pairs is not None:
-        panels += [(_TITLE[name], getattr(compared.pairs, name)) for name in _TITLE]
-    if compared.pairs_cka is not None:
-        panels.append(("linear CKA, same images", compared.pairs_cka.cka))
-    either = compared.pairs or compared.pairs_cka
-    assert either is not None
-    figure = Figure(figsize=(1.0 + 4.3 * len(panels), 4.6), layout="constrained")
-    for panel, (title, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        # of two unlike models CKA is small throughout, and a scale up to one would hide what there is
-        high = max(0.1, math.ceil(np.nanmax(values.cpu().numpy(), initial=0.0) * 10) / 10)
-        image = panel.imshow(values.cpu().numpy(), vmin=0, vmax=high, cmap="viridis", interpolation="nearest")
-        panel.set_title(title, fontsize=10)
-        _layer_ticks(panel.xaxis, either.columns, panel.axvline)
-        _layer_ticks(panel.yaxis, either.rows, panel.axhline)
-        panel.set_xlabel(f"heads by layer, {_cut(compared.second.name)}")
-        panel.set_ylabel(f"heads by layer, {_cut(compared.first.name)}")
-        figure.colorbar(image, ax=panel, shrink=0.8)
-    figure.suptitle(
-        "Heads with heads: normalised spectral cosine" if compared.pairs else "Heads with heads", fontsize=11
-    )
+    import numpy as np
+
+    names = {**_TITLES, "cka": "linear CKA, same images"}
+    there = [name for name in names if any(row[name] is not None for row in rows)]
+    heads = [list(dict.fromkeys(row[side] for row in rows)) for side in ("row", "column")]
+    places = [{label: i for i, label in enumerate(side)} for side in heads]
+    figure, made = panels(1, len(there), (1.0 + 4.3 * len(there), 4.7), "Heads with heads")
+    for axes, name in zip(made, there, strict=True):
+        grid = np.full((len(heads[0]), len(heads[1])), math.nan)
+        for row in rows:
+            grid[places[0][row["row"]], places[1][row["column"]]] = number(row[name])
+        # between two different models CKA is small throughout, and a scale up to one would hide what there is
+        high = max(0.1, math.ceil(np.nanmax(grid, initial=0.0) * 10) / 10)
+        image = axes.imshow(grid, vmin=0, vmax=high, cmap="viridis", interpolation="nearest")
+        axes.grid(visible=False)
+        axes.set_title(names[name] if name == "cka" else f"normalized spectral cosine,\n{names[name]}")
+        _layer_ticks(axes.yaxis, heads[0], axes.axhline)
+        _layer_ticks(axes.xaxis, heads[1], axes.axvline)
+        axes.set_xlabel(f"heads by layer, {shown(second, 24)}")
+        axes.set_ylabel(f"heads by layer, {shown(first, 24)}")
+        figure.colorbar(image, ax=axes, shrink=0.8)
     return figure
 
 
-def _layer_ticks(axis: Any, units: Sequence[Unit], line: Callable[..., object]) -> None:
-    layers = [unit.layer for unit in units]
+def _layer_ticks(axis: Any, labels: Sequence[str], line: Callable[..., object]) -> None:
+    layers = [label.partition(".")[0].removeprefix("L") for label in labels]
     starts = [i for i, layer in enumerate(layers) if i == 0 or layer != layers[i - 1]]
     ends = [*starts[1:], len(layers)]
     step = math.ceil(len(starts) / 16)
     axis.set_ticks(
         [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)][::step],
-        [str(layers[start]) for start in starts][::step],
-        fontsize=_SMALL,
+        [layers[start] for start in starts][::step],
     )
-    axis.set_tick_params(length=0)
     for start in starts[1:]:
         line(start - 0.5, color="white", linewidth=0.4, alpha=0.7)
-
-
-def _grid(compared: Compared, weighting: str) -> Grid:
-    assert compared.spectral is not None
-    heads = [unit for unit in compared.spectral.units if unit.kind == "head"]
-    n_layers = 1 + max(unit.layer for unit in heads if unit.layer is not None)
-    values = [getattr(unit.cosine, weighting) for unit in heads]
-    return np.array(values, dtype=np.float64).reshape(n_layers, -1)
-
-
-def _whole_ticks(panel: Axes, n_columns: int, n_rows: int) -> None:
-    panel.set_xticks(range(0, n_columns, math.ceil(n_columns / 12)))
-    panel.set_yticks(range(0, n_rows, math.ceil(n_rows / 12)))
-    panel.tick_params(labelsize=_SMALL)
-
-
-def _floor(value: float) -> float:
-    """The tenth below, where the colour scale begins."""
-    return max(0.0, math.floor(value * 10) / 10)
-
-
-def _cut(name: str, longest: int = 24) -> str:
-    # a $ would begin a formula
-    name = name if len(name) <= longest else f"…{name[1 - longest :]}"
-    return name.replace("$", r"\$")

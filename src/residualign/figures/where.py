@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
+from residualign.figures._figure import Figure
+from residualign.figures._style import Rows, panels, shown
 
 if TYPE_CHECKING:
-    from residualign.commands.where import WhereOutcome
+    import numpy as np
+    from numpy.typing import NDArray
 
-__all__ = ["where_figure"]
+__all__ = ["where_figures"]
 
+_ROWS = 8
 _CELL = 2.1
 # above this share of the scale a patch hides the picture below it as far as it ever does
 _FULL, _MOST = 0.6, 0.85
@@ -22,87 +24,95 @@ _WASHED = 0.3
 _QUANTILE = 0.99
 
 
-def where_figure(outcome: WhereOutcome, part: slice = slice(None)) -> Figure:
-    """Rows of images: the picture as the model saw it, then a map a target, each target with one scale for all images.
+def where_figures(
+    rows: Rows, title: str, pictures: Sequence[NDArray[np.float32]], maps: NDArray[np.float64], *, signed: bool
+) -> dict[str, Figure]:
+    """Sheets by name, eight images each.
 
-    The grey picture shows through where a part is small. Below each map is what its total is the sum of.
+    rows: the table, one row per image and target, image by image. pictures: (height, width, 3) in [0, 1], as the model
+    saw them. maps: (image, target, row, column). signed: parts along a direction, which add up; else lengths of parts.
     """
-    location = outcome.location
-    positions = range(*part.indices(len(outcome.images)))
-    n_rows, n_columns = len(positions), 1 + len(location.targets)
-    height, width = outcome.pictures[0].shape[:2]
-    signed = location.kind == "direction"
-    row_height = _CELL * height / width + (0.62 if signed else 0.45)
-    size = (_CELL * n_columns + 0.3 * (n_columns - 1), row_height * n_rows + 1.35)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, squeeze=False)
-    colours = "RdBu_r" if signed else "YlOrRd"
-    for k, target in enumerate(location.targets):
-        # one scale for all sheets of a run; a few patches may lie above it, so that they do not hide all others
-        values = location.maps[:, k].abs().double().cpu().numpy()
-        largest = float(np.quantile(values, _QUANTILE)) or float(values.max()) or 1.0
-        beyond = bool(values.max() > largest)
-        norm = Normalize(-largest if signed else 0.0, largest)
-        for row, i in enumerate(positions):
-            cell = axes[row, k + 1]
-            values = location.maps[i, k].double().cpu().numpy()
-            grey = _WASHED + (1 - _WASHED) * outcome.pictures[i].mean(axis=-1)
-            cell.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
-            strength = _MOST * np.clip(np.abs(values) / (largest * _FULL), 0, 1)
-            cell.imshow(
-                values, cmap=colours, norm=norm, alpha=strength, extent=(0, width, height, 0), interpolation="nearest"
-            )
-            cell.set_xlabel(_sum_of(outcome, i, k), fontsize=6.5)
-        axes[0, k + 1].set_title(target.label, fontsize=10)
-        bar = figure.colorbar(
-            ScalarMappable(norm, colours),
-            ax=list(axes[:, k + 1]),
-            location="bottom",
-            shrink=0.9,
-            aspect=18,
-            pad=0.02,
-            extend=("both" if signed else "max") if beyond else "neither",
+    starts = range(0, len(pictures), _ROWS)
+    return {
+        "where" if len(starts) == 1 else f"where_{i + 1}": Figure(
+            partial(_sheet, rows, title, pictures, maps, signed, range(start, min(start + _ROWS, len(pictures))))
         )
-        bar.ax.tick_params(labelsize=7)
-        bar.set_label("length of part" if not signed else "part along it", fontsize=7.5)
+        for i, start in enumerate(starts)
+    }
+
+
+def _sheet(
+    rows: Rows,
+    title: str,
+    pictures: Sequence[NDArray[np.float32]],
+    maps: NDArray[np.float64],
+    signed: bool,
+    positions: range,
+) -> Any:
+    """Rows of images: the picture as the model saw it, then a map per target; one scale per target for all sheets.
+
+    The gray picture shows through where a part is small. Below each map is what its total is the sum of.
+    """
+    n_targets = maps.shape[1]
+    height, width = pictures[0].shape[:2]
+    row_height = _CELL * height / width + (0.62 if signed else 0.45)
+    size = (_CELL * (1 + n_targets) + 0.3 * n_targets, row_height * len(positions) + 1.35)
+    figure, axes = panels(len(positions), 1 + n_targets, size, title)
     for row, i in enumerate(positions):
-        axes[row, 0].imshow(outcome.pictures[i], extent=(0, width, height, 0))
-        axes[row, 0].set_xlabel(_caption(outcome, i), fontsize=7)
-    axes[0, 0].set_title("as the model saw it", fontsize=9)
-    for cell in axes.flat:
+        here = axes[row * (1 + n_targets) : (row + 1) * (1 + n_targets)]
+        own = rows[i * n_targets : (i + 1) * n_targets]
+        here[0].imshow(pictures[i], extent=(0, width, height, 0))
+        here[0].set_xlabel(_caption(own[0]), fontsize=7)
+        for cell, numbers in zip(here[1:], own, strict=True):
+            cell.set_xlabel(_sum_of(numbers, signed), fontsize=6.5)
+    for k in range(n_targets):
+        column = axes[k + 1 :: 1 + n_targets]
+        _maps(figure, column, [pictures[i] for i in positions], maps[positions, k], maps[:, k], signed)
+        column[0].set_title(shown(rows[k]["target"], 24), loc="center", fontsize=10)
+    axes[0].set_title("as the model saw it", loc="center", fontsize=9)
+    for cell in axes:
         cell.set_xticks([])
         cell.set_yticks([])
+        cell.grid(visible=False)
         cell.spines[:].set_visible(False)
-    unit = "logits" if outcome.classes else "embedding units"
-    # names and texts may hold dollar signs, which matplotlib would take for mathematics
-    name = _short(os.path.basename(os.path.normpath(outcome.model)))
-    figure.suptitle(_plain(f"{name}: {outcome.along}, in {unit}"), fontsize=9.5)
     return figure
 
 
-def _sum_of(outcome: WhereOutcome, image: int, target: int) -> str:
-    location = outcome.location
-    if location.kind == "norm":
-        return f"whole head: {float(location.total[image, target]):.3g}"
-    patches = float(location.maps[image, target].sum())
-    prefix = float(location.prefix[image, target].sum())
-    constant, total = float(location.constant[image, target]), float(location.total[image, target])
-    names = {0: "", 1: f", class token {prefix:+.2g}"}
-    before = names.get(location.prefix.shape[2], f", other tokens {prefix:+.2g}")
-    return f"patches {patches:+.2g}{before}\nconstant {constant:+.2g}: in all {total:+.2g}"
+def _maps(figure: Any, column: Sequence[Any], pictures: Sequence[Any], maps: Any, whole: Any, signed: bool) -> None:
+    """One target's maps over the pictures, and their scale. whole: its maps of all images."""
+    import numpy as np
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    # a few patches may be beyond the scale, so that they do not hide all others
+    sizes = np.abs(whole)
+    largest = float(np.quantile(sizes, _QUANTILE)) or float(sizes.max()) or 1.0
+    beyond = bool(sizes.max() > largest)
+    norm, colors = Normalize(-largest if signed else 0.0, largest), "RdBu_r" if signed else "YlOrRd"
+    for cell, picture, values in zip(column, pictures, maps, strict=True):
+        height, width = picture.shape[:2]
+        gray = _WASHED + (1 - _WASHED) * picture.mean(axis=-1)
+        cell.imshow(gray, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
+        strength = _MOST * np.clip(np.abs(values) / (largest * _FULL), 0, 1)
+        cell.imshow(
+            values, cmap=colors, norm=norm, alpha=strength, extent=(0, width, height, 0), interpolation="nearest"
+        )
+    extend = ("both" if signed else "max") if beyond else "neither"
+    where = {"location": "bottom", "shrink": 0.9, "aspect": 18, "pad": 0.02}
+    bar = figure.colorbar(ScalarMappable(norm, colors), ax=list(column), extend=extend, **where)
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label("part along it" if signed else "length of part", fontsize=7.5)
 
 
-def _caption(outcome: WhereOutcome, image: int) -> str:
-    name = os.path.basename(outcome.images[image])
-    if not outcome.classes:
-        return _plain(_short(name))
-    first, second = outcome.classes[image]
-    return _plain(f"{_short(name)}\n{_short(first)} (not {_short(second)})")
+def _sum_of(row: Any, signed: bool) -> str:
+    if not signed:
+        return f"whole head: {row['total']:.3g}"
+    tokens = "" if not row["prefix"] else f", class and other tokens {row['prefix']:+.2g}"
+    return f"patches {row['patches']:+.2g}{tokens}\nconstant {row['constant']:+.2g}: in all {row['total']:+.2g}"
 
 
-def _short(name: str, most: int = 30) -> str:
-    return name if len(name) <= most else name[: most // 2 - 1] + "…" + name[-most // 2 :]
-
-
-def _plain(text: str) -> str:
-    return text.replace("$", r"\$")
+def _caption(row: Any) -> str:
+    name = shown(os.path.basename(row["image"]), 30)
+    if row.get("label") is None:
+        return name
+    return f"{name}\n{shown(row['label'], 30)} (not {shown(row['second'], 30)})"

@@ -1,4 +1,4 @@
-"""Everything a report says, as plain data: the page, the tables, the figures and a notebook show the same."""
+"""Everything on the page, as plain data: the page, the tables, the figures and a notebook show the same."""
 
 from __future__ import annotations
 
@@ -25,56 +25,69 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that every unit has. scale: "share" in [0, 1], "ratio" around 1 (shown in logarithms) or "number"."""
+    """A number that units have. scale: "share" in [0, 1], "ratio" around 1 (shown in logarithms) or "number".
+
+    absent: why a unit may not have it.
+    """
 
     name: str
     title: str
     told: str
     scale: str
+    absent: str
 
 
 MEASURES = (
     Measure(
         "change",
         "Amplified or suppressed",
-        "The unit's share of the variance of all scaled units, after adapting over before. Above 1 it was amplified.",
+        "The unit's share of the variance of all scaled units, after adapting divided by before. Above 1 the unit was "
+        "amplified. This is its weight as a whole: a lambda multiplies one of its components, and a large lambda on a "
+        "component with little variance changes it only a little.",
         "ratio",
+        "the method does not scale them",
     ),
     Measure(
         "energy",
         "Share after adapting",
-        "The unit's share of the variance of all scaled units, each component times its squared lambda.",
+        "The unit's share of the variance of all scaled units, each component's variance times its squared lambda.",
         "share",
+        "the method does not scale them",
     ),
     Measure(
         "specialisation",
         "Separates the classes",
-        "The share of the unit's variance that lies between the classes of the training images.",
+        "The share of the unit's variance that is between the classes of the training images.",
         "share",
+        "they do not vary over the training images",
     ),
     Measure(
         "evr_first",
         "First component",
         "The share of the unit's variance that its first principal component explains.",
         "share",
+        "they do not vary over the training images",
     ),
     Measure(
         "linear_dimension",
         "Linear dimension",
-        "Principal components that explain 99 % of the unit's variance.",
+        "How many principal components explain 99 % of the unit's variance.",
         "number",
+        "they do not vary over the training images",
     ),
     Measure(
         "two_nn",
         "Intrinsic dimension",
-        "TwoNN: from the distances of every image to its two nearest neighbours in the unit.",
+        "TwoNN estimate, from the distances of every image to its two nearest neighbors in the unit.",
         "number",
+        "too few of their images differ",
     ),
     Measure(
         "ratio",
         "Linear over intrinsic",
-        "Linear dimension over intrinsic dimension: the larger, the more curved the unit's representation is.",
+        "Linear dimension divided by intrinsic dimension: the larger, the more curved the unit's representation.",
         "number",
+        "too few of their images differ",
     ),
 )
 """What the map of units can show."""
@@ -82,9 +95,10 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class MethodLine:
-    """Accuracy of one method on the test images, in [0, 1], with its 95 % interval.
+    """Accuracy of one method, in [0, 1], on the validation and the test images, with the 95 % interval of the latter.
 
-    kind: "before" (the classifier adapting began with), "method", or "probe" (a linear probe beside them).
+    kind: "before" (the classifier that adapting starts from), "method", or "probe" (a linear probe for comparison).
+    is_chosen: the method of the adapter that was saved: the best one on the validation images.
     """
 
     name: str
@@ -93,12 +107,13 @@ class MethodLine:
     interval: tuple[float, float] | None
     parameters: int | None
     seconds: float | None
-    is_shown: bool = False
+    val_accuracy: float | None = None
+    is_chosen: bool = False
 
 
 @dataclass(frozen=True)
 class End:
-    """One end of a component: what it says in words, best first, and the pictures of the images furthest out."""
+    """One end of a component: texts that match it, best first, and pictures of the images furthest along it."""
 
     texts: tuple[str, ...]
     pictures: tuple[str, ...]
@@ -117,7 +132,7 @@ class ComponentLine:
 
 @dataclass(frozen=True)
 class UnitLine:
-    """One head, MLP or the embedding. measures: by the names of `MEASURES`; texts: what all of it is about."""
+    """One head, MLP or the embedding. measures: by the names of `MEASURES`; texts: for the unit as a whole."""
 
     label: str
     kind: str
@@ -131,21 +146,25 @@ class UnitLine:
 
 @dataclass(frozen=True)
 class LayerLine:
-    """Mean over the heads of one layer, with the interval its subsamples span."""
+    """Mean of one quantity over the heads or MLPs of one layer, with its 95 % interval from half samples."""
 
+    kind: str
+    quantity: str
     layer: int
-    measure: str
     mean: float
-    low: float | None
-    high: float | None
+    mean_low: float | None
+    mean_high: float | None
 
 
 @dataclass(frozen=True)
 class MovedLine:
-    """A component that adapting moved far. effect: |lambda - 1| times the component's standard deviation."""
+    """A component that adapting moved far. index: None for a unit that is scaled as a whole.
+
+    scale: its lambda; effect: the root mean square length of what the embedding gains by it.
+    """
 
     label: str
-    index: int
+    index: int | None
     scale: float
     effect: float
     texts: tuple[str, str]
@@ -153,29 +172,34 @@ class MovedLine:
 
 @dataclass(frozen=True)
 class PutBackPoint:
-    """Accuracy with the first `count` of the moved components put back to one, by the order they are put back in."""
+    """Test accuracy with so many lambdas reset to 1, in the order "largest" or "smallest" effect first or "random"."""
 
     order: str
-    count: int
+    seed: int | None
+    put_back: int
     accuracy: float
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One validation while fitting. run: which of the candidates that were tried."""
+    """One validation while fitting. candidate: which of the settings that were tried."""
 
-    run: str
-    step: int
-    accuracy: float
-    loss: float | None
+    solver: str
+    candidate: str
+    step_name: str
+    step: float
+    train_loss: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    seconds: float | None
 
 
 @dataclass(frozen=True)
 class ChangedImage:
-    """A test image that got another class. parts: the units that moved the margin most, new class against old.
+    """A test image whose predicted class changed. parts: the units that moved the margin most, new class against old.
 
-    change: how much the margin of the new class over the old one grew, in logits; each part is a unit's share of it in
-    logits, and all units' parts sum to it.
+    probability: of the new class. change: how much the margin of the new class over the old one grew, in logits; each
+    part is one unit's contribution, and the contributions of all units sum to it.
     """
 
     key: str
@@ -186,6 +210,13 @@ class ChangedImage:
     probability: float
     change: float
     parts: tuple[tuple[str, float], ...]
+
+    @property
+    def kind(self) -> str:
+        """`corrected`, `newly wrong` or `still wrong`."""
+        if self.after == self.label:
+            return "corrected"
+        return "newly wrong" if self.before == self.label else "still wrong"
 
     @property
     def largest(self) -> float:
@@ -203,10 +234,14 @@ class Fact:
 
 @dataclass(frozen=True)
 class ReportContents:
-    """A report. pictures: JPEG files by name, as base64 text. scales_of: the method whose lambdas are shown.
+    """Everything a report shows.
 
-    confusion_before, confusion_after: (class, class) counts on the test images, row the true class. findings: what the
-    figures say, in sentences. notes: what could not be shown and why.
+    method: of the adapter. scales_of: the method whose lambdas are shown. scale_free: whether these are divided by
+    their root mean square, because a common factor changes nothing. rest: what became of directions without a lambda,
+    "keep" or "zero". before_is: the classifier that adapting starts from, in words. n_changed: test images whose class
+    changed; changed: some of them. confusion_before, confusion_after: (class, class) counts on the test images, row the
+    true class. findings: what the numbers say, in sentences. notes: what could not be shown and why. pictures: JPEG
+    files by name, as base64 text.
     """
 
     title: str
@@ -214,6 +249,8 @@ class ReportContents:
     data: str
     method: str
     scales_of: str | None
+    scale_free: bool
+    rest: str | None
     n_test: int
     before_is: str
     methods: tuple[MethodLine, ...]

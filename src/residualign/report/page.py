@@ -1,4 +1,4 @@
-"""One self-contained HTML page from the contents of a report. It opens offline and asks nothing of any server."""
+"""One self-contained HTML page from the contents of a report. It opens offline and sends no request to any server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from residualign.figures.charts import charts, component_chart
+from residualign._messages import NONE, percent
+from residualign._messages import interval as between
+from residualign.figures._figure import Figure
 from residualign.report.contents import MEASURES, ReportContents, UnitLine
 
 __all__ = ["MAX_BYTES", "render_page"]
@@ -23,9 +25,12 @@ MAX_BYTES = 5_000_000
 _MOST_CONFUSIONS = 12
 _DIGITS = 5
 
+FIGURES = ("accuracy", "geometry_profiles", "put_back", "learning_curves", "confusion")
+"""The figures on the page, in its order; those of maps are drawn by its script."""
+
 
 @dataclass(frozen=True)
-class _Figure:
+class _Headline:
     name: str
     value: str
     told: str = ""
@@ -45,30 +50,33 @@ class _Confusion:
     after: int
 
 
-def render_page(contents: ReportContents) -> str:
+def render_page(contents: ReportContents, figures: Mapping[str, Figure]) -> str:
     """The page. Whatever names, keys and words hold is escaped; scripts that are not ours are forbidden to run.
 
-    Costs a few milliseconds a unit. The script of the charts is 0.9 MB of every page.
+    figures: of the report, by name; those of the page are drawn, which takes about half a second each.
     """
-    drawn = {name: chart.to_dict() for name, chart in charts(contents).items() if not name.startswith("map_")}
+    drawn = {name: _Raw(figures[name].to_page(name)) for name in FIGURES if name in figures}
     measures = [
         measure for measure in MEASURES if any(unit.measures.get(measure.name) is not None for unit in contents.units)
     ]
-    library, script = _chart_library(), _own("page.js")
+    script = _own("page.js")
     confusions = _changed_confusions(contents)
     template = _environment().get_template("page.html.j2")
     page: str = template.render(
         c=contents,
         measures=measures,
-        charts=drawn,
+        figures=drawn,
         headline=_headline(contents),
         sections=_sections(contents, drawn, bool(confusions)),
         confusions=confusions,
+        has=_columns(contents),
+        lambda_name="lambda / rms" if contents.scale_free else "lambda",
+        kinds=list(dict.fromkeys(image.kind for image in contents.changed)),
+        classes=sorted({image.label for image in contents.changed}),
         style=_Raw(_own("page.css")),
-        library=_Raw(library),
         script=_Raw(script),
-        data=_Raw(_data(contents, measures, drawn)),
-        policy=_policy(library, script),
+        data=_Raw(_data(contents, measures)),
+        policy=_policy(script),
     )
     return page
 
@@ -78,22 +86,6 @@ class _Raw(str):
 
     def __html__(self) -> str:
         return str(self)
-
-
-@cache
-def _chart_library() -> str:
-    import vl_convert
-
-    library: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", _vega_lite_version())
-    assert "</script" not in library
-    return library
-
-
-def _vega_lite_version() -> str:
-    """The version altair's charts are written for, as vl-convert names it."""
-    import altair
-
-    return ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 
 def _own(name: str) -> str:
@@ -107,7 +99,7 @@ def _environment() -> Any:
     environment = Environment(
         loader=PackageLoader("residualign.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": _percent, "count": _count, "number": _number, "measure": _measure}
+    environment.filters |= {"percent": percent, "count": _count, "number": _number, "measure": _measure}
     return environment
 
 
@@ -121,7 +113,7 @@ def _policy(*scripts: str) -> str:
     )
 
 
-def _data(contents: ReportContents, measures: Sequence[Any], drawn: Mapping[str, Any]) -> str:
+def _data(contents: ReportContents, measures: Sequence[Any]) -> str:
     """What the page's script reads, as JSON that cannot end the element it stands in."""
     labels = [unit.label for unit in contents.units if unit.kind == "head"]
     first = contents.moved[0].label if contents.moved else (labels[0] if labels else None)
@@ -130,8 +122,8 @@ def _data(contents: ReportContents, measures: Sequence[Any], drawn: Mapping[str,
         "n_heads": contents.n_heads,
         "measures": [asdict(measure) for measure in measures],
         "units": [_packed(unit) for unit in contents.units],
-        "charts": drawn,
-        "component_chart": component_chart().to_dict(),
+        "lambda": "lambda / rms" if contents.scale_free else "lambda",
+        "rest": 1 if contents.rest == "keep" else 0,
         "pictures": dict(contents.pictures),
         "first_unit": first,
     }
@@ -149,9 +141,9 @@ def _data(contents: ReportContents, measures: Sequence[Any], drawn: Mapping[str,
 
 
 def _packed(unit: UnitLine) -> dict[str, Any]:
-    """A unit with its components as two lists, and apart from them those that have something at their ends.
+    """A unit with its components as two lists, and separately those that have something at their ends.
 
-    A ViT-B has 16,000 components: with the names of their fields they would be as large as all pictures.
+    A ViT-B has 16,000 components: with the names of their fields they would take as much room as all pictures.
     """
     content = asdict(unit)
     components = content.pop("components")
@@ -164,7 +156,7 @@ def _packed(unit: UnitLine) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers to five digits, which is more than anyone can see; what is not finite is absent."""
+    """Numbers to five digits, which is more than anyone can see; None for what is not finite."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -174,29 +166,42 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def _headline(contents: ReportContents) -> list[_Figure]:
-    shown = next((line for line in contents.methods if line.is_shown), None)
+def _headline(contents: ReportContents) -> list[_Headline]:
+    shown = next((line for line in contents.methods if line.is_chosen), None)
     before = next((line for line in contents.methods if line.kind == "before"), None)
     figures = []
     if before is not None and before.accuracy is not None:
-        figures.append(_Figure("before", _percent(before.accuracy), contents.before_is))
+        figures.append(_Headline("before", percent(before.accuracy), contents.before_is))
     if shown is not None and shown.accuracy is not None:
         interval = shown.interval
-        told = "" if interval is None else f"95 %: {_percent(interval[0])} – {_percent(interval[1])}"
-        figures.append(_Figure(f"after {contents.method}", _percent(shown.accuracy), told))
+        told = "" if interval is None else f"95 % interval: {between(*interval)} %"
+        figures.append(_Headline(f"after {contents.method}", percent(shown.accuracy), told))
     if shown is not None and shown.parameters is not None:
-        figures.append(_Figure("learned numbers", _count(shown.parameters), "the encoder stays frozen"))
+        figures.append(_Headline("learned parameters", _count(shown.parameters), "the encoder stays frozen"))
     if contents.n_test:
-        figures.append(_Figure("test images", _count(contents.n_test), f"{len(contents.class_names):,} classes"))
+        figures.append(_Headline("test images", _count(contents.n_test), f"{len(contents.class_names):,} classes"))
     return figures
+
+
+def _columns(contents: ReportContents) -> dict[str, bool]:
+    """Which columns have values: a vision-only model has no words, a run from a store has no pictures."""
+    methods = contents.methods
+    return {
+        "validation": any(line.val_accuracy is not None for line in methods),
+        "parameters": any(line.parameters is not None for line in methods),
+        "seconds": any(line.seconds is not None for line in methods),
+        "words": any(unit.texts for unit in contents.units),
+        "moved_words": any(any(line.texts) for line in contents.moved),
+        "pictures": bool(contents.pictures),
+    }
 
 
 def _sections(contents: ReportContents, drawn: Mapping[str, Any], confusions: bool) -> list[_Section]:
     candidates = (
         ("methods", "Methods", "accuracy" in drawn),
         ("units", "Heads and MLPs", bool(contents.units)),
-        ("profiles", "Geometry", "profiles" in drawn),
-        ("scales", "Lambdas", bool(contents.moved) or "put_back" in drawn or "learning_curve" in drawn),
+        ("profiles", "Geometry", "geometry_profiles" in drawn),
+        ("scales", "Lambdas", bool(contents.moved) or "put_back" in drawn or "learning_curves" in drawn),
         ("confusion", "Confusion", confusions or "confusion" in drawn),
         ("changed", "Changed images", bool(contents.changed)),
         ("made", "How it was made", True),
@@ -217,19 +222,15 @@ def _changed_confusions(contents: ReportContents) -> list[_Confusion]:
     return sorted(lines, key=lambda line: -abs(line.after - line.before))[:_MOST_CONFUSIONS]
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
-
-
 def _count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
+    return NONE if value is None else f"{value:,}"
 
 
 def _number(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return NONE if value is None else f"{value:.{digits}f}"
 
 
 def _measure(value: float | None, scale: str) -> str:
     if value is None:
-        return "–"
-    return _percent(value) if scale == "share" else f"{value:.2f}" if scale == "ratio" else f"{value:.1f}"
+        return NONE
+    return percent(value) if scale == "share" else f"{value:.2f}" if scale == "ratio" else f"{value:.1f}"

@@ -1,4 +1,4 @@
-"""A report as one object: for a file, for a notebook, for a table."""
+"""A report as one object: the page, the tables, the figures, and itself in a notebook."""
 
 from __future__ import annotations
 
@@ -7,86 +7,157 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from residualign._files import publish, saying_what_is_kept
-from residualign.figures.charts import charts
-from residualign.report.contents import MEASURES, ReportContents
+from residualign._messages import percent
+from residualign._result import Result, Row
+from residualign.figures._figure import Figure
+from residualign.figures.geometry import geometry_figures
+from residualign.figures.lambdas import lambda_figures
+from residualign.figures.report import map_figures, report_figures
+from residualign.report.contents import MEASURES, End, ReportContents
 from residualign.report.page import render_page
-
-if TYPE_CHECKING:
-    import altair as alt
 
 __all__ = ["Report"]
 
 
-@dataclass(frozen=True)
-class Report:
-    """Everything measured of a run (`contents`), and every way to look at it."""
+@dataclass(frozen=True, repr=False, eq=False)
+class Report(Result):
+    """Everything that was measured of a run, as a page, tables and figures.
+
+    Attributes
+    ----------
+    contents
+        All that the page shows, as plain data.
+    """
 
     contents: ReportContents
 
-    @cached_property
-    def charts(self) -> dict[str, alt.Chart]:
-        """The figures by name, as altair charts: a notebook shows them, `.save(path)` writes PNG, SVG, PDF or HTML."""
-        return charts(self.contents)
+    def _summary(self) -> str:
+        c = self.contents
+        chosen = next((line for line in c.methods if line.is_chosen), None)
+        accuracy = "" if chosen is None else f", {percent(chosen.accuracy)} on {c.n_test:,} test images"
+        return f"{c.method} of {c.model} on {c.data}{accuracy}"
 
     @cached_property
-    def tables(self) -> dict[str, Sequence[dict[str, Any]]]:
-        """The tables by name, one mapping a row: `methods`, `units`, `components`, `moved`, `put_back`, `confusion`."""
+    def tables(self) -> dict[str, Sequence[Row]]:
+        """The tables by name, one dictionary per row, ready for `pandas.DataFrame`."""
         c = self.contents
-        return {
-            "methods": [
-                {
-                    "method": line.name,
-                    "kind": line.kind,
-                    "accuracy": line.accuracy,
-                    "low": None if line.interval is None else line.interval[0],
-                    "high": None if line.interval is None else line.interval[1],
-                    "parameters": line.parameters,
-                    "seconds": line.seconds,
-                }
-                for line in c.methods
-            ],
-            "units": [
-                {"unit": unit.label, "kind": unit.kind, "layer": unit.layer, "head": unit.head}
-                | {measure.name: unit.measures.get(measure.name) for measure in MEASURES}
-                | {"words": "; ".join(unit.texts)}
-                for unit in c.units
-            ],
-            "components": [
-                {"unit": unit.label, "component": one.index, "share": one.share, "lambda": one.scale}
-                | {
-                    name: "; ".join(end.texts) if end is not None else ""
-                    for name, end in (("positive", one.positive), ("negative", one.negative))
-                }
-                for unit in c.units
-                for one in unit.components
-            ],
-            "moved": [
-                {"unit": line.label, "component": line.index, "lambda": line.scale, "effect": line.effect}
-                | {"positive": line.texts[0], "negative": line.texts[1]}
-                for line in c.moved
-            ],
+        profiles = [asdict(line) for line in c.profiles]
+        tables: dict[str, Sequence[Row]] = {
+            "methods": _methods(c),
+            "units": _units(c),
+            "components": _components(c),
+            "geometry_profiles": profiles,
+            "moved": _moved(c),
             "put_back": [asdict(point) for point in c.put_back],
-            "learning_curve": [asdict(point) for point in c.curve],
-            "confusion": [
-                {"true": true, "predicted": predicted, "before": before, "after": after}
-                for true, row_before, row_after in zip(
-                    c.class_names, c.confusion_before, c.confusion_after, strict=True
-                )
-                for predicted, before, after in zip(c.class_names, row_before, row_after, strict=True)
-                if before or after
-            ],
+            "learning_curves": [asdict(point) for point in c.curve],
+            "confusion": _confusion(c),
+            "changed": _changed(c),
+        }
+        return tables
+
+    @cached_property
+    def figures(self) -> dict[str, Figure]:
+        """The figures by name. A notebook shows them; `.save(path)` writes PNG, SVG or PDF."""
+        c, tables = self.contents, self.tables
+        curves = {name: tables[name] for name in ("put_back", "learning_curves")}
+        measured = {"geometry_units": tables["units"], "geometry_profiles": tables["geometry_profiles"]}
+        geometry = geometry_figures(measured, "") if c.profiles else {}
+        return {
+            **report_figures(tables, c.n_test, c.class_names),
+            **{name: figure for name, figure in geometry.items() if name == "geometry_profiles"},
+            **lambda_figures(curves, n_images=c.n_test, scale_free=c.scale_free),
+            **map_figures(tables["units"], [(one.name, one.title, one.scale) for one in MEASURES]),
         }
 
     @cached_property
     def html(self) -> str:
         """The page: one self-contained file that opens offline."""
-        return render_page(self.contents)
+        return render_page(self.contents, self.figures)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything on the page except the pictures, as JSON types."""
+        return self.contents.to_json()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the page, whole or not at all; `RunError` where that fails."""
+        """Write the page.
+
+        Parameters
+        ----------
+        path
+            A file name; folders that do not exist are made.
+
+        Raises
+        ------
+        RunError
+            If the file cannot be written. It appears whole or not at all.
+        """
         with saying_what_is_kept(path, "nothing was written there"):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             publish(path, self.html.encode())
+
+
+def _methods(c: ReportContents) -> list[Row]:
+    return [
+        {
+            "method": line.name,
+            "kind": line.kind,
+            "val_accuracy": line.val_accuracy,
+            "accuracy": line.accuracy,
+            "low": None if line.interval is None else line.interval[0],
+            "high": None if line.interval is None else line.interval[1],
+            "parameters": line.parameters,
+            "seconds": line.seconds,
+            "chosen": line.is_chosen,
+        }
+        for line in c.methods
+    ]
+
+
+def _units(c: ReportContents) -> list[Row]:
+    return [
+        {"label": unit.label, "kind": unit.kind, "layer": unit.layer, "head": unit.head}
+        | {measure.name: unit.measures.get(measure.name) for measure in MEASURES}
+        | {"words": "; ".join(unit.texts)}
+        for unit in c.units
+    ]
+
+
+def _components(c: ReportContents) -> list[Row]:
+    return [
+        {"label": unit.label, "component": one.index, "share": one.share, "lambda": one.scale}
+        | {"positive": _said(one.positive), "negative": _said(one.negative)}
+        for unit in c.units
+        for one in unit.components
+    ]
+
+
+def _said(end: End | None) -> str:
+    return "" if end is None else "; ".join(end.texts)
+
+
+def _moved(c: ReportContents) -> list[Row]:
+    return [
+        {"label": line.label, "component": line.index, "lambda": line.scale, "effect": line.effect}
+        | {"positive": line.texts[0], "negative": line.texts[1]}
+        for line in c.moved
+    ]
+
+
+def _confusion(c: ReportContents) -> list[Row]:
+    # without test images there is neither
+    if not c.confusion_before:
+        return []
+    return [
+        {"true": true, "predicted": predicted, "before": before, "after": after}
+        for true, row_before, row_after in zip(c.class_names, c.confusion_before, c.confusion_after, strict=True)
+        for predicted, before, after in zip(c.class_names, row_before, row_after, strict=True)
+        if before or after
+    ]
+
+
+def _changed(c: ReportContents) -> list[Row]:
+    names = ("key", "kind", "label", "before", "after", "probability", "change")
+    return [{name: getattr(image, name) for name in names} for image in c.changed]

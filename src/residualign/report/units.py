@@ -1,4 +1,4 @@
-"""Every unit of a report: what became of it, its geometry, its words, and the images at both ends."""
+"""Every unit of a report: how it changed, its geometry, its words, and the images at both ends of its components."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from residualign.adapter.adapter import Adapter
 from residualign.adapter.attribution import attribute_change
+from residualign.adapter.lambdas import shown_lambdas
 from residualign.geometry import Geometry, UnitGeometry
 from residualign.report.contents import ChangedImage, ComponentLine, End, LayerLine, UnitLine
 from residualign.runs.results import MethodResult
@@ -30,7 +31,7 @@ _LEAST_COSINE = 0.05
 
 @dataclass(frozen=True)
 class UnitFindings:
-    """What was measured of the units of a run. spectra: components that lambdas, words and pictures speak of."""
+    """What was measured of the units of a run. spectra: the components that lambdas, words and pictures are of."""
 
     adapter: Adapter
     result: MethodResult
@@ -41,10 +42,10 @@ class UnitFindings:
 
 
 def unit_lines(found: UnitFindings, picture_of: Mapping[str, str]) -> tuple[UnitLine, ...]:
-    """One line a unit, in unit order."""
+    """One line per unit, in unit order."""
     shares = _shares(found.result)
     words = {unit.label: unit for unit in found.explanation.units}
-    lambdas = found.adapter.lambdas
+    lambdas = shown_lambdas(found.adapter)
     lines = []
     for i, unit in enumerate(found.spectra.units):
         label = unit.label
@@ -77,16 +78,14 @@ def unit_lines(found: UnitFindings, picture_of: Mapping[str, str]) -> tuple[Unit
 
 
 def layer_lines(geometry: Geometry) -> tuple[LayerLine, ...]:
-    """The profiles of the heads, layer by layer."""
-    lines = []
-    for name in PROFILES:
-        profile = geometry.profile(name)
-        if profile is None:
-            continue
-        for layer, mean, (low, high) in zip(profile.layers, profile.mean, profile.intervals, strict=True):
-            if math.isfinite(mean):
-                lines.append(LayerLine(layer, name, mean, _finite(low), _finite(high)))
-    return tuple(lines)
+    """The profiles of heads and MLPs, layer by layer."""
+    return tuple(
+        LayerLine(profile.kind, profile.quantity, layer, mean, _finite(low), _finite(high))
+        for profile in geometry.profiles
+        if profile.quantity in PROFILES
+        for layer, mean, (low, high) in zip(profile.layers, profile.mean, profile.intervals, strict=True)
+        if math.isfinite(mean)
+    )
 
 
 def _shares(result: MethodResult) -> dict[str, tuple[float, float]]:
@@ -122,7 +121,7 @@ def _components(
 
 
 def _end(texts: tuple[TextMatch, ...], images: tuple[tuple[str, float], ...], picture_of: Mapping[str, str]) -> End:
-    """The texts that lie clearly on this side, and the furthest images that there are pictures of."""
+    """The texts that clearly match this side, and the images furthest along it that there are pictures of."""
     pictures = list(dict.fromkeys(picture_of[key] for key, _ in images if key in picture_of))
     return End(
         tuple(match.text for match in texts[:_TEXTS] if match.score >= _LEAST_COSINE), tuple(pictures[:_PICTURES])
@@ -143,23 +142,22 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-MENDED, BROKEN, ELSEWHERE = 12, 8, 4
-
-"""How many of each kind are shown: mended, broken, from one wrong class to another."""
+SHOWN = {"corrected": 12, "newly wrong": 8, "still wrong": 4}
+"""How many changed images of each kind are shown."""
 
 _UNITS = 5
 
 
 def changed_images(
     adapter: Adapter, split: StoreSplit, class_names: Sequence[str], picture_of: Mapping[str, str]
-) -> tuple[int, tuple[int, int, int], tuple[ChangedImage, ...]]:
-    """How many images changed class; how many were mended, broken and neither; and some of them.
+) -> tuple[dict[str, int], tuple[ChangedImage, ...]]:
+    """How many images changed class, by kind (the keys of `SHOWN`), and some of them.
 
     Of each kind those with a picture come first, then those whose margin moved most. class_names: of the split's
     labels.
     """
     if not len(split):
-        return 0, (0, 0, 0), ()
+        return dict.fromkeys(SHOWN, 0), ()
     coordinates, keys = split.coordinates(), split.keys
     labels = [class_names[i] for i in split.labels.tolist()]
     names = adapter.class_names
@@ -167,23 +165,12 @@ def changed_images(
     probability, after_index = adapter.predict_proba(coordinates).max(dim=-1)
     after = [names[i] for i in after_index.tolist()]
     changed = [i for i in range(len(keys)) if before[i] != after[i]]
-    kinds = (
-        [i for i in changed if after[i] == labels[i]],
-        [i for i in changed if before[i] == labels[i]],
-        [i for i in changed if labels[i] not in (before[i], after[i])],
-    )
-    counts = (len(kinds[0]), len(kinds[1]), len(kinds[2]))
     if not changed:
-        return 0, counts, ()
+        return dict.fromkeys(SHOWN, 0), ()
     attribution = attribute_change(adapter, coordinates[torch.tensor(changed)])
     row = {i: position for position, i in enumerate(changed)}
     moved = attribution.change.tolist()
-    chosen = [
-        i
-        for kind, most in zip(kinds, (MENDED, BROKEN, ELSEWHERE), strict=True)
-        for i in sorted(kind, key=lambda i: (keys[i] not in picture_of, -moved[row[i]]))[:most]
-    ]
-    images = tuple(
+    images = [
         ChangedImage(
             key=keys[i],
             picture=picture_of.get(keys[i]),
@@ -194,9 +181,14 @@ def changed_images(
             change=moved[row[i]],
             parts=attribution.top(row[i], _UNITS),
         )
-        for i in chosen
-    )
-    return len(changed), counts, images
+        for i in changed
+    ]
+    by_kind = {kind: [image for image in images if image.kind == kind] for kind in SHOWN}
+    first = {
+        kind: sorted(own, key=lambda image: (image.picture is None, -image.change))[: SHOWN[kind]]
+        for kind, own in by_kind.items()
+    }
+    return {kind: len(own) for kind, own in by_kind.items()}, tuple(image for own in first.values() for image in own)
 
 
 def shown_spectra(adapter: Adapter, own: Spectra) -> Spectra:

@@ -1,4 +1,4 @@
-"""The files of an analysis, for papers and scripts: one JSON file, its tables as CSV, its figures as PNG or PDF."""
+"""The files of an analysis, for papers and scripts: one JSON file, tables as CSV, figures as PNG, SVG or PDF."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from residualign._files import plain, publish, saying_what_is_kept
 from residualign.errors import BadInputError
-
-if TYPE_CHECKING:
-    import altair as alt
-    from matplotlib.figure import Figure
+from residualign.figures._figure import IMAGE_FORMATS, Figure
 
 __all__ = ["FORMATS", "Row", "Table", "check_analysis_files", "write_analysis_files"]
 
-FORMATS = ("json", "csv", "png", "pdf")
+FORMATS = ("json", "csv", *IMAGE_FORMATS)
 """What `--format` takes."""
 
 DEFAULT_FORMATS = ("json", "csv", "png")
@@ -27,8 +24,6 @@ DEFAULT_FORMATS = ("json", "csv", "png")
 Row = Mapping[str, Any]
 Table = Sequence[Row]
 """One mapping a line, all with the same names in the same order."""
-
-_DPI = 200
 
 
 def check_analysis_files(folder: str | os.PathLike[str] | None, formats: Sequence[str] | None, overwrite: bool) -> None:
@@ -54,7 +49,7 @@ def write_analysis_files(
     name: str,
     payload: Mapping[str, Any],
     tables: Mapping[str, Table],
-    figures: Mapping[str, Callable[[], Figure | alt.Chart]],
+    figures: Mapping[str, Figure],
     formats: Sequence[str] | None = None,
 ) -> tuple[Path, ...]:
     """Write `NAME.json` (what `--json` prints), a CSV file a table, and each figure in every format asked for.
@@ -68,9 +63,9 @@ def write_analysis_files(
         contents[f"{name}.json"] = lambda: (json.dumps(plain(payload), indent=1, allow_nan=False) + "\n").encode()
     if "csv" in wanted:
         contents |= {f"{key}.csv": _bind(_csv, table) for key, table in tables.items()}
-    for ending in ("png", "pdf"):
+    for ending in IMAGE_FORMATS:
         if ending in wanted:
-            contents |= {f"{key}.{ending}": _bind(_image, figure, ending) for key, figure in figures.items()}
+            contents |= {f"{key}.{ending}": _bind(figure.to_bytes, ending) for key, figure in figures.items()}
     written: list[Path] = []
     for file, content in contents.items():
         path = Path(folder) / file
@@ -92,18 +87,3 @@ def _csv(table: Table) -> bytes:
         writer.writeheader()
         writer.writerows(table)
     return buffer.getvalue().encode()
-
-
-def _image(draw: Callable[[], Any], ending: str) -> bytes:
-    figure = draw()
-    buffer = io.BytesIO()
-    if not hasattr(figure, "savefig"):
-        # an altair chart; on white, for its own ground is whatever the page has
-        figure = figure.copy()
-        figure.config.background = "white"
-        figure.save(buffer, format=ending, **({"scale_factor": 2} if ending == "png" else {}))
-        return buffer.getvalue()
-    # without the clock and the library's version the same figure gives the same bytes
-    metadata = {"Software": None} if ending == "png" else {"CreationDate": None, "Producer": None, "Creator": None}
-    figure.savefig(buffer, format=ending, dpi=_DPI, bbox_inches="tight", metadata=metadata)
-    return buffer.getvalue()
