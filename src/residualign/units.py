@@ -1,4 +1,4 @@
-"""Which residual units a tower has, in which order, under which labels."""
+"""Residual units: which ones a model has, their order and their labels."""
 
 from __future__ import annotations
 
@@ -18,11 +18,19 @@ _LABEL = re.compile(r"L(0|[1-9][0-9]*)\.(?:H(0|[1-9][0-9]*)|mlp)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One term of the sum that a vision transformer's output is.
+    """One term of the sum that the output of a vision transformer is: an attention head, an MLP, or the embedding.
 
-    `layer` and `head` count from 0; the embedding has neither, an MLP has no head. The MLP of an attention pooling,
-    which comes after all layers, has no layer.
+    Attributes
+    ----------
+    kind : {"embedding", "head", "mlp"}
+        What the unit is. The embedding is the residual stream before the first block.
+    layer : int or None
+        Layer, from 0. None for the embedding, and for the MLP of an attention pooling, which comes after all layers.
+    head : int or None
+        Head within its layer, from 0; None for other kinds.
 
+    Examples
+    --------
     >>> Unit("head", layer=3, head=7).label, Unit("mlp", layer=3).label, Unit("embedding").label, Unit("mlp").label
     ('L3.H7', 'L3.mlp', 'embedding', 'pool.mlp')
     """
@@ -42,8 +50,25 @@ class Unit:
 
     @classmethod
     def parse(cls, label: str) -> Unit:
-        """The unit with this label: the inverse of `label`. `BadInputError` for any other text.
+        """Make the unit that a label names: the inverse of `label`.
 
+        Parameters
+        ----------
+        label : str
+            `"embedding"`, `"L3.mlp"`, `"pool.mlp"` or `"L3.H7"`.
+
+        Returns
+        -------
+        Unit
+            Whether a model has it is not checked; see `Units.get`.
+
+        Raises
+        ------
+        BadInputError
+            For any other text.
+
+        Examples
+        --------
         >>> Unit.parse("L3.H7").kind, Unit.parse("L3.mlp").layer, Unit.parse("pool.mlp").kind
         ('head', 3, 'mlp')
         """
@@ -59,10 +84,22 @@ class Unit:
 
 
 class Units(Sequence[Unit]):
-    """The units of one tower in their fixed order: embedding, MLPs by layer, the pooling's MLP, heads layer by layer.
+    """All units of one model in their fixed order, as a sequence of `Unit`.
 
-    Behaves like a tuple of `Unit`; `index` takes a unit or its label.
+    The embedding first, then the MLPs by layer, the MLP of an attention pooling if there is one, and the heads layer
+    by layer.
 
+    Parameters
+    ----------
+    n_layers : int
+        Number of transformer blocks.
+    n_heads : int
+        Attention heads per block.
+    pool_mlp : bool
+        Whether the model pools by attention with an MLP, which is one more unit.
+
+    Examples
+    --------
     >>> [unit.label for unit in Units(n_layers=2, n_heads=2)]
     ['embedding', 'L0.mlp', 'L1.mlp', 'L0.H0', 'L0.H1', 'L1.H0', 'L1.H1']
     """
@@ -86,28 +123,66 @@ class Units(Sequence[Unit]):
 
     @property
     def n_groups(self) -> int:
-        """The 2L+1 groups over which constants are shared out: the pooling's MLP is none of them."""
+        """Number of groups over which constants are shared out: 2L+1, as the pooling's MLP gets no share."""
         return 2 * self.n_layers + 1
 
     def of_kind(self, *kinds: UnitKind) -> tuple[Unit, ...]:
-        """The units of these kinds, in unit order."""
+        """Units of the given kinds (`"embedding"`, `"head"`, `"mlp"`), in unit order."""
         return tuple(unit for unit in self._units if unit.kind in kinds)
 
     def get(self, unit: Unit | str) -> Unit:
-        """The unit with this label; `BadInputError` where the tower has none."""
+        """Look up a unit by its label.
+
+        Parameters
+        ----------
+        unit : Unit or str
+            A label such as `"L3.H7"`; a unit is returned as it is, once it is known to be there.
+
+        Returns
+        -------
+        Unit
+
+        Raises
+        ------
+        BadInputError
+            Where the model has no such unit.
+        """
         found: Unit = self._units[self.index(unit)]
         return found
 
     def index(self, value: Unit | str, start: int = 0, stop: int | None = None) -> int:
-        """Position of a unit or label; `BadInputError` naming the label where the tower has none."""
+        """Position of a unit, or of the unit with this label, in the fixed order.
+
+        Parameters
+        ----------
+        value : Unit or str
+            A unit or its label.
+        start, stop : int, optional
+            Ignored; part of the signature of sequences.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        BadInputError
+            Where the model has no such unit.
+        """
         label = value.label if isinstance(value, Unit) else value
         try:
             return self._index[label]
         except (KeyError, TypeError):
             raise BadInputError(
-                f"no unit {label!r} in a tower of {self.n_layers} layers and {self.n_heads} heads; "
-                "labels are 'embedding', 'L0.mlp', 'L0.H0' and so on"
+                f"no unit {label!r} in a tower of {self.n_layers} layers with {self.n_heads} heads each; its units "
+                f"are {self._described()}"
             ) from None
+
+    def _described(self) -> str:
+        """The labels, without writing out each of them."""
+        last = self.n_layers - 1
+        named = ["'embedding'", f"'L0.mlp' to 'L{last}.mlp'", f"'L0.H0' to 'L{last}.H{self.n_heads - 1}'"]
+        return ", ".join([*named, "'pool.mlp'"] if self.pool_mlp else named)
 
     def __contains__(self, value: object) -> bool:
         label = value.label if isinstance(value, Unit) else value

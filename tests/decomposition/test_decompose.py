@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests import random_models
@@ -16,6 +17,7 @@ from residualign.decomposition.contributions import Contributions
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import Trace, trace_coordinates
 from residualign.models.vision_model import VisionModel
+from residualign.units import Unit
 
 N = 3
 SAVERS: dict[str, Callable[[Path], Path]] = {
@@ -198,6 +200,54 @@ def test_select_and_sum(contributions: Contributions) -> None:
     _close(contributions.sum(), contributions.output)
     _close(selected.output, contributions.output)
     assert contributions.select([]).values.shape == (N, 0, 11)
+
+
+def test_a_unit_is_found_by_label_unit_and_layer_and_head(contributions: Contributions) -> None:
+    assert torch.equal(contributions[2, 4], contributions["L2.H4"])
+    assert torch.equal(contributions[np.int64(2), 4], contributions[Unit("head", 2, 4)])
+    assert not torch.equal(contributions[2, 4], contributions[1, 4])
+
+
+def test_heads_and_mlps_are_selections(contributions: Contributions) -> None:
+    heads, mlps = contributions.heads, contributions.mlps
+    assert [unit.label for unit in heads.units] == [f"L{i}.H{j}" for i in range(3) for j in range(5)]
+    assert [unit.label for unit in mlps.units] == ["L0.mlp", "L1.mlp", "L2.mlp"]
+    _close(heads.sum() + mlps.sum() + contributions["embedding"], contributions.output)
+    # of what is left, not of the model
+    assert contributions.ablate(["L0.H0", "L1.mlp"]).heads.units == heads.units[1:]
+    assert heads.coordinates is contributions.coordinates
+
+
+@pytest.mark.parametrize(
+    ("unit", "says"),
+    [
+        ((3, 0), r"no unit 'L3\.H0' .* 3 layers with 5 heads each; .*'L0\.H0' to 'L2\.H4'"),
+        ((0, -1), r"no unit 'L0\.H-1'"),
+        ((0,), r"such as 'L3\.H2', or by \(layer, head\); got \(0,\)"),
+        ("L0.mlp", r"'L0\.mlp' is not among the 2 selected units \('embedding', 'L2\.H4'\)"),
+    ],
+)
+def test_units_that_are_not_there_are_refused_with_those_that_are(
+    contributions: Contributions, unit: object, says: str
+) -> None:
+    with pytest.raises(ra.BadInputError, match=says):
+        contributions.select(["L2.H4", "embedding"])[unit]
+
+
+def test_reprs_are_one_short_line(contributions: Contributions, tmp_path: Path) -> None:
+    long = tmp_path / ("long" * 30)
+    model = ra.load_model(random_models.save_siglip(long / ("name" * 30)))
+    other = ra.decompose(model, model.tower.probe(1))
+    ablated = contributions.ablate(["L0.H0", "L1.H0"], mode="mean")
+    shown = [model, model.tower, *((c, c.coordinates, c.maps) for c in (contributions, other)), ablated]
+    for thing in (repr(x) for group in shown for x in (group if isinstance(group, tuple) else (group,))):
+        assert len(thing) <= 200
+        assert "\n" not in thing
+    assert repr(model).startswith("VisionModel('...")
+    assert repr(contributions) == "Contributions(n_images=3, 19 of 19 units, dim=11, float64)"
+    assert repr(other.heads) == "Contributions(n_images=1, 15 of 20 units, dim=35, float32)"
+    assert repr(ablated) == "Contributions(n_images=3, 19 of 19 units, 2 replaced by their means, dim=11, float64)"
+    assert repr(other.maps).startswith("IdentityMaps(Units(n_layers=3, n_heads=5, pool_mlp=True), layout='cont")
 
 
 def test_zero_ablation_takes_a_unit_with_its_constants(contributions: Contributions) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from residualign._messages import listed
+from residualign._result import one_line
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.units import Unit
@@ -17,13 +20,34 @@ from residualign.units import Unit
 __all__ = ["Contributions"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Contributions:
-    """Direct contributions of units to the embeddings of some images, kept compact until asked for.
+    """Direct contributions of residual units to the embeddings of some images, as `decompose` returns them.
 
-    units: in the order of `values`. replacements: units that `ablate` set to a constant, by label, (dim,) each; a unit
-    that was zeroed has none and is gone from `units`. Nothing of size (image, unit, dim) exists before `values` is
-    read.
+    They are kept as compact coordinates: nothing of size (image, unit, dim) exists before `values` is read.
+
+    Attributes
+    ----------
+    coordinates : Coordinates
+        What the forward pass left behind: a few numbers per image and unit.
+    maps : UnitMaps
+        The fixed maps of the model that turn coordinates into contributions.
+    units : tuple of Unit
+        The units, in the order of the unit axis of `values`.
+    replacements : mapping of str to Tensor
+        By label, the constant contribution (dim,) of each unit whose mean was put in its place by `ablate`. Units
+        that were set to zero are not here: they are gone from `units`.
+
+    Examples
+    --------
+    >>> import residualign as ra, torch
+    >>> c = ra.decompose(ra.load_model("mini"), torch.zeros(2, 3, 32, 32))
+    >>> c
+    Contributions(n_images=2, 43 of 43 units, dim=128, float32)
+    >>> c[3, 2].shape, torch.equal(c[3, 2], c["L3.H2"])
+    (torch.Size([2, 128]), True)
+    >>> c.heads
+    Contributions(n_images=2, 36 of 43 units, dim=128, float32)
     """
 
     coordinates: Coordinates
@@ -39,14 +63,44 @@ class Contributions:
     def __len__(self) -> int:
         return len(self.coordinates)
 
-    def __getitem__(self, unit: Unit | str) -> Float[Tensor, "image dim"]:
-        """One unit's contribution; `BadInputError` for a unit that is not among `units`."""
-        found = self.maps.units.get(unit)
+    def __getitem__(self, unit: Unit | str | tuple[SupportsIndex, ...]) -> Float[Tensor, "image dim"]:
+        """The contribution of one unit.
+
+        Parameters
+        ----------
+        unit : Unit, str or (int, int)
+            A unit, its label (`"embedding"`, `"L3.mlp"`, `"L3.H2"`), or layer and head of an attention head, both
+            counted from 0: `c[3, 2]` is `c["L3.H2"]`.
+
+        Returns
+        -------
+        Tensor of shape (image, dim)
+            Not normalised.
+
+        Raises
+        ------
+        BadInputError
+            For a unit that the model does not have, or that was left out by `select` or `ablate`.
+        """
+        found = self.maps.units.get(_head(unit) if isinstance(unit, tuple) else unit)
         if found not in self.units:
-            raise BadInputError(f"unit {found.label!r} is not among the {len(self.units)} units selected here")
+            labels = [unit.label for unit in self.units]
+            raise BadInputError(
+                f"unit {found.label!r} is not among the {len(labels)} selected units ({listed(labels) or 'none'})"
+            )
         if found.label in self.replacements:
             return self.replacements[found.label].expand(len(self), -1)
         return self.maps.contribution(self.coordinates, found)
+
+    @property
+    def heads(self) -> Contributions:
+        """The attention heads alone, in layer order; like `select`, without copying anything."""
+        return replace(self, units=tuple(unit for unit in self.units if unit.kind == "head"))
+
+    @property
+    def mlps(self) -> Contributions:
+        """The MLPs alone, that of an attention pooling (`"pool.mlp"`) included; like `select`, without copying."""
+        return replace(self, units=tuple(unit for unit in self.units if unit.kind == "mlp"))
 
     @property
     def output(self) -> Float[Tensor, "image dim"]:
@@ -61,7 +115,17 @@ class Contributions:
         return torch.stack([self[unit] for unit in self.units], dim=1)
 
     def sum(self) -> Float[Tensor, "image dim"]:
-        """The sum over `units`, one unit at a time; over all units of the tower as a few large products."""
+        """Sum the contributions of `units`.
+
+        Returns
+        -------
+        Tensor of shape (image, dim)
+            The model's embedding if no unit was left out or replaced. Not normalised.
+
+        Notes
+        -----
+        One unit at a time, O(image x dim) of memory; a few large products where no unit was left out or replaced.
+        """
         if self.units == tuple(self.maps.units) and not self.replacements:
             return self.maps.sum(self.coordinates)
         total = torch.zeros_like(self.output)
@@ -76,7 +140,23 @@ class Contributions:
         return float((self.maps.sum(self.coordinates) - output).abs().max() / output.abs().max())
 
     def select(self, units: Iterable[Unit | str]) -> Contributions:
-        """Only these units, in unit order whatever the order given; `BadInputError` for one that does not exist."""
+        """Keep only some of the units.
+
+        Parameters
+        ----------
+        units : iterable of Unit or str
+            Units or labels, in any order; the result is in unit order.
+
+        Returns
+        -------
+        Contributions
+            Shares the memory of this one.
+
+        Raises
+        ------
+        BadInputError
+            For a unit that the model does not have.
+        """
         wanted = self._resolve(units)
         return replace(self, units=tuple(unit for unit in self.units if unit in wanted))
 
@@ -88,8 +168,29 @@ class Contributions:
     ) -> Contributions:
         """Leave units out, or put their mean in their place.
 
-        `"zero"` takes a unit away together with its share of the constants. `"mean"` puts in `means[label]` (dim,),
-        or, without `means`, the mean over these images. Source: mean ablation as in arXiv 2310.05916, section 3.
+        Parameters
+        ----------
+        units : iterable of Unit or str
+            Units or labels to ablate.
+        mode : {"zero", "mean"}
+            `"zero"` takes a unit away together with its share of the constants; `"mean"` replaces its contribution by
+            a mean.
+        means : mapping of str to Tensor of shape (dim,), optional
+            The mean of each unit by label, for `mode="mean"`; by default the mean over these images.
+
+        Returns
+        -------
+        Contributions
+            Shares the memory of this one.
+
+        Raises
+        ------
+        BadInputError
+            For a unit that the model does not have, and for another mode.
+
+        References
+        ----------
+        Mean ablation as in arXiv 2310.05916, section 3.
         """
         gone = self._resolve(units)
         if mode == "zero":
@@ -101,7 +202,25 @@ class Contributions:
             replaced[unit.label] = self[unit].mean(dim=0) if means is None else means[unit.label].to(self.output)
         return replace(self, replacements=replaced)
 
+    def __repr__(self) -> str:
+        n_means = sum(unit.label in self.replacements for unit in self.units)
+        means = f", {n_means} replaced by their means" if n_means else ""
+        n_units = f"{len(self.units)} of {len(self.maps.units)} units{means}"
+        dtype = str(self.output.dtype).removeprefix("torch.")
+        return one_line(f"Contributions(n_images={len(self)}, {n_units}, dim={self.maps.dim}, {dtype})")
+
     def _resolve(self, units: Iterable[Unit | str]) -> set[Unit]:
         if isinstance(units, str | Unit):
             raise BadInputError(f"units is a list of units or labels; got the single {units!r}")
         return {self.maps.units.get(unit) for unit in units}
+
+
+def _head(index: tuple[SupportsIndex, ...]) -> Unit:
+    """The head at (layer, head)."""
+    try:
+        layer, head = map(operator.index, index)
+    except (TypeError, ValueError):
+        raise BadInputError(
+            f"a unit is given by its label, such as 'L3.H2', or by (layer, head); got {index!r}"
+        ) from None
+    return Unit("head", layer, head)

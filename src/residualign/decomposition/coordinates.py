@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from residualign._result import one_line
 from residualign.units import Unit, Units
 
 __all__ = ["Coordinates", "Layout", "UnitMaps"]
@@ -23,7 +24,7 @@ Layout = Literal["token", "mean", "contributions"]
 """What the coordinates of a tower are: of one pooled token, of a mean over tokens, or contributions as they are."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Coordinates:
     """What one pass over a batch leaves behind: enough to rebuild every unit's contribution exactly.
 
@@ -131,8 +132,12 @@ class Coordinates:
         head = self.heads[:, unit.layer, unit.head]
         return head if self.layout == "contributions" else torch.cat([head, self.scalars()], dim=-1)
 
+    def __repr__(self) -> str:
+        dim, dtype = self.output.shape[-1], str(self.output.dtype).removeprefix("torch.")
+        return one_line(f"Coordinates(n_images={len(self)}, {self.units}, layout={self.layout!r}, dim={dim}, {dtype})")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class UnitMaps:
     """The fixed rows B_u and constants c_u with which `contribution = y @ B_u + c_u`.
 
@@ -233,3 +238,7 @@ class UnitMaps:
     def tensors(self) -> dict[str, Tensor]:
         """What a store keeps of the maps."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __repr__(self) -> str:
+        dtype = str(self.embedding.dtype).removeprefix("torch.")
+        return one_line(f"{type(self).__name__}({self.units}, layout={self.layout!r}, dim={self.dim}, {dtype})")

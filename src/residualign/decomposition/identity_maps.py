@@ -14,7 +14,7 @@ from residualign.units import Unit, Units
 __all__ = ["IdentityMaps"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class IdentityMaps(UnitMaps):
     """One identity, seen as every unit's map without taking its memory, and constants of zero.
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from residualign._result import one_line
 from residualign.errors import BadInputError
 from residualign.models.pooling import (
     CLASS_TOKEN,
@@ -42,7 +43,7 @@ class Block:
     mlp_scale: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tower:
     """A vision tower as its family describes it; everything right of here knows towers, never families.
 
@@ -111,6 +112,11 @@ class Tower:
         generator = torch.Generator().manual_seed(seed)
         pixels = torch.randn(n_images, 3, self.image_size, self.image_size, generator=generator, dtype=torch.float64)
         return pixels.to(device=self.device, dtype=self.dtype)
+
+    def __repr__(self) -> str:
+        pooling, dtype = type(self.pooling).__name__, str(self.dtype).removeprefix("torch.")
+        sizes = f"width={self.width}, dim={self.dim}, image_size={self.image_size}"
+        return one_line(f"Tower({self.units}, {sizes}, pooling={pooling}, {dtype})")
 
 
 def fingerprint(tower: Tower) -> str:

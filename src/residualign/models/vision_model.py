@@ -12,6 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from residualign._result import one_line
 from residualign.data.images import read_image, to_rgb
 from residualign.errors import BadInputError
 from residualign.models.protocols import ImagePreprocess, TextEncoder
@@ -19,6 +20,8 @@ from residualign.models.tower import Tower, fingerprint
 from residualign.units import Units
 
 __all__ = ["Images", "VisionModel"]
+
+_LONGEST_NAME = 80
 
 Images = Tensor | Sequence[Image.Image | str | os.PathLike[str]]
 
@@ -155,4 +158,7 @@ class VisionModel:
         return [] if self.text is None else self.text.unknown(texts)
 
     def __repr__(self) -> str:
-        return f"VisionModel({self.name!r}, {self.units!r}, dim={self.dim}, dtype={self.dtype}, text={self.has_text})"
+        # the end of a long path tells more than its beginning
+        name = self.name if len(self.name) <= _LONGEST_NAME else f"...{self.name[-_LONGEST_NAME:]}"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return one_line(f"VisionModel({name!r}, {self.units}, dim={self.dim}, {dtype}, text={self.has_text})")
