@@ -1,4 +1,4 @@
-"""load_model: find the checkpoint, pick the family, and prove on a probe batch that its units add up."""
+"""`load_model`: find the checkpoint, pick the family, and check on a probe batch that its units add up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from residualign.models.vision_model import VisionModel
 
 __all__ = ["TOLERANCES", "check_sum", "load_model"]
 
-# Largest residual_error with which a model is accepted, by the dtype its tower runs in. Half types: the tower rounds
+# Largest residual_error of a model that is accepted, by the dtype its tower runs in. In the half types the tower rounds
 # its own output and every unit's value to 11 (float16) or 8 (bfloat16) bits; contributions are summed in float32.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -35,16 +35,46 @@ _N_PROBE = 4
 
 
 def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "float32") -> VisionModel:
-    """Load a frozen encoder that can be taken apart, and check that its units sum to its output.
+    """Load a frozen encoder, and check that its residual units sum to its output.
 
-    name: `"mini"` (ships with the package; a folder of that name is `"./mini"`); a local directory in transformers
-    format, which wins over all names below; a registered name (`"clip-b"`: see `residualign models`); `"hf:org/name"`
-    or a bare hub id, with `@revision` for a branch, tag or commit; `"open_clip:NAME/tag"`, `"open_clip:local-dir:PATH"`
-    or `"open_clip:hf-hub:org/name"`; `"timm:NAME"`, `"timm:local-dir:PATH"`. `#mean` after the name of a ViT or DINO
-    takes the mean of its patches in place of the class token.
-    dtype: float64, float32, float16 or bfloat16.
-    Which towers can be taken apart is in docs/models.md. `BadInputError` for anything else, for NaN in the weights, for
-    a tokenizer that is not there, and for a tower whose units do not add up (above 1e-10 in float64, 1e-4 in float32).
+    Parameters
+    ----------
+    name : str or path
+        - `"mini"`, the model that ships with the package (a directory of that name is `"./mini"`);
+        - a directory in transformers format, which wins over all names below;
+        - a registered name, such as `"clip-b"`: see `residualign models`;
+        - `"org/name"` or `"hf:org/name"` on the Hugging Face hub, with `@revision` for a branch, tag or commit;
+        - `"open_clip:NAME/tag"`, `"open_clip:local-dir:PATH"` or `"open_clip:hf-hub:org/name"`;
+        - `"timm:NAME"`, `"timm:local-dir:PATH"` or `"timm:hf-hub:org/name"`.
+
+        `#mean` after the name of a ViT or DINO takes the mean of its patches instead of the class token.
+    device : str
+        Where the model runs: `"cpu"`, `"cuda"`, `"cuda:1"`.
+    dtype : {"float32", "float64", "float16", "bfloat16"}
+        Floating-point type the encoder runs in. Contributions are in float32 for the half types.
+
+    Returns
+    -------
+    VisionModel
+        In evaluation mode, without gradients.
+
+    Raises
+    ------
+    BadInputError
+        For a model that does not exist, cannot be reached or needs a library that is not installed; for a model
+        family that is not supported; for NaN or infinity among the weights; for a missing tokenizer; and where the
+        units do not sum to the output (relative error above 1e-10 in float64, 1e-4 in float32).
+
+    Notes
+    -----
+    Models that are not on disk are downloaded once, into the cache of their library. The check costs a forward pass of
+    four images of noise. docs/models.md lists the supported families.
+
+    Examples
+    --------
+    >>> import residualign as ra
+    >>> ra.load_model("mini")
+    VisionModel('mini', Units(n_layers=6, n_heads=6), dim=128, float32, text=True)
     """
     if dtype not in _DTYPES:
         raise BadInputError(f"dtype is one of {', '.join(_DTYPES)}; got {dtype!r}")
@@ -63,7 +93,7 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
         if source.name == plain:
             raise
         raise BadInputError(f"{name!r} stands for {source.name!r}: {error}") from error
-    # a store and an adapter record what was typed, and find the model by it again
+    # stores and adapters record what was typed, and load the model by it again
     model.name = name
     return model
 
@@ -87,7 +117,7 @@ def _device(device: str) -> torch.device:
         wanted = torch.device(device)
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError) as error:
-        raise BadInputError(f"device {device!r} is not to be had here; expected e.g. cpu or cuda") from error
+        raise BadInputError(f"device {device!r} is not available; expected for example cpu or cuda") from error
     return wanted
 
 
@@ -110,7 +140,7 @@ def _load(source: ModelSource) -> VisionModel:
 
 
 def _from_folder(name: str, folder: Path) -> VisionModel:
-    """A model in transformers format, by the family that its config.json names."""
+    """A model in transformers format; its config.json names the family."""
     config = _config(name, folder)
     kind, architectures = config.get("model_type"), tuple(config.get("architectures") or ())
     from residualign.models import families

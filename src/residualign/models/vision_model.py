@@ -1,4 +1,4 @@
-"""A loaded model: tower, preprocessing and, where it has one, the text half."""
+"""A loaded model: vision tower, preprocessing and, where it has one, text tower."""
 
 from __future__ import annotations
 
@@ -27,11 +27,26 @@ Images = Tensor | Sequence[Image.Image | str | os.PathLike[str]]
 
 
 class VisionModel:
-    """What `load_model` returns: a frozen encoder whose output can be taken apart.
+    """A frozen encoder whose output can be decomposed, as `load_model` returns it.
 
-    name: what the user typed. source: the directory or hub id behind it. revision: the commit of a model from the
-    hub in transformers format, else None. module: the library's own. residual_error: largest |sum of units - output|
-    over largest |output| on the probe batch at load.
+    Attributes
+    ----------
+    name : str
+        The name it was loaded by.
+    source : str
+        The directory or hub id behind the name.
+    revision : str or None
+        The commit, of a model from the hub in transformers format.
+    module : nn.Module
+        The library's own model.
+    tower : Tower
+        Where the parts of the vision tower are.
+    preprocess : ImagePreprocess
+        Called with a PIL image, gives its pixels (3, height, width).
+    text : TextEncoder or None
+        Tokenizer and text tower.
+    residual_error : float
+        Largest |sum of units - output| over largest |output|, on the batch of noise that was tried at load.
     """
 
     def __init__(
@@ -54,7 +69,7 @@ class VisionModel:
 
     @property
     def units(self) -> Units:
-        """The tower's residual units in their fixed order."""
+        """The residual units, in their fixed order."""
         return self.tower.units
 
     @property
@@ -79,36 +94,50 @@ class VisionModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are held in."""
+        """Floating-point type of the weights."""
         return self.tower.dtype
 
     @property
     def has_text(self) -> bool:
-        """Whether class vectors can come from words."""
+        """Whether there is a text tower, so that class vectors can come from class names."""
         return self.text is not None
 
     @property
     def logit_scale(self) -> float | None:
-        """The trained logit scale, already exponentiated; None without a text tower."""
+        """The trained factor that turns cosines into logits, already exponentiated; None without a text tower."""
         return None if self.text is None else self.text.logit_scale
 
     @property
     def logit_bias(self) -> float | None:
-        """What a model trained with a sigmoid loss adds to its logits; None for the others."""
+        """What a model trained with a sigmoid loss (SigLIP) adds to its logits; None for other models."""
         return None if self.text is None else self.text.logit_bias
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the tower's weights under family-neutral names, as the checkpoint has them."""
+        """SHA-256 of the tower's weights as the checkpoint has them; the same whichever library loads it."""
         return fingerprint(self.tower)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move and convert the model in place. The fingerprint stays that of the weights as they were loaded."""
+        """Move and convert the model, in place.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where the model is to run.
+        dtype : torch.dtype
+            Floating-point type of the weights. The fingerprint stays that of the weights as they were loaded.
+        """
         _ = self.fingerprint
         self.module.to(device=device, dtype=dtype)
 
     def describe(self) -> dict[str, Any]:
-        """What a store and an adapter record of the model, JSON-able."""
+        """What stores and adapters record of the model.
+
+        Returns
+        -------
+        dict
+            JSON types: name, fingerprint, dtype, sizes, and the settings of the preprocessing.
+        """
         return {
             "name": self.name,
             "fingerprint": self.fingerprint,
@@ -121,14 +150,32 @@ class VisionModel:
         }
 
     def pixels(self, images: Images) -> Float[Tensor, "image 3 height width"]:
-        """Images (PIL, paths, or already pixels) as the tower takes them, on its device and in its dtype."""
+        """Preprocess images into what the tower takes.
+
+        Parameters
+        ----------
+        images : list of PIL images or paths, or Tensor of shape (image, 3, height, width)
+            A tensor holds pixels already.
+
+        Returns
+        -------
+        Tensor of shape (image, 3, height, width)
+            On the model's device and in its dtype.
+
+        Raises
+        ------
+        BadInputError
+            For an empty list, a single image, a tensor of another shape, or a file that is not a readable image.
+        """
         if isinstance(images, Tensor):
             if images.ndim != 4 or images.shape[1] != 3:
-                raise BadInputError(f"images as a tensor are (image, 3, height, width); got {tuple(images.shape)}")
+                raise BadInputError(
+                    f"images as a tensor have the shape (image, 3, height, width); got {tuple(images.shape)}"
+                )
             return images.to(device=self.device, dtype=self.dtype)
         if isinstance(images, Image.Image | str | os.PathLike):
             raise BadInputError(
-                "images is a list of PIL images or paths, or a tensor; got a single one (wrap it in a list)"
+                "images is a list of PIL images or paths, or a tensor; got a single image (put it in a list)"
             )
         if not len(images):
             raise BadInputError("images is empty; expected at least one image")
@@ -136,25 +183,81 @@ class VisionModel:
         return torch.stack([self.preprocess(image) for image in opened]).to(device=self.device, dtype=self.dtype)
 
     def encode_pixels(self, pixels: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image dim"]:
-        """The plain forward pass of one batch, without gradients; not normalised."""
+        """Run the plain forward pass of one batch, without gradients.
+
+        Parameters
+        ----------
+        pixels : Tensor of shape (image, 3, height, width)
+            As `pixels` returns them.
+
+        Returns
+        -------
+        Tensor of shape (image, dim)
+            Embeddings, not normalised.
+        """
         with torch.no_grad():
             return self.tower.forward(pixels)
 
     def encode_image(self, images: Images, batch_size: int = 32) -> Float[Tensor, "image dim"]:
-        """Image embeddings, not normalised, `batch_size` images at a time."""
+        """Embed images.
+
+        Parameters
+        ----------
+        images : list of PIL images or paths, or Tensor of shape (image, 3, height, width)
+            A tensor holds pixels that were already preprocessed.
+        batch_size : int
+            Number of images per forward pass.
+
+        Returns
+        -------
+        Tensor of shape (image, dim)
+            Embeddings, not normalised.
+
+        Raises
+        ------
+        BadInputError
+            For images that cannot be used, as `pixels` says.
+        """
         starts = range(0, max(len(images), 1), batch_size)
         return torch.cat([self.encode_pixels(self.pixels(images[start : start + batch_size])) for start in starts])
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
-        """Text embeddings, not normalised; `BadInputError` for a model without a text tower."""
+        """Embed texts.
+
+        Parameters
+        ----------
+        texts : list of str
+            Texts longer than the text tower's context are cut.
+
+        Returns
+        -------
+        Tensor of shape (text, dim)
+            Embeddings, not normalised.
+
+        Raises
+        ------
+        BadInputError
+            For a model without a text tower.
+        """
         if self.text is None:
             raise BadInputError(
-                f"model {self.name!r} has no text tower; class vectors come from images (classifier 'means')"
+                f"model {self.name!r} has no text tower; take class vectors from images (classifier 'means')"
             )
         return self.text.encode(texts)
 
     def unknown_words(self, texts: Sequence[str]) -> list[str]:
-        """The texts the tokenizer does not know; none for a model without a text tower."""
+        """List the texts with words that the tokenizer does not know.
+
+        Parameters
+        ----------
+        texts : list of str
+            For example class names.
+
+        Returns
+        -------
+        list of str
+            Those of `texts` with a token outside the vocabulary; none for a model without a text tower.
+        """
         return [] if self.text is None else self.text.unknown(texts)
 
     def __repr__(self) -> str:
