@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import numpy as np
 import torch
 from PIL import Image
@@ -12,7 +9,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from residualign.adapter.adapter import adapter_from_fit
 from residualign.classification.classifier import Classifier
-from residualign.decomposition.coordinates import UnitMaps
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
 from residualign.fitting.fit import Fitted
@@ -20,14 +16,6 @@ from residualign.fitting.methods import METHODS, build_scaling
 from residualign.spectrum import Moments
 
 CLASSES = ("cat", "dog_*", "a | b", "[zero](x)", "one", "two", "<b>")
-
-
-@dataclass
-class FakeStore:
-    """As much of a store as an adapter looks at."""
-
-    maps: UnitMaps
-    model: dict[str, Any] = field(default_factory=dict)
 
 
 def pictures(n, seed=0, size=29):
@@ -83,6 +71,5 @@ def random_result(spectra, method, mean=None, rest=None, seed=3, classes=CLASSES
 
 def random_adapter(model, method="residual-heads", mean=None, rest=None, **options):
     spectra = spectra_of(model)
-    store = FakeStore(unit_maps(model.tower), model.describe())
     result = random_result(spectra, method, mean, rest)
-    return adapter_from_fit(result, store, spectra, **options)
+    return adapter_from_fit(result, unit_maps(model.tower), model.describe(), spectra, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from residualign.errors import BadInputError
 from residualign.fitting.methods import METHODS
 from tests import random_models
 from tests.adapter.make_adapter import CLASSES, coordinates_of, pictures, random_adapter, random_result, spectra_of
+from tests.fitting.standin import store_of
 
 N = 13
 KINDS = [
@@ -59,7 +61,7 @@ def test_what_is_saved_comes_back_bit_for_bit(model, tmp_path, method, mean, res
     images, coordinates = pictures(N), coordinates_of(model, N)
     assert torch.equal(loaded.logits(images), adapter.logits(images))
     assert torch.equal(loaded.logits(coordinates), adapter.logits(coordinates))
-    assert loaded.predict(images) == adapter.predict_coordinates(coordinates)
+    assert loaded.predict(images) == adapter.predict(coordinates)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -149,12 +151,11 @@ def test_the_coordinates_of_a_store_need_no_model(model, tmp_path):
     adapter.model_info["name"] = "/nowhere"
     adapter.save(tmp_path)
 
-    class Stored:
-        maps, model = adapter.maps, dict(adapter.model_info)
-
-    loaded = load_adapter(tmp_path)
-    loaded.attach_store(Stored())
     coordinates = coordinates_of(model, N)
+    labels = torch.zeros(N, dtype=torch.int64)
+    store = store_of(adapter.maps, {"test": (labels, coordinates)}, model=dict(adapter.model_info))
+    loaded = load_adapter(tmp_path)
+    loaded.attach_store(store)
     assert torch.equal(loaded.logits(coordinates), adapter.logits(coordinates))
 
 
@@ -166,7 +167,7 @@ def test_images_that_are_none_or_single_are_refused(model, images):
 
 def test_coordinates_of_another_tower_are_refused(model, tmp_path):
     other = ra.load_model(random_models.save_vit(tmp_path / "vit"))
-    with pytest.raises(BadInputError, match=r"expected output \(11,\) \(got \(35,\)\) an image"):
+    with pytest.raises(BadInputError, match=r"expected output \(11,\) \(got \(35,\)\) per image"):
         random_adapter(model).predict(coordinates_of(other, 3))
 
 
@@ -179,3 +180,44 @@ def test_reading_an_adapter_loads_no_model_library(model, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_adapter_shows_itself_in_a_line_and_in_tables(model, method):
+    adapter = random_adapter(model, method)
+    assert len(repr(adapter)) <= 200
+    assert f"Adapter({method}, {adapter.parameters:,} numbers" in repr(adapter)
+    assert "accuracy 25.0 % -> 75.0 %" in repr(adapter)
+    tables = adapter.tables
+    assert [(row["images"], row["before"], row["adapted"]) for row in tables["accuracy"]] == [
+        ("test", 0.25, 0.75),
+        ("validation", None, None),
+    ]
+    assert "<td>0.75</td>" in adapter._repr_html_()
+    values = torch.tensor([row["lambda"] for row in tables["lambdas"]]).abs()
+    assert len(values) == sum(map(len, adapter.lambdas.values()))
+    assert [row["val_accuracy"] for row in tables["history"]] == [0.5, 0.75]
+    assert json.loads(json.dumps(adapter.to_json()))["lambdas"].keys() == adapter.lambdas.keys()
+
+
+def test_attribution_takes_images_or_coordinates(model):
+    adapter, images = random_adapter(model), pictures(N)
+    found, expected = adapter.attribution(images, batch_size=3), adapter.attribution(coordinates_of(model, N))
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-4, atol=1e-5)
+    rows = found.tables["images"]
+    assert [row["class"] for row in rows] == adapter.predict(images)
+    assert len(found.tables["units"]) == N * len(found.labels)
+    assert rows[0]["units"].startswith(f"{found.top(0)[0][0]} ")
+    assert len(repr(found)) <= 200
+    assert len(json.loads(json.dumps(found.to_json()))["images"]) == N
+
+
+def test_what_moved_over_the_images_of_a_store(model):
+    adapter = random_adapter(model)
+    labels, coordinates = torch.zeros(N, dtype=torch.int64), coordinates_of(model, N)
+    store = store_of(adapter.maps, {"train": (labels, coordinates)}, model=dict(adapter.model_info))
+    assert adapter.moved(store).to_json() == adapter.moved(ra.fit_spectrum(store)).to_json()
+    assert adapter.moved(store)[0].explained_variance is not None
+    assert {one.effect for one in adapter.moved()} == {abs(one.value - 1) for one in adapter.moved()}
+    with pytest.raises(BadInputError, match="'linear' has no lambdas"):
+        random_adapter(model, "linear").moved()

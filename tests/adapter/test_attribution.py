@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -27,7 +29,7 @@ def model(tmp_path_factory):
 def test_shares_sum_to_one_and_parts_to_the_margin(model, method, mean, rest):
     adapter = random_adapter(model, method, mean, rest)
     coordinates = coordinates_of(model, N)
-    found = attribute(adapter, coordinates)
+    found = attribute(adapter.adapted, coordinates)
     top = adapter.logits(coordinates).topk(2, dim=-1)
     assert torch.equal(found.first, top.indices[:, 0])
     assert torch.equal(found.second, top.indices[:, 1])
@@ -48,7 +50,7 @@ def test_shares_sum_to_one_and_parts_to_the_margin(model, method, mean, rest):
     ],
 )
 def test_nothing_is_left_for_the_rest_where_every_term_has_a_unit(model, method, mean, rest):
-    found = attribute(random_adapter(model, method, mean, rest), coordinates_of(model, N))
+    found = attribute(random_adapter(model, method, mean, rest).adapted, coordinates_of(model, N))
     assert found.labels[-1] == REST
     assert found.values[:, -1].abs().max() < 1e-9 * found.values.abs().max()
 
@@ -57,17 +59,17 @@ def test_nothing_is_left_for_the_rest_where_every_term_has_a_unit(model, method,
 def test_the_rest_of_an_output_map_is_its_constant(model, method):
     adapter = random_adapter(model, method)
     coordinates = coordinates_of(model, N)
-    found = attribute(adapter, coordinates)
+    found = attribute(adapter.adapted, coordinates)
     vectors = adapter.classifier.vectors.double()
     direction = adapter.classifier.logit_scale * (vectors[found.first] - vectors[found.second])
     direction = direction / adapter.embed_coordinates(coordinates).norm(dim=1, keepdim=True)
-    torch.testing.assert_close(found.values[:, -1], direction @ adapter.exact_map.bias, rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(found.values[:, -1], direction @ adapter.adapted.exact_map.bias, rtol=1e-7, atol=1e-8)
 
 
 def test_a_units_part_is_what_zeroing_its_lambda_takes_away(model):
     adapter = random_adapter(model, "coarse")
     coordinates = coordinates_of(model, N)
-    found = attribute(adapter, coordinates)
+    found = attribute(adapter.adapted, coordinates)
     label = "L1.H3"
     without = random_adapter(model, "coarse")
     without.lambdas[label].zero_()
@@ -79,13 +81,13 @@ def test_a_units_part_is_what_zeroing_its_lambda_takes_away(model):
 
 
 def test_units_that_are_left_out_have_no_part(model):
-    found = attribute(random_adapter(model, "residual-heads"), coordinates_of(model, N))
+    found = attribute(random_adapter(model, "residual-heads").adapted, coordinates_of(model, N))
     for label in ("embedding", "L0.mlp", "L2.mlp"):
         assert not found.values[:, found.labels.index(label)].any()
 
 
 def test_top_lists_the_largest_parts_whichever_class_they_speak_for(model):
-    found = attribute(random_adapter(model), coordinates_of(model, N))
+    found = attribute(random_adapter(model).adapted, coordinates_of(model, N))
     top = found.top(3, count=4)
     sizes = found.values[3].abs().sort(descending=True).values[:4]
     assert [abs(share) for _, share in top] == pytest.approx((sizes / found.margin[3]).tolist())
@@ -94,6 +96,6 @@ def test_top_lists_the_largest_parts_whichever_class_they_speak_for(model):
 
 def test_one_class_is_refused(model):
     adapter = random_adapter(model)
-    adapter.classifier = Classifier("text", ("cat",), adapter.classifier.vectors[:1], 7.25)
+    adapter = replace(adapter, classifier=Classifier("text", ("cat",), adapter.classifier.vectors[:1], 7.25))
     with pytest.raises(BadInputError, match="has one class"):
-        attribute(adapter, coordinates_of(model, 2))
+        attribute(adapter.adapted, coordinates_of(model, 2))

@@ -22,8 +22,7 @@ def adapter_that_changes_its_mind(model, *arguments):
     """Random lambdas, and class vectors before adapting that say the opposite of those after it."""
     adapter = random_adapter(model, *arguments)
     base = adapter.base_classifier
-    adapter.base_classifier = replace(base, vectors=-base.vectors, logit_scale=3.5)
-    return adapter
+    return replace(adapter, base_classifier=replace(base, vectors=-base.vectors, logit_scale=3.5))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,7 @@ def model(tmp_path_factory):
 def test_parts_sum_to_the_change_of_the_margin(model, method, mean, rest):
     adapter = adapter_that_changes_its_mind(model, method, mean, rest)
     coordinates = coordinates_of(model, N)
-    found = attribute_change(adapter, coordinates)
+    found = attribute_change(adapter.adapted, coordinates)
     before, after = adapter.base_classifier.logits(coordinates.output), adapter.logits(coordinates)
     assert torch.equal(found.before, before.argmax(dim=1))
     assert torch.equal(found.after, after.argmax(dim=1))
@@ -52,7 +51,7 @@ def test_parts_sum_to_the_change_of_the_margin(model, method, mean, rest):
 
 def test_an_image_that_kept_its_class_has_nothing_to_explain(model):
     adapter = random_adapter(model, "residual", "keep", "keep")
-    found = attribute_change(adapter, coordinates_of(model, N))
+    found = attribute_change(adapter.adapted, coordinates_of(model, N))
     kept = found.before == found.after
     assert kept.any()
     assert not found.values[kept].any()
@@ -62,7 +61,7 @@ def test_an_image_that_kept_its_class_has_nothing_to_explain(model):
 def test_a_unit_that_is_not_scaled_moves_a_margin_only_through_the_length(model):
     adapter = adapter_that_changes_its_mind(model, "residual", "keep", "keep")
     coordinates = coordinates_of(model, N)
-    found = attribute_change(adapter, coordinates)
+    found = attribute_change(adapter.adapted, coordinates)
     maps = adapter.maps
     embedded = adapter.embed_coordinates(coordinates)
     vectors = adapter.classifier.vectors.double()
@@ -74,7 +73,9 @@ def test_a_unit_that_is_not_scaled_moves_a_margin_only_through_the_length(model)
 
 
 def test_top_is_ordered_by_size_and_keeps_the_sign(model):
-    found = attribute_change(adapter_that_changes_its_mind(model, "residual", "keep", "keep"), coordinates_of(model, N))
+    found = attribute_change(
+        adapter_that_changes_its_mind(model, "residual", "keep", "keep").adapted, coordinates_of(model, N)
+    )
     image = int((found.before != found.after).nonzero()[0])
     top = found.top(image, 4)
     sizes = found.values[image].abs().sort(descending=True).values[:4].tolist()
@@ -84,6 +85,6 @@ def test_top_is_ordered_by_size_and_keeps_the_sign(model):
 
 def test_one_class_is_refused(model):
     adapter = random_adapter(model)
-    adapter.classifier = Classifier("text", ("cat",), adapter.classifier.vectors[:1], 7.25)
+    adapter = replace(adapter, classifier=Classifier("text", ("cat",), adapter.classifier.vectors[:1], 7.25))
     with pytest.raises(BadInputError, match="two classes"):
-        attribute_change(adapter, coordinates_of(model, 2))
+        attribute_change(adapter.adapted, coordinates_of(model, 2))

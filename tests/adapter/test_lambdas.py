@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from residualign.adapter.adapter import adapter_from_fit
-from residualign.adapter.lambdas import learning_curve, moved_components, put_back_curve, shown_lambdas
+from residualign.adapter.lambdas import learning_curve, put_back_curve, shown_lambdas
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import OUTPUT
 from residualign.fitting.methods import METHODS
@@ -26,7 +26,7 @@ def make(method, mean=None, rest=None):
     spectra = make_spectra(store.maps)
     result = random_result(spectra, method, mean, rest, classes=CLASSES)
     test = store.split("test")
-    return adapter_from_fit(result, store, spectra), spectra, test.coordinates(), test.labels
+    return adapter_from_fit(result, store.maps, store.model, spectra), spectra, test.coordinates(), test.labels
 
 
 def with_lambdas(adapter, lambdas):
@@ -38,8 +38,8 @@ def with_lambdas(adapter, lambdas):
 @pytest.mark.parametrize(("mean", "rest"), [(None, None), ("drop", "zero"), ("keep", "mean")])
 def test_every_point_is_the_accuracy_of_the_adapter_folded_anew(method, mean, rest, order):
     adapter, spectra, coordinates, labels = make(method, mean, rest)
-    curve = put_back_curve(adapter, coordinates, labels, spectra=spectra, order=order, points=7, seed=3)
-    moved = moved_components(adapter, spectra)
+    curve = put_back_curve(adapter.adapted, coordinates, labels, spectra=spectra, order=order, points=7, seed=3)
+    moved = adapter.moved(spectra)
     lambdas = adapter.learned["lambdas"].double()
     if adapter.full_scaling.scale_free:
         lambdas = lambdas / lambdas.square().mean().sqrt()
@@ -71,7 +71,7 @@ def test_lambdas_are_over_their_root_mean_square_where_a_common_factor_changes_n
     rms = as_learned.square().mean().sqrt()
     torch.testing.assert_close(shown, as_learned / rms if divided else as_learned)
     # the same numbers everywhere
-    assert sorted(one.value for one in moved_components(adapter, spectra)) == pytest.approx(sorted(shown.tolist()))
+    assert sorted(one.value for one in adapter.moved(spectra)) == pytest.approx(sorted(shown.tolist()))
     # and the reason: only there do tenfold lambdas give the same cosines
     cosines = [
         torch.nn.functional.normalize(with_lambdas(adapter, factor * as_learned).embed_coordinates(coordinates), dim=-1)
@@ -98,7 +98,7 @@ def test_logits_along_the_curve_are_those_of_the_folded_adapter(monkeypatch):
         return original(self, embeddings)
 
     monkeypatch.setattr(type(adapter.classifier), "logits", watched)
-    put_back_curve(adapter, coordinates, labels, spectra=spectra, order="random", points=5, seed=1)
+    put_back_curve(adapter.adapted, coordinates, labels, spectra=spectra, order="random", points=5, seed=1)
     monkeypatch.undo()
     lambdas = adapter.learned["lambdas"].double()
     ranked = torch.randperm(len(lambdas), generator=torch.Generator().manual_seed(1))
@@ -116,11 +116,11 @@ def test_chunks_and_recomputed_coefficients_change_nothing(monkeypatch):
     from residualign.fitting import coefficients
 
     adapter, spectra, coordinates, labels = make("residual")
-    whole = put_back_curve(adapter, coordinates, labels, spectra=spectra)
+    whole = put_back_curve(adapter.adapted, coordinates, labels, spectra=spectra)
     monkeypatch.setattr(coefficients, "_CHUNK", 13)
     built = reading.build_features
     monkeypatch.setattr(reading, "build_features", lambda *given: built(*given, max_bytes=0))
-    assert put_back_curve(adapter, coordinates, labels, spectra=spectra) == whole
+    assert put_back_curve(adapter.adapted, coordinates, labels, spectra=spectra) == whole
 
 
 @pytest.mark.parametrize("method", METHODS_WITH_LAMBDAS)
@@ -131,7 +131,7 @@ def test_effects_are_lengths_of_what_the_embedding_gains(method):
     moments = Moments.empty(maps)
     moments.update(coordinates)
     spectra = moments.spectra(maps, source="these images")
-    moved = moved_components(adapter, spectra)
+    moved = adapter.moved(spectra)
     assert len(moved) == adapter.full_scaling.n_lambdas
     assert all(one.effect >= other.effect for one, other in itertools.pairwise(moved))
     lambdas = adapter.learned["lambdas"].double()
@@ -153,7 +153,7 @@ def test_effects_are_lengths_of_what_the_embedding_gains(method):
 
 def test_without_spectra_the_effect_is_the_distance_from_one():
     adapter, _, _, _ = make("residual")
-    moved = moved_components(adapter)
+    moved = adapter.moved()
     assert moved[0].explained_variance is None
     assert moved[0].effect == abs(moved[0].value - 1)
     assert moved[0].to_json()["lambda"] == moved[0].value
@@ -161,12 +161,12 @@ def test_without_spectra_the_effect_is_the_distance_from_one():
 
 def test_the_whole_embedding_is_a_unit_of_its_own():
     adapter, spectra, _, _ = make("spectral-output")
-    assert {one.label for one in moved_components(adapter, spectra)} == {OUTPUT}
+    assert {one.label for one in adapter.moved(spectra)} == {OUTPUT}
 
 
 def test_how_many_carry_the_gain():
     adapter, spectra, coordinates, labels = make("residual")
-    curve = put_back_curve(adapter, coordinates, labels, spectra=spectra)
+    curve = put_back_curve(adapter.adapted, coordinates, labels, spectra=spectra)
     curve = replace(curve, put_back=(0, 1, 2, 3), accuracy=(0.9, 0.8, 0.55, 0.5))
     assert curve.needed_for(0.5) == 2
     assert curve.needed_for(0.0) == 3
@@ -177,15 +177,15 @@ def test_bad_input():
     adapter, _, coordinates, labels = make("residual")
     linear, *_ = make("linear")
     with pytest.raises(BadInputError, match="'linear' has no lambdas"):
-        moved_components(linear)
+        linear.moved()
     with pytest.raises(BadInputError, match="has no lambdas"):
-        put_back_curve(linear, coordinates, labels)
+        put_back_curve(linear.adapted, coordinates, labels)
     with pytest.raises(BadInputError, match="order is one of largest, smallest, random; got 'biggest'"):
-        put_back_curve(adapter, coordinates, labels, order=copy.copy("biggest"))
+        put_back_curve(adapter.adapted, coordinates, labels, order=copy.copy("biggest"))
     with pytest.raises(BadInputError, match="points is at least 2"):
-        put_back_curve(adapter, coordinates, labels, points=1)
+        put_back_curve(adapter.adapted, coordinates, labels, points=1)
     with pytest.raises(BadInputError, match="got 58 labels for 59 images"):
-        put_back_curve(adapter, coordinates, labels[:-1])
+        put_back_curve(adapter.adapted, coordinates, labels[:-1])
 
 
 def test_learning_curves_of_both_solvers():

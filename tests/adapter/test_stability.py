@@ -10,8 +10,7 @@ import pytest
 import torch
 from scipy.stats import rankdata, spearmanr
 
-from residualign.adapter.lambdas import fit_seeds, lambda_stability
-from residualign.adapter.stability import _share
+from residualign.adapter.stability import _share, fit_seeds, lambda_stability
 from residualign.errors import BadInputError
 from tests.fitting.standin import make_spectra, make_store
 

@@ -14,7 +14,6 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 from residualign.classification.evaluation import (
     compare,
     evaluate,
-    evaluate_adapter,
     expected_calibration_error,
     match_classes,
     wilson_interval,
@@ -185,21 +184,3 @@ def test_classes_are_matched_by_name_and_missing_ones_listed():
         BadInputError, match="does not know 2 of the data's 3 classes: 'bat', 'owl'; it knows 'cat', 'dog'"
     ):
         match_classes(("cat", "dog"), ("bat", "dog", "owl"))
-
-
-def test_an_adapter_is_evaluated_beside_its_own_start_in_any_order_of_classes(tmp_path):
-    import residualign as ra
-    from tests import random_models
-    from tests.adapter.make_adapter import coordinates_of, random_adapter
-
-    model = ra.load_model(random_models.save_clip(tmp_path / "clip"))
-    adapter = random_adapter(model, "joint")
-    coordinates = coordinates_of(model, 13)
-    labels = adapter.predict_indices(coordinates)
-    names = adapter.class_names[::-1]
-    mirrored = len(names) - 1 - labels
-    found = evaluate_adapter(adapter, coordinates, mirrored, names)
-    assert found.after.accuracy == 1.0
-    expected = adapter.base_classifier.logits(coordinates.output).argmax(dim=1) == labels
-    assert found.before.accuracy == pytest.approx(float(expected.double().mean()))
-    assert [entry.name for entry in found.after.per_class] == list(adapter.class_names)

@@ -71,11 +71,11 @@ def test_decisions_are_the_parts_of_the_margin(clip, method, mean, rest):
     adapter = random_adapter(model, method, mean, rest)
     coordinates = coordinates_of(model, 5)
     labels = ("embedding", "L1.mlp", "L2.H3")
-    found = decision_directions(adapter, coordinates, labels)
-    direction = attribution._before_output(adapter, attribution._margin(adapter, coordinates)[3])
+    found = decision_directions(adapter.adapted, coordinates, labels)
+    direction = attribution._before_output(adapter.adapted, attribution._margin(adapter.adapted, coordinates)[3])
     maps = adapter.maps
     scaled = {unit.label: unit for unit in adapter.full_scaling.units}
-    parts = attribution.attribute(adapter, coordinates)
+    parts = attribution.attribute(adapter.adapted, coordinates)
     for label in labels:
         contribution = maps.contribution(coordinates, maps.units.get(label))
         along = (contribution * found[label]).sum(dim=1)

@@ -23,12 +23,12 @@ def fit(store, method="residual", spectra=None, *, classifier=None, scaling=None
     return fit_method(store, method, spectra, classifier=classifier, scaling=scaling, settings=FitSettings(**settings))
 
 
-def store_of(maps, splits, text_vectors=None, logit_scale=None):
+def store_of(maps, splits, text_vectors=None, logit_scale=None, model=None):
     """A float64 store in memory of (labels, coordinates) by split."""
     contributions = maps.layout == "contributions"
     like = next(iter(splits.values()))[1]
     plan = StorePlan(
-        model={"name": "random", "fingerprint": "f00d", "preprocessing": {}, "dtype": "float64"},
+        model=model or {"name": "random", "fingerprint": "f00d", "preprocessing": {}, "dtype": "float64"},
         data={"name": "noise"},
         splits={
             name: SplitPlan(tuple(f"{name}/{i}" for i in range(len(labels))), tuple(labels.tolist()))

@@ -79,7 +79,7 @@ def test_its_adapter_is_saved_and_used_like_any_other(store, mode, tmp_path):
     torch.testing.assert_close(adapter.embed_coordinates(coordinates), expected, rtol=0, atol=tolerance)
     adapter.save(tmp_path)
     again = load_adapter(tmp_path)
-    again._store_maps = store.maps
+    again.attach_store(store)
     assert torch.equal(again.embed_coordinates(coordinates), adapter.embed_coordinates(coordinates))
     assert again.settings["heads"] == list(selection.heads)
     card = (tmp_path / "README.md").read_text()

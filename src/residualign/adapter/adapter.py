@@ -13,73 +13,86 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from residualign._result import Table
+from residualign.adapter.adapted import Adapted
+from residualign.adapter.attribution import Attribution, attribute
 from residualign.adapter.card import model_card
 from residualign.adapter.compact import CompactScaling
-from residualign.adapter.files import AdapterFiles, from_files, read_adapter, to_config, to_tensors, write_adapter
-from residualign.adapter.fold import FactoredMap, FoldedMap, fold
+from residualign.adapter.files import (
+    AdapterContent,
+    AdapterFiles,
+    from_files,
+    read_adapter,
+    to_config,
+    to_tensors,
+    write_adapter,
+)
+from residualign.adapter.lambdas import Moved, learning_curve, moved_components
 from residualign.classification.classifier import Classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import Scaling
+from residualign.fitting.fit import Fitted
+from residualign.spectrum.spectrum import Spectra
+from residualign.store import Store
 
 if TYPE_CHECKING:
-    from residualign.fitting.fit import Fitted
     from residualign.models.vision_model import VisionModel
-    from residualign.spectrum.spectrum import Spectra
-    from residualign.store import Store
 
-__all__ = ["Adapter", "adapter_from_fit", "load_adapter"]
+__all__ = ["Adapter", "adapter_from_fit", "load_adapter", "refuse_other_model"]
 
 _Batch = Tensor | Sequence[Image.Image | str | os.PathLike[str]]
 # a single image is admitted by the types so that it can be refused by a sentence
 Images = _Batch | Image.Image
 
 
-@dataclass(eq=False)
-class Adapter:
+@dataclass(frozen=True, eq=False, repr=False)
+class Adapter(AdapterContent):
     """A fitted method that classifies images with the frozen model it was fitted on.
 
-    classifier: class vectors and logit scale for adapted embeddings; base_classifier: those before adapting. learned:
-    what was fitted, float32: `lambdas` joined over units, or `map` (dim, dim) and `bias` (dim,). accuracy: shares in
-    [0, 1] or None, as measured while fitting. parameters: learned scales and weights, nothing else. spectra: source,
-    fingerprint and n_samples of the components. model_info: name, fingerprint, sizes, preprocessing and dtype of the
-    model.
+    The model is needed only to look at images: it is loaded by name when it is first used (on `device`, in `dtype`),
+    and refused if it is not the one the adapter was fitted on.
 
-    An adapter needs its model only to look at images: it is loaded by name when it is first used (on `device`, in
-    `dtype`) and refused where it is another one.
+    Attributes
+    ----------
+    method : str
+        Name of the method.
+    lambdas : mapping from unit label to (component,) tensor
+        One scale per component; empty for `linear`.
+    accuracy : dict
+        Shares in [0, 1], None without test images: `zero_shot` and `adapted` on test, `val` of the chosen point.
+    parameters : int
+        Learned scales and weights, nothing else.
+    history : tuple of dict
+        One record per validation.
+    settings : dict
+        The options of the fit, and the number of images.
+    classifier, base_classifier : Classifier
+        Class vectors and logit scale for adapted embeddings, and for those before adapting.
+    spectra, model_info : dict
+        Where the components are from; name, fingerprint, sizes, preprocessing and dtype of the model.
+
+    Examples
+    --------
+    >>> adapter = ra.load_adapter("digits-adapter")                                         # doctest: +SKIP
+    >>> adapter.predict(["image.png"])                                                      # doctest: +SKIP
+    ['three']
     """
 
-    method: str
-    scaling: CompactScaling
-    learned: Mapping[str, Tensor]
-    classifier: Classifier
-    base_classifier: Classifier
-    accuracy: dict[str, float | None]
-    parameters: int
-    epochs: int
-    learning_rate: float | None
-    history: tuple[dict[str, Any], ...]
-    settings: dict[str, Any]
-    spectra: dict[str, Any]
-    model_info: dict[str, Any]
     device: str = "cpu"
     dtype: str = "float32"
-    _model: VisionModel | None = field(default=None, repr=False)
-    _store_maps: UnitMaps | None = field(default=None, repr=False)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names in the order of the columns of `predict_proba`."""
-        return self.classifier.class_names
-
-    @property
-    def lambdas(self) -> Mapping[str, Tensor]:
-        """Lambdas of every scaled unit under its label, (component,); empty for `linear`."""
-        return self.scaling.split(self.learned["lambdas"]) if "lambdas" in self.learned else {}
+    _model: VisionModel | None = field(default=None)
+    _store_maps: UnitMaps | None = field(default=None)
 
     @property
     def model(self) -> VisionModel:
-        """The frozen model, loaded when first asked for. `BadInputError` where it is absent or another one."""
+        """The frozen model, loaded when first asked for.
+
+        Raises
+        ------
+        BadInputError
+            If the model cannot be found, or is not the one the adapter was fitted on.
+        """
         if self._model is None:
             from residualign.load import load_model
 
@@ -87,85 +100,132 @@ class Adapter:
             try:
                 model = load_model(name, device=self.device, dtype=self.dtype)
             except BadInputError as error:
-                raise BadInputError(f"{error} (where the model has moved, give its new place as `model`)") from error
+                raise BadInputError(f"{error} (if the model has moved, give its new place as `model`)") from error
             self.attach(model)
         assert self._model is not None
         return self._model
 
     def attach(self, model: VisionModel) -> None:
-        """Use this model. `BadInputError` saying what differs where the adapter was made for another one."""
+        """Use this model.
+
+        Parameters
+        ----------
+        model : VisionModel
+            The model the adapter was fitted on, loaded.
+
+        Raises
+        ------
+        BadInputError
+            If it is a different model, saying what differs.
+        """
         refuse_other_model(self.model_info, model.describe())
-        self._model = model
+        object.__setattr__(self, "_model", model)
 
     def attach_store(self, store: Store) -> None:
-        """Use the maps of a store of the same model: its coordinates then need no model. `BadInputError` likewise."""
+        """Use the maps of a store of the same model: its coordinates then need no model.
+
+        Parameters
+        ----------
+        store : Store
+            A store made with the model the adapter was fitted on.
+
+        Raises
+        ------
+        BadInputError
+            If it was made with a different model, saying what differs.
+        """
         refuse_other_model(self.model_info, store.model)
-        self._store_maps = store.maps
-        for name in ("maps", "full_scaling", "exact_map", "_folded"):
-            self.__dict__.pop(name, None)
+        object.__setattr__(self, "_store_maps", store.maps)
+        self.__dict__.pop("adapted", None)
 
     @cached_property
+    def adapted(self) -> Adapted:
+        """The adapter on its tower: components in the output space, and everything as one linear map."""
+        maps = self._store_maps
+        if maps is None:
+            # imported here: maps of a model need the model library, an adapter alone does not
+            from residualign.decomposition.maps import unit_maps
+
+            # in the model's dtype, as a store keeps them: both ways to an adapter then give the same numbers
+            maps = unit_maps(self.model.tower)
+        return Adapted(maps, self.scaling.expand(maps), self.learned, self.classifier, self.base_classifier)
+
+    @property
     def maps(self) -> UnitMaps:
         """The tower's maps: those of the store it was fitted on, or, loaded from disk, computed from the model."""
-        if self._store_maps is not None:
-            return self._store_maps
-        # imported here: maps of a model need the model library, an adapter alone does not
-        from residualign.decomposition.maps import unit_maps
+        return self.adapted.maps
 
-        # in the model's dtype, as a store keeps them: both ways to an adapter then give the same numbers
-        return unit_maps(self.model.tower)
-
-    @cached_property
+    @property
     def full_scaling(self) -> Scaling:
         """What the lambdas multiply, components in the output space, float64."""
-        return self.scaling.expand(self.maps)
-
-    @cached_property
-    def exact_map(self) -> FoldedMap | FactoredMap:
-        """The whole adapter as one linear map of coordinates, float64."""
-        lambdas = self.learned.get("lambdas", torch.zeros(0)).to(self.maps.embedding.device)
-        return fold(self.maps, self.full_scaling, lambdas, self.learned.get("map"), self.learned.get("bias"))
-
-    def folded(self, like: Tensor) -> FoldedMap | FactoredMap:
-        """The map in the dtype and on the device of a tensor, kept until another is asked for."""
-        kept: FoldedMap | FactoredMap | None = self.__dict__.get("_folded")
-        if kept is None or kept.bias.dtype != like.dtype or kept.bias.device != like.device:
-            kept = self.__dict__["_folded"] = self.exact_map.to(like.device, like.dtype)
-        return kept
+        return self.adapted.scaling
 
     def embed_coordinates(self, coordinates: Coordinates) -> Float[Tensor, "image dim"]:
-        """Adapted embeddings, not normalised, of images already taken apart. One matrix product."""
-        self._check_coordinates(coordinates)
-        return self.folded(coordinates.output)(coordinates)
+        """Adapted embeddings of images already taken apart, (image, dim), not normalized. One matrix product."""
+        return self.adapted.embed(coordinates)
 
     def embed(self, images: Images, batch_size: int = 32) -> Float[Tensor, "image dim"]:
-        """Adapted embeddings of images (PIL, paths or pixels), not normalised: a plain forward pass and one product."""
+        """Adapted embeddings of images.
+
+        Parameters
+        ----------
+        images : list of PIL images or paths, or (image, 3, height, width) tensor
+            A tensor holds preprocessed pixels.
+        batch_size : int
+            Images per forward pass.
+
+        Returns
+        -------
+        (image, dim) tensor
+            Not normalized.
+
+        Raises
+        ------
+        BadInputError
+            If there are no images, one cannot be read, or the model is not available.
+
+        Notes
+        -----
+        Costs a plain forward pass and one matrix product.
+        """
         return torch.cat([self._embed_batch(batch) for batch in _batches(images, batch_size)])
 
     def logits(self, images: Images | Coordinates, batch_size: int = 32) -> Float[Tensor, "image class"]:
-        """Cosine with every class vector times the logit scale."""
+        """Cosine with every class vector times the logit scale, (image, class). Parameters: see `predict_proba`."""
         embedded = self.embed_coordinates(images) if isinstance(images, Coordinates) else self.embed(images, batch_size)
         return self.classifier.logits(embedded)
 
     def predict_proba(self, images: Images | Coordinates, batch_size: int = 32) -> Float[Tensor, "image class"]:
-        """Probability of every class, in the order of `class_names`.
+        """Probability of every class.
 
-        Rows sum to one, unless the adapter was fitted with the sigmoid: each class then has a probability of its own.
+        Parameters
+        ----------
+        images : list of PIL images or paths, (image, 3, height, width) tensor, or Coordinates
+            Coordinates are those of images already taken apart, e.g. of a store; they need no forward pass.
+        batch_size : int
+            Images per forward pass.
+
+        Returns
+        -------
+        (image, class) tensor
+            In the order of `class_names`. Rows sum to one, unless the adapter was fitted with the sigmoid loss: each
+            class then has a probability of its own.
+
+        Raises
+        ------
+        BadInputError
+            As `embed`, and for coordinates of a different tower.
         """
         logits = self.logits(images, batch_size)
         return self.classifier.sigmoid(logits) if self.settings.get("loss") == "sigmoid" else logits.softmax(dim=-1)
 
     def predict_indices(self, images: Images | Coordinates, batch_size: int = 32) -> Int[Tensor, " image"]:
-        """Index into `class_names` of each image's most probable class."""
+        """Index into `class_names` of each image's most probable class. Parameters: see `predict_proba`."""
         return self.logits(images, batch_size).argmax(dim=-1)
 
     def predict(self, images: Images | Coordinates, batch_size: int = 32) -> list[str]:
-        """Name of each image's most probable class."""
+        """Name of each image's most probable class. Parameters and errors: see `predict_proba`."""
         return [self.class_names[i] for i in self.predict_indices(images, batch_size).tolist()]
-
-    def predict_coordinates(self, coordinates: Coordinates) -> list[str]:
-        """`predict` for images already taken apart, e.g. those of a store; needs no model for a fresh adapter."""
-        return self.predict(coordinates)
 
     def take_apart(self, images: Images, batch_size: int = 32) -> Coordinates:
         """Coordinates of images, for everything here that takes coordinates. One plain forward pass."""
@@ -176,69 +236,138 @@ class Adapter:
             trace_coordinates(model.tower, model.pixels(batch)) for batch in _batches(images, batch_size)
         )
 
+    def attribution(self, images: Images | Coordinates, batch_size: int = 32) -> Attribution:
+        """Which units decided: each one's exact share of the margin between an image's first two classes.
+
+        Parameters
+        ----------
+        images : list of PIL images or paths, (image, 3, height, width) tensor, or Coordinates
+            As in `predict_proba`.
+        batch_size : int
+            Images per forward pass.
+
+        Returns
+        -------
+        Attribution
+            One row per image; `.top(i)` gives the units with the largest shares of image i.
+
+        Raises
+        ------
+        BadInputError
+            As `predict_proba`, and for an adapter with one class.
+
+        Notes
+        -----
+        Costs as much as one adapted embedding in float64, O(image x coordinate x dim).
+
+        References
+        ----------
+        Direct effect of a component on a logit: arXiv 2310.05916, section 3.
+        """
+        coordinates = images if isinstance(images, Coordinates) else self.take_apart(images, batch_size)
+        return attribute(self.adapted, coordinates)
+
+    def moved(self, source: Spectra | Store | None = None) -> Moved:
+        """Every lambda with its effect on the embedding, largest effect first.
+
+        Parameters
+        ----------
+        source : Spectra, Store or None
+            The images over which the effect is measured: spectra of them, or a store, of which the training images are
+            taken. None ranks by |lambda - 1|.
+
+        Returns
+        -------
+        Moved
+            A sequence of components; the effect is the root mean square length of what the embedding gains when the
+            lambda goes from one to its value.
+
+        Raises
+        ------
+        BadInputError
+            For a method without lambdas (`linear`).
+        """
+        if "lambdas" not in self.learned:
+            raise BadInputError(f"method {self.method!r} has no lambdas to read")
+        if source is None:
+            return moved_components(self.scaling, self.learned["lambdas"])
+        if isinstance(source, Store):
+            # imported here: predicting needs nothing of it
+            from residualign.extraction import fit_spectrum
+
+            source = fit_spectrum(source)
+        return moved_components(self.full_scaling, self.learned["lambdas"], source)
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """`accuracy` before and after; `lambdas`, one row per component; `history`, one row per validation."""
+        moved = self.moved().tables["moved"] if "lambdas" in self.learned else []
+        history = [row for curve in learning_curve(self.history) for row in curve.rows()]
+        return {**super().tables, "lambdas": moved, "history": history}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types: what `adapter_config.json` holds, the lambdas by unit and the history."""
+        lambdas = {label: values.tolist() for label, values in self.lambdas.items()}
+        return {**to_config(self), "lambdas": lambdas, "history": list(self.history)}
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `adapter.safetensors`, `adapter_config.json`, `history.jsonl` and a model card into a folder.
 
-        Replaces an adapter that is there and leaves other files alone; whole or not at all. `RunError` where writing
-        fails.
+        Parameters
+        ----------
+        folder : str or path
+            Made where it is missing. An adapter that is there is replaced, other files are left alone.
+
+        Raises
+        ------
+        RunError
+            If writing fails; nothing is changed then.
         """
-        tensors, config = to_tensors(self), to_config(self)
-        write_adapter(folder, AdapterFiles(config, tensors, self.history), model_card(config))
+        config = to_config(self)
+        write_adapter(folder, AdapterFiles(config, to_tensors(self), self.history), model_card(config))
+
+    def _summary(self) -> str:
+        return f"{super()._summary()}, model {self.model_info.get('name')}, {len(self.class_names):,} classes"
 
     def _embed_batch(self, images: _Batch) -> Tensor:
         model = self.model
         pixels = model.pixels(images)
-        if not self.exact_map.needs_units:
+        if not self.adapted.exact_map.needs_units:
             output = model.encode_pixels(pixels)
             output = output.float() if output.dtype.itemsize < 4 else output
-            return self.folded(output).of_output(output)
+            return self.adapted.map_like(output).of_output(output)
         from residualign.decomposition.trace import trace_coordinates
 
         return self.embed_coordinates(trace_coordinates(model.tower, pixels))
 
-    def _check_coordinates(self, coordinates: Coordinates) -> None:
-        expected = self.maps.value_shapes
-        got = {name: tuple(tensor.shape[1:]) for name, tensor in coordinates.tensors().items()}
-        other = [name for name in {**expected, **got} if got.get(name) != expected.get(name)]
-        if other:
-            listed = ", ".join(f"{name} {expected.get(name)} (got {got.get(name)})" for name in other)
-            raise BadInputError(f"coordinates of another tower: expected {listed} an image")
-
 
 def adapter_from_fit(
-    result: Fitted,
-    store: Any,
+    fitted: Fitted,
+    maps: UnitMaps,
+    model_info: Mapping[str, Any],
     spectra: Spectra | None = None,
     component_dtype: torch.dtype = torch.float16,
 ) -> Adapter:
     """The adapter of a fitted method.
 
-    store: what it was fitted on; its maps and its model's description are taken. spectra: where the components are
-    from; None means the training images. Components are rounded at once, so that a fresh adapter predicts what the
+    maps and model_info: those of the store it was fitted on. spectra: where the components are from; None means the
+    training images. Components are rounded at once, so that a fresh adapter predicts what the
     saved one will.
     """
-    source = {
-        "source": result.settings.get("spectra"),
-        "fingerprint": None,
-        "n_samples": result.settings.get("n_train"),
-    }
+    settings = fitted.settings
+    source = {"source": settings.get("spectra"), "fingerprint": None, "n_samples": settings.get("n_train")}
     if spectra is not None:
-        source |= {"source": spectra.source, "fingerprint": spectra.fingerprint, "n_samples": spectra.n_samples}
+        source = {"source": spectra.source, "fingerprint": spectra.fingerprint, "n_samples": spectra.n_samples}
     return Adapter(
-        method=result.method,
-        scaling=CompactScaling.of(result.scaling, store.maps, component_dtype),
-        learned={k: v.detach().float().cpu() for k, v in result.learned.items() if k != "class_residual"},
-        classifier=_shipped(result.classifier),
-        base_classifier=_shipped(result.base_classifier),
-        accuracy=dict(result.accuracy),
-        parameters=result.parameters,
-        epochs=result.epochs,
-        learning_rate=result.learning_rate,
-        history=tuple(result.history),
-        settings=dict(result.settings),
+        **vars(fitted.record),
+        scaling=CompactScaling.of(fitted.scaling, maps, component_dtype),
+        learned={k: v.detach().float().cpu() for k, v in fitted.learned.items() if k != "class_residual"},
+        classifier=_shipped(fitted.classifier),
+        base_classifier=_shipped(fitted.base_classifier),
+        history=fitted.history,
         spectra=source,
-        model_info=dict(getattr(store, "model", {})),
-        _store_maps=store.maps,
+        model_info=dict(model_info),
+        _store_maps=maps,
     )
 
 
@@ -251,9 +380,25 @@ def load_adapter(
 ) -> Adapter:
     """Read an adapter that `Adapter.save` wrote.
 
-    model: a loaded model, or the name of one where it has moved; None loads the one the adapter names when it is first
-    needed. `BadInputError` for files that are damaged or do not fit together, and for another model, revision or
-    preprocessing, saying what differs.
+    Parameters
+    ----------
+    folder : str or path
+        The folder of the adapter, or of a finished run.
+    model : VisionModel, str or path, optional
+        A loaded model, or the name of one that has moved. None loads the one the adapter names when it is first needed.
+    device, dtype : str
+        Where, and in which floating-point type, a model is loaded: see `load_model`.
+
+    Returns
+    -------
+    Adapter
+        It predicts what it did when it was saved.
+
+    Raises
+    ------
+    BadInputError
+        If files are missing, damaged or do not fit together, or if the model, its revision or its preprocessing is a
+        different one, saying what differs.
     """
     adapter = Adapter(**from_files(read_adapter(folder)), device=device, dtype=dtype)
     if isinstance(model, str | os.PathLike):
@@ -286,7 +431,7 @@ def refuse_other_model(expected: Mapping[str, Any], got: Mapping[str, Any]) -> N
     keys = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
     if keys:
         listed = ", ".join(f"{key} {wanted.get(key)} (model: {found.get(key)})" for key in keys)
-        raise BadInputError(f"the adapter was made with another preprocessing than model {name!r} has: {listed}")
+        raise BadInputError(f"the adapter was made with a different preprocessing than model {name!r} has: {listed}")
 
 
 def _shipped(classifier: Classifier) -> Classifier:

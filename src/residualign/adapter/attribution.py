@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from residualign.adapter.adapter import Adapter
+from residualign._messages import whole_percent
+from residualign._result import Result, Table
+from residualign.adapter.adapted import Adapted
 from residualign.classification.classifier import Classifier
 from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
@@ -30,8 +33,8 @@ REST = "rest"
 """The label of what belongs to no unit: means put in place of units, the constants of an output map, rounding."""
 
 
-@dataclass(frozen=True)
-class Attribution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Attribution(Result):
     """How much each unit adds to the difference between the logits of an image's first and second class.
 
     labels: the units in unit order, then `REST`. first, second: indices of the two classes. margin: difference of
@@ -39,6 +42,7 @@ class Attribution:
     the second class.
     """
 
+    class_names: tuple[str, ...]
     labels: tuple[str, ...]
     first: Int[Tensor, " image"]
     second: Int[Tensor, " image"]
@@ -56,8 +60,56 @@ class Attribution:
         shares = self.shares[image]
         return [(self.labels[i], float(shares[i])) for i in order.tolist()]
 
+    def __len__(self) -> int:
+        return len(self.margin)
 
-def attribute(adapter: Adapter, coordinates: Coordinates) -> Attribution:
+    @property
+    def tables(self) -> dict[str, Table]:
+        """`images`: one row per image, with the units of the largest shares; `units`: one per image and unit."""
+        images = [
+            {
+                "image": i,
+                "class": self.class_names[int(self.first[i])],
+                "second": self.class_names[int(self.second[i])],
+                "margin": float(self.margin[i]),
+                "units": ", ".join(f"{label} {whole_percent(share)}" for label, share in self.top(i, 3)),
+            }
+            for i in range(len(self))
+        ]
+        units = [
+            {"image": i, "unit": label, "margin": float(value), "share": float(share)}
+            for i in range(len(self))
+            for label, value, share in zip(self.labels, self.values[i], self.shares[i], strict=True)
+        ]
+        return {"images": images, "units": units}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types; a share is null where both classes have the same logit."""
+        shares = [[None if value != value else value for value in row] for row in self.shares.tolist()]
+        return {
+            "labels": list(self.labels),
+            "images": [
+                {
+                    "class": self.class_names[first],
+                    "second": self.class_names[second],
+                    "margin": margin,
+                    "shares": row,
+                }
+                for first, second, margin, row in zip(
+                    self.first.tolist(), self.second.tolist(), self.margin.tolist(), shares, strict=True
+                )
+            ],
+        }
+
+    def _summary(self) -> str:
+        if not len(self):
+            return "no images"
+        first = ", ".join(f"{label} {whole_percent(share)}" for label, share in self.top(0, 2))
+        chosen, second = (self.class_names[int(index[0])] for index in (self.first, self.second))
+        return f"{len(self):,} images, {len(self.labels) - 1} units; first image: {chosen} over {second}, {first}"
+
+
+def attribute(adapted: Adapted, coordinates: Coordinates) -> Attribution:
     """Attribute the margins of some images to units, in float64.
 
     Exact because the adapted embedding is a sum over units and a logit is linear in it once its length is known. For
@@ -65,27 +117,29 @@ def attribute(adapter: Adapter, coordinates: Coordinates) -> Attribution:
     O(image x coordinate x dim), as much as one adapted embedding in float64. `BadInputError` with fewer than two
     classes. Source: the direct effect of a component on a logit, arXiv 2310.05916 section 3.
     """
-    embedded, first, second, direction = _margin(adapter, coordinates)
+    embedded, first, second, direction = _margin(adapted, coordinates)
     margin = (embedded * direction).sum(dim=1)
-    parts = unit_parts(adapter, coordinates.to(dtype=torch.float64), direction)
+    parts = unit_parts(adapted, coordinates.to(dtype=torch.float64), direction)
     values = torch.stack([*parts, margin - torch.stack(parts).sum(dim=0)], dim=1)
-    return Attribution((*adapter.maps.units.labels, REST), first, second, margin, values)
+    return Attribution(
+        adapted.classifier.class_names, (*adapted.maps.units.labels, REST), first, second, margin, values
+    )
 
 
 def decision_directions(
-    adapter: Adapter, coordinates: Coordinates, labels: Sequence[str]
+    adapted: Adapted, coordinates: Coordinates, labels: Sequence[str]
 ) -> dict[str, Float[Tensor, "image dim"]]:
     """The direction along which each unit's own contribution, before adapting, decided each image's class; float64.
 
     A contribution times its direction is the unit's part of the margin (`attribute`) but for the unit's mean, which is
     no image's. Errors: those of `attribute`, and `BadInputError` for a label the tower has not.
     """
-    direction = _before_output(adapter, _margin(adapter, coordinates)[3])
-    scaling, lambdas = adapter.full_scaling, adapter.lambdas
+    direction = _before_output(adapted, _margin(adapted, coordinates)[3])
+    scaling, lambdas = adapted.scaling, adapted.lambdas
     scaled = {unit.label: unit for unit in scaling.units}
     found = {}
     for label in labels:
-        name = adapter.maps.units.get(label).label
+        name = adapted.maps.units.get(label).label
         if name in scaled:
             found[name] = _scaled_direction(direction, scaled[name], lambdas[name].to(direction), scaling)
         elif scaling.rest == "keep" or OUTPUT in scaled:
@@ -95,42 +149,42 @@ def decision_directions(
     return found
 
 
-def _margin(adapter: Adapter, coordinates: Coordinates) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _margin(adapted: Adapted, coordinates: Coordinates) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Adapted embeddings, first and second class, and the direction whose product with them is the margin."""
-    if len(adapter.class_names) < 2:
+    if len(adapted.classifier.class_names) < 2:
         raise BadInputError("attribution compares the first two classes; the adapter has one class")
-    embedded = adapter.embed_coordinates(coordinates.to(dtype=torch.float64))
-    logits = adapter.classifier.logits(embedded)
+    embedded = adapted.embed(coordinates.to(dtype=torch.float64))
+    logits = adapted.classifier.logits(embedded)
     top = logits.topk(2, dim=-1)
     first, second = top.indices.unbind(dim=1)
-    vectors = adapter.classifier.vectors.to(embedded)
+    vectors = adapted.classifier.vectors.to(embedded)
     length = embedded.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    direction = adapter.classifier.logit_scale * (vectors[first] - vectors[second]) / length
+    direction = adapted.classifier.logit_scale * (vectors[first] - vectors[second]) / length
     return embedded, first, second, direction
 
 
-def _before_output(adapter: Adapter, direction: Tensor) -> Tensor:
+def _before_output(adapted: Adapted, direction: Tensor) -> Tensor:
     """The direction seen before what is done to the whole embedding."""
-    weight = adapter.learned.get("map")
+    weight = adapted.learned.get("map")
     if weight is not None:
         # e M . v = e . M v: the map goes to the direction once instead of to every unit
         direction = direction @ weight.to(direction).T
-    for unit in adapter.full_scaling.units:
+    for unit in adapted.scaling.units:
         if unit.label == OUTPUT:
-            direction = _scaled_direction(direction, unit, adapter.lambdas[OUTPUT].to(direction), adapter.full_scaling)
+            direction = _scaled_direction(direction, unit, adapted.lambdas[OUTPUT].to(direction), adapted.scaling)
     return direction
 
 
-def unit_parts(adapter: Adapter, coordinates: Coordinates, direction: Tensor) -> list[Tensor]:
+def unit_parts(adapted: Adapted, coordinates: Coordinates, direction: Tensor) -> list[Tensor]:
     """Each unit's adapted contribution along its image's direction, (image,), in unit order.
 
     direction: (image, dim), float64. What belongs to no unit (see `REST`) is what they lack of the whole.
     """
-    scaling, lambdas = adapter.full_scaling, adapter.lambdas
+    scaling, lambdas = adapted.scaling, adapted.lambdas
     scaled = {unit.label: unit for unit in scaling.units}
     whole_embedding = scaled.get(OUTPUT)
-    direction = _before_output(adapter, direction)
-    maps = adapter.maps.to(dtype=torch.float64)
+    direction = _before_output(adapted, direction)
+    maps = adapted.maps.to(dtype=torch.float64)
     parts = []
     for unit in maps.units:
         contribution = maps.contribution(coordinates, unit)
@@ -167,7 +221,7 @@ def _scaled_direction(direction: Tensor, unit: ScaledUnit, lambdas: Tensor, scal
     return (direction @ components.T * lambdas) @ components
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChangeAttribution:
     """How adapting moved the margin between two classes, unit by unit.
 
@@ -188,26 +242,26 @@ class ChangeAttribution:
         return tuple((self.labels[i], float(self.values[image, i])) for i in order.tolist())
 
 
-def attribute_change(adapter: Adapter, coordinates: Coordinates) -> ChangeAttribution:
+def attribute_change(adapted: Adapted, coordinates: Coordinates) -> ChangeAttribution:
     """Attribute the change of margins to units, in float64.
 
     A margin is linear in the units once the length of the embedding is known, before adapting as after it; a unit's
     part is its part of the margin after less that before. Images whose class did not change have no two classes to
     compare and zeros throughout. Costs two attributions. `BadInputError` with fewer than two classes.
     """
-    if len(adapter.class_names) < 2:
+    if len(adapted.classifier.class_names) < 2:
         raise BadInputError("a change of class needs two classes; the adapter has one")
     y = coordinates.to(dtype=torch.float64)
-    adapted = adapter.embed_coordinates(y)
-    old = adapter.base_classifier.logits(y.output).argmax(dim=-1)
-    new = adapter.classifier.logits(adapted).argmax(dim=-1)
-    direction_after = _direction(adapter.classifier, adapted, new, old)
-    direction_before = _direction(adapter.base_classifier, y.output, new, old)
-    maps = adapter.maps.to(dtype=torch.float64)
+    embedded = adapted.embed(y)
+    old = adapted.base_classifier.logits(y.output).argmax(dim=-1)
+    new = adapted.classifier.logits(embedded).argmax(dim=-1)
+    direction_after = _direction(adapted.classifier, embedded, new, old)
+    direction_before = _direction(adapted.base_classifier, y.output, new, old)
+    maps = adapted.maps.to(dtype=torch.float64)
     before = [(maps.contribution(y, unit) * direction_before).sum(dim=1) for unit in maps.units]
-    after = unit_parts(adapter, y, direction_after)
+    after = unit_parts(adapted, y, direction_after)
     parts = torch.stack(after, dim=1) - torch.stack(before, dim=1)
-    change = (adapted * direction_after).sum(dim=1) - (y.output * direction_before).sum(dim=1)
+    change = (embedded * direction_after).sum(dim=1) - (y.output * direction_before).sum(dim=1)
     values = torch.cat([parts, (change - parts.sum(dim=1))[:, None]], dim=1)
     return ChangeAttribution((*maps.units.labels, REST), old, new, change, values)
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign.decomposition.coordinates import UnitMaps
 from residualign.errors import BadInputError
-from residualign.fitting.coefficients import OUTPUT, MeanMode, RestMode, ScaledUnit, Scaling
+from residualign.fitting.coefficients import OUTPUT, MeanMode, RestMode, ScaledUnit, Scaling, is_scale_free
 
 __all__ = ["CompactScaling", "CompactUnit", "orthonormal_rows"]
 
@@ -107,6 +107,11 @@ class CompactScaling:
             self._check(unit, maps)
         units = tuple(unit.expand(maps) for unit in self.units)
         return Scaling(units, self.mean, self.rest, self.rest_mean.to(maps.embedding.double()))
+
+    @property
+    def scale_free(self) -> bool:
+        """Whether a common factor of all lambdas leaves every cosine as it is."""
+        return is_scale_free(self.units, self.mean, self.rest)
 
     def split(self, lambdas: Float[Tensor, " lambda"]) -> Mapping[str, Tensor]:
         """Lambdas of every unit under its label."""

@@ -1,6 +1,6 @@
 """An adapter on disk: `adapter.safetensors`, `adapter_config.json`, `history.jsonl` and a model card.
 
-Knows files, not models: what the numbers mean is `adapter.py`'s. Everything that does not fit together is refused.
+Knows files, not models. Everything that does not fit together is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -22,10 +22,8 @@ from residualign._files import TEMPORARY_SUFFIX, read_tensors, saying_what_is_ke
 from residualign.adapter.compact import CompactScaling, CompactUnit
 from residualign.classification.classifier import Classifier
 from residualign.errors import BadInputError
+from residualign.fitting.fit import FitRecord
 from residualign.fitting.methods import ADAPTER_METHODS
-
-if TYPE_CHECKING:
-    from residualign.adapter.adapter import Adapter
 
 __all__ = [
     "ADAPTER_FILES",
@@ -33,6 +31,7 @@ __all__ = [
     "CONFIG",
     "HISTORY",
     "TENSORS",
+    "AdapterContent",
     "AdapterFiles",
     "field_of",
     "from_files",
@@ -51,9 +50,38 @@ ADAPTER_FILES = (TENSORS, CONFIG, HISTORY, CARD)
 FORMAT, VERSION = "residualign adapter", 1
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class AdapterContent(FitRecord):
+    """Everything an adapter is made of: the record of the fit, and what was learned in the form in which it is saved.
+
+    scaling: which components of which units are scaled. learned: what was fitted, float32: `lambdas` joined over units,
+    or `map` (dim, dim) and `bias` (dim,). classifier: class vectors and logit scale for adapted embeddings;
+    base_classifier: those before adapting. history: one record per validation. spectra: source, fingerprint and
+    n_samples of the components. model_info: name, fingerprint, sizes, preprocessing and dtype of the model.
+    """
+
+    scaling: CompactScaling
+    learned: Mapping[str, Tensor]
+    classifier: Classifier
+    base_classifier: Classifier
+    history: tuple[dict[str, Any], ...]
+    spectra: dict[str, Any]
+    model_info: dict[str, Any]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names in the order of the columns of `predict_proba`."""
+        return self.classifier.class_names
+
+    @property
+    def lambdas(self) -> Mapping[str, Tensor]:
+        """Lambdas of every scaled unit under its label, (component,); empty for `linear`."""
+        return self.scaling.split(self.learned["lambdas"]) if "lambdas" in self.learned else {}
+
+
 @dataclass(frozen=True)
 class AdapterFiles:
-    """What the files of an adapter hold. config is JSON-able; history has one record a validation."""
+    """What the files of an adapter hold. config is JSON-able; history has one record per validation."""
 
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
@@ -164,7 +192,7 @@ _KEPT = ("accuracy", "settings", "spectra")
 _ROWS, _DIM, _WHOLE = "rows", "dim", "whole"
 
 
-def to_tensors(adapter: Adapter) -> dict[str, Tensor]:
+def to_tensors(adapter: AdapterContent) -> dict[str, Tensor]:
     """Everything numeric, by name; components of units of one kind one after another."""
     scaling = adapter.scaling
     tensors = {
@@ -184,7 +212,7 @@ def to_tensors(adapter: Adapter) -> dict[str, Tensor]:
     return tensors
 
 
-def to_config(adapter: Adapter) -> dict[str, Any]:
+def to_config(adapter: AdapterContent) -> dict[str, Any]:
     """Everything else, JSON-able: no clock, no machine."""
     return {
         "method": adapter.method,
@@ -231,6 +259,8 @@ def from_files(files: AdapterFiles) -> dict[str, Any]:
         "parameters": field_of(config, "parameters", int),
         "epochs": field_of(config, "epochs", int),
         "learning_rate": field_of(config, "learning_rate", (int, float, type(None))),
+        # no clock is saved
+        "seconds": 0.0,
         "history": tuple(dict(record) for record in files.history),
         "model_info": field_of(config, "model", dict),
         **{name: field_of(config, name, dict) for name in _KEPT},

@@ -57,4 +57,4 @@ def fit(
     settings = FitSettings(solver, mean, rest, start, shots, variance_threshold, loss, seed, dtype, max_bytes)
     with stored(source, data, batch_size=batch_size, workers=workers, skip_bad=skip_bad, progress=progress) as store:
         fitted = fit_method(store, method, spectra, classifier=classifier, settings=settings)
-        return adapter_from_fit(fitted, store, spectra)
+        return adapter_from_fit(fitted, store.maps, store.model, spectra)

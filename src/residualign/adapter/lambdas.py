@@ -1,38 +1,38 @@
-"""Reading lambda: which components moved, and how accuracy falls when they are reset to 1.
+"""Reading lambdas: which components moved, how accuracy falls as they are reset to 1, and how the fit went.
 
-Stability across seeds is in `stability`, learning curves are in `learning_curve`; both have their names here too.
+Stability across seeds is in `stability`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from residualign.adapter.stability import Stability, fit_seeds, lambda_stability
+from residualign._messages import percent
+from residualign._result import Result, Table
+from residualign.adapter.adapted import Adapted
+from residualign.adapter.compact import CompactScaling, CompactUnit
+from residualign.adapter.files import AdapterContent
 from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
-from residualign.fitting.coefficients import OUTPUT, Features, ScaledUnit, build_features
-from residualign.fitting.learning_curve import CurvePoint, LearningCurve, learning_curve
+from residualign.fitting.coefficients import OUTPUT, Features, ScaledUnit, Scaling, build_features
 
 if TYPE_CHECKING:
-    from residualign.adapter.adapter import Adapter
     from residualign.spectrum.spectrum import Spectra, Spectrum
 
 __all__ = [
     "CurvePoint",
     "LearningCurve",
+    "Moved",
     "MovedComponent",
     "PutBackCurve",
     "PutBackOrder",
-    "Stability",
-    "fit_seeds",
-    "lambda_stability",
     "learning_curve",
     "moved_components",
     "put_back_curve",
@@ -68,11 +68,48 @@ class MovedComponent:
         return content
 
 
-@dataclass(frozen=True)
-class PutBackCurve:
-    """Accuracy as more and more lambdas are put back to one.
+@dataclass(frozen=True, eq=False, repr=False)
+class Moved(Result):
+    """Every lambda of an adapter, largest effect first.
 
-    order: by effect, largest or smallest first, or random from `seed`. put_back: how many lambdas are one at each
+    scale_free: whether a common factor of all lambdas changes no cosine; they are then over their root mean square.
+    """
+
+    components: tuple[MovedComponent, ...]
+    scale_free: bool
+
+    def __len__(self) -> int:
+        return len(self.components)
+
+    def __iter__(self) -> Iterator[MovedComponent]:
+        return iter(self.components)
+
+    @overload
+    def __getitem__(self, index: int) -> MovedComponent: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[MovedComponent, ...]: ...
+    def __getitem__(self, index: int | slice) -> MovedComponent | tuple[MovedComponent, ...]:
+        return self.components[index]
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """`moved`: one row per lambda."""
+        return {"moved": [one.to_json() for one in self.components]}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {"scale_free": self.scale_free, **self.tables}
+
+    def _summary(self) -> str:
+        most = ", ".join(f"{one.label}[{one.component or 0}] {one.value:.3g}" for one in self.components[:3])
+        return f"{len(self):,} lambdas; moved most: {most}"
+
+
+@dataclass(frozen=True, repr=False)
+class PutBackCurve(Result):
+    """Accuracy as more and more lambdas are reset to one.
+
+    order: by effect, largest or smallest first, or random from `seed`. put_back: how many lambdas were reset at each
     point; the first is 0, the last all of them. accuracy: shares in [0, 1], of the same images.
     """
 
@@ -96,20 +133,32 @@ class PutBackCurve:
         """As JSON types."""
         return {**asdict(self), "put_back": list(self.put_back), "accuracy": list(self.accuracy)}
 
+    @property
+    def tables(self) -> dict[str, Table]:
+        """`put_back`: one row per point."""
+        points = zip(self.put_back, self.accuracy, strict=True)
+        return {"put_back": [{"order": self.order, "seed": self.seed, "put_back": n, "accuracy": a} for n, a in points]}
 
-def moved_components(adapter: Adapter, spectra: Spectra | None = None) -> tuple[MovedComponent, ...]:
-    """Every lambda of an adapter with its effect on the embedding, largest effect first (ties: in the order of units).
+    def _summary(self) -> str:
+        ends = f"accuracy {percent(self.accuracy[0])} -> {percent(self.accuracy[-1])} on {self.n_images:,} images"
+        return f"{self.put_back[-1]:,} lambdas reset, {self.order} first, {ends}"
 
-    spectra: of the images whose variance counts, not necessarily those the components are from: the variance along a
-    component phi is sum_j v_j (phi . phi_j)^2. A whole unit moves with its mean, so its effect is
-    |value - 1| sqrt(total variance + |mean|^2). `BadInputError` for an adapter without lambdas (`linear`). Costs
-    O(component^2 x dim) a unit.
+
+def moved_components(
+    scaling: Scaling | CompactScaling, lambdas: Float[Tensor, " lambda"], spectra: Spectra | None = None
+) -> Moved:
+    """Every lambda with its effect on the embedding, largest effect first (ties: in the order of units).
+
+    scaling: with spectra the one in the output space, `Scaling`. spectra: of the images whose variance counts, not
+    necessarily those the components are from: the variance along a component phi is sum_j v_j (phi . phi_j)^2. A whole
+    unit moves with its mean, so its effect is |value - 1| sqrt(total variance + |mean|^2). Costs O(component^2 x dim)
+    per unit.
     """
-    lambdas = _lambdas(adapter).tolist()
+    all_values = _over_their_size(lambdas, scaling.scale_free).tolist()
     found: list[MovedComponent] = []
-    for unit in adapter.full_scaling.units:
+    for unit in scaling.units:
         spectrum = None if spectra is None else spectra.output if unit.label == OUTPUT else spectra[unit.label]
-        values = lambdas[len(found) : len(found) + unit.n_lambdas]
+        values = all_values[len(found) : len(found) + unit.n_lambdas]
         variances, second_moments = _variances(unit, spectrum)
         for k, value in enumerate(values):
             moment = 1.0 if second_moments is None else second_moments[k]
@@ -122,11 +171,11 @@ def moved_components(adapter: Adapter, spectra: Spectra | None = None) -> tuple[
                     effect=abs(value - 1.0) * moment**0.5,
                 )
             )
-    return tuple(sorted(found, key=lambda one: -one.effect))
+    return Moved(tuple(sorted(found, key=lambda one: -one.effect)), scaling.scale_free)
 
 
 def put_back_curve(
-    adapter: Adapter,
+    adapted: Adapted,
     coordinates: Coordinates,
     labels: Int[Tensor, " image"],
     *,
@@ -135,29 +184,29 @@ def put_back_curve(
     points: int = _POINTS,
     seed: int = 0,
 ) -> PutBackCurve:
-    """Accuracy on labelled images as lambdas are put back to one, a few more at each point.
+    """Accuracy on labelled images as lambdas are reset to one, a few more at each point.
 
     spectra: as in `moved_components`, which decides the order; without them it is that of |value - 1|. points: at most
     so many, denser at both ends. Exact: each point is the accuracy of the adapter with these lambdas set to one, in
     float64. Costs O(image x component x dim) in all, however many points, beside image x class x dim for each.
     """
     _check_curve(order, points, labels, len(coordinates))
-    lambdas = _lambdas(adapter)
-    ranked = _order(adapter, spectra, order, seed)
+    lambdas = _lambdas(adapted)
+    ranked = _order(adapted, spectra, order, seed)
     counts = _counts(len(ranked), points)
-    maps = adapter.maps.to(dtype=torch.float64)
-    features = build_features(coordinates, maps, adapter.full_scaling, torch.float64)
+    maps = adapted.maps.to(dtype=torch.float64)
+    features = build_features(coordinates, maps, adapted.scaling, torch.float64)
     correct = torch.zeros(len(counts), dtype=torch.long)
     size = features.chunk if features.values is None else 2048
     for start in range(0, len(features), size):
         part = slice(start, start + size)
-        correct += _correct(adapter, features, part, labels[part], lambdas, ranked, counts)
+        correct += _correct(adapted, features, part, labels[part], lambdas, ranked, counts)
     accuracy = tuple((correct.double() / len(labels)).tolist())
     return PutBackCurve(order, seed if order == "random" else None, counts, accuracy, len(labels))
 
 
 def _correct(
-    adapter: Adapter,
+    adapted: Adapted,
     features: Features,
     part: slice,
     labels: Tensor,
@@ -174,45 +223,54 @@ def _correct(
         columns = back if features.one_lambda_a_feature else torch.isin(features.group, back).nonzero().flatten()
         change = 1.0 - lambdas[features.group[columns]]
         embedded = embedded + (values[:, columns] * change) @ features.weight[columns]
-        right.append((adapter.classifier.logits(embedded).argmax(dim=-1).cpu() == labels.cpu()).sum())
+        right.append((adapted.classifier.logits(embedded).argmax(dim=-1).cpu() == labels.cpu()).sum())
     return torch.stack(right)
 
 
-def shown_lambdas(adapter: Adapter) -> dict[str, Tensor]:
+def shown_lambdas(adapter: AdapterContent) -> Mapping[str, Tensor]:
     """Lambdas in float64 by the label of their unit, as commands, page and figures show them.
 
     Where a common factor of all lambdas changes no cosine (`Scaling.scale_free`: nothing is left unscaled) they are
     divided by their root mean square, else they are as fitted; `linear` has none.
     """
-    return adapter.full_scaling.split(_lambdas(adapter)) if "lambdas" in adapter.learned else {}
-
-
-def _lambdas(adapter: Adapter) -> Float[Tensor, " lambda"]:
-    """All lambdas in float64, over their root mean square where a common factor means nothing."""
     if "lambdas" not in adapter.learned:
-        raise BadInputError(f"method {adapter.method!r} has no lambdas to read")
-    lambdas = adapter.learned["lambdas"].to(adapter.maps.embedding.device, torch.float64)
-    return lambdas / lambdas.square().mean().sqrt() if adapter.full_scaling.scale_free else lambdas
+        return {}
+    return adapter.scaling.split(_over_their_size(adapter.learned["lambdas"], adapter.scaling.scale_free))
 
 
-def _order(adapter: Adapter, spectra: Spectra | None, order: str, seed: int) -> Int[Tensor, " lambda"]:
-    """Positions in the joined vector of lambdas, in the order they are put back."""
+def _lambdas(adapted: Adapted) -> Float[Tensor, " lambda"]:
+    """All lambdas in float64, over their root mean square where a common factor means nothing."""
+    if "lambdas" not in adapted.learned:
+        raise BadInputError("the adapter has no lambdas to read: its method is a linear map")
+    lambdas = adapted.learned["lambdas"].to(adapted.maps.embedding.device)
+    return _over_their_size(lambdas, adapted.scaling.scale_free)
+
+
+def _over_their_size(lambdas: Float[Tensor, " lambda"], scale_free: bool) -> Float[Tensor, " lambda"]:
+    lambdas = lambdas.double()
+    return lambdas / lambdas.square().mean().sqrt() if scale_free else lambdas
+
+
+def _order(adapted: Adapted, spectra: Spectra | None, order: str, seed: int) -> Int[Tensor, " lambda"]:
+    """Positions in the joined vector of lambdas, in the order they are reset."""
     starts, first = {}, 0
-    for unit in adapter.full_scaling.units:
+    for unit in adapted.scaling.units:
         starts[unit.label] = first
         first += unit.n_lambdas
     if order == "random":
         return torch.randperm(first, generator=torch.Generator().manual_seed(seed))
-    moved = moved_components(adapter, spectra)
+    moved = moved_components(adapted.scaling, adapted.learned["lambdas"], spectra)
     positions = torch.tensor([starts[one.label] + (one.component or 0) for one in moved], dtype=torch.long)
     return positions if order == "largest" else positions.flip(0)
 
 
-def _variances(unit: ScaledUnit, spectrum: Spectrum | None) -> tuple[list[float] | None, list[float] | None]:
+def _variances(
+    unit: ScaledUnit | CompactUnit, spectrum: Spectrum | None
+) -> tuple[list[float] | None, list[float] | None]:
     """Variance, and mean square of what the lambda multiplies, by component of a unit."""
     if spectrum is None:
         return None, None
-    if unit.components is None:
+    if unit.components is None or unit.mean is None:
         moment = spectrum.total_variance + float(spectrum.mean.double().square().sum())
         return [spectrum.total_variance], [moment]
     own = spectrum.components.to(unit.components)
@@ -237,3 +295,79 @@ def _check_curve(order: str, points: int, labels: Tensor, n_images: int) -> None
     if len(labels) != n_images or not n_images:
         raise BadInputError(f"labels and coordinates are of the same images, at least one; got {len(labels)} labels "
                             f"for {n_images} images")  # fmt: skip
+
+
+_STEPS = ("iteration", "epoch", "learning_rate")
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One validation. step: an iteration or epoch, counted from 1, or a learning rate; losses are mean cross-entropies.
+
+    train_loss: None where only validation was looked at. val_loss: None where it was not finite. val_accuracy: a share
+    in [0, 1], None where it was not measured. seconds: since the fit began (of one rate: what trying it took).
+    """
+
+    step: float
+    train_loss: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, repr=False)
+class LearningCurve(Result):
+    """One run of a solver. candidate: what sets it apart, in words; empty where there was no other.
+
+    step_name: what a step is: `iteration`, `epoch`, or `learning_rate` for the search before the fit.
+    """
+
+    solver: str
+    candidate: str
+    step_name: str
+    points: tuple[CurvePoint, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per point."""
+        own = {"solver": self.solver, "candidate": self.candidate, "step_name": self.step_name}
+        return [own | asdict(point) for point in self.points]
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """`learning_curve`: one row per point."""
+        return {"learning_curve": self.rows()}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+    def _summary(self) -> str:
+        return f"{self.solver}, {self.candidate or 'one candidate'}, {len(self.points):,} x {self.step_name}"
+
+
+def learning_curve(history: Sequence[Mapping[str, Any]]) -> tuple[LearningCurve, ...]:
+    """The curves in a history (`Adapter.history`, the lines of `history.jsonl`), in the order they were run.
+
+    A record that has no known step (an adapter that was not fitted here) starts no curve and is left out.
+    """
+    curves: dict[tuple[str, str, str], list[CurvePoint]] = {}
+    for record in history:
+        step_name = next((name for name in _STEPS if name in record), None)
+        if step_name is None:
+            continue
+        key = (str(record.get("solver", "")), _candidate(record), step_name)
+        names = ("train_loss", "val_loss", "val_accuracy", "seconds")
+        values = (None if record.get(name) is None else float(record[name]) for name in names)
+        curves.setdefault(key, []).append(CurvePoint(float(record[step_name]), *values))
+    return tuple(LearningCurve(*key, tuple(points)) for key, points in curves.items())
+
+
+def _candidate(record: Mapping[str, Any]) -> str:
+    """What L-BFGS let validation choose from: `pull lambdas 0.1, whitening 0.25`."""
+    pulls = [f"pull {name.replace('_', ' ')} {_short(value)}" for name, value in (record.get("pull") or {}).items()]
+    whitening = [f"whitening {_short(record['whitening'])}"] if "whitening" in record else []
+    return ", ".join(pulls + whitening)
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,10 +15,6 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign.errors import BadInputError
 
-if TYPE_CHECKING:
-    from residualign.adapter.adapter import Adapter
-    from residualign.decomposition.coordinates import Coordinates
-
 __all__ = [
     "ClassAccuracy",
     "Comparison",
@@ -26,7 +22,6 @@ __all__ = [
     "Interval",
     "compare",
     "evaluate",
-    "evaluate_adapter",
     "expected_calibration_error",
     "match_classes",
     "wilson_interval",
@@ -151,19 +146,6 @@ def compare(
         only_before=only_before,
         only_after=only_after,
     )
-
-
-def evaluate_adapter(
-    adapter: Adapter, coordinates: Coordinates, labels: Int[Tensor, " image"], class_names: Sequence[str]
-) -> Comparison:
-    """An adapter on images already taken apart, beside its own classifier before adapting.
-
-    labels: indices into class_names, the data set's own; classes in another order are matched by name. `BadInputError`
-    naming those the adapter does not know.
-    """
-    matched = match_classes(adapter.class_names, class_names).to(labels.device)[labels]
-    before = adapter.base_classifier.logits(coordinates.output)
-    return compare(before, adapter.logits(coordinates), matched, adapter.class_names)
 
 
 def match_classes(known: Sequence[str], wanted: Sequence[str]) -> Int[Tensor, " class"]:

@@ -191,7 +191,7 @@ def _fitted(
         return MethodResult.from_json(json.loads(record.read_text(encoding="utf-8"))), load_adapter(path)
     settings = FitSettings(mean=request.mean, shots=request.shots, loss=request.loss, seed=request.seed)
     fitted = fit_method(store, method, spectra.spectra, classifier=classifier, settings=settings)
-    adapter = adapter_from_fit(fitted, store, spectra.spectra)
+    adapter = adapter_from_fit(fitted, store.maps, store.model, spectra.spectra)
     test = store.split("test")
     coordinates = test.coordinates()
     result = method_result(

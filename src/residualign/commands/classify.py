@@ -13,7 +13,7 @@ from PIL import Image
 
 from residualign._progress import Progress
 from residualign.adapter.adapter import Adapter, load_adapter
-from residualign.adapter.attribution import Attribution, attribute
+from residualign.adapter.attribution import Attribution
 from residualign.commands._inputs import Machine, expand_images
 from residualign.commands._messages import left_out_sentence
 from residualign.data.images import BadImageError, read_image
@@ -100,7 +100,7 @@ def classify_images(adapter: Adapter, names: Sequence[str], images: Sequence[Ima
     """Verdicts on one batch of RGB images. One forward pass and one attribution."""
     coordinates = adapter.take_apart(images)
     probabilities = adapter.predict_proba(coordinates)
-    attribution = attribute(adapter, coordinates)
+    attribution = adapter.attribution(coordinates)
     top = probabilities.topk(min(N_CLASSES, len(adapter.class_names)), dim=-1)
     return [
         Verdict(

@@ -61,7 +61,7 @@ def run_evaluate(
     """Compare an adapter with its classifier before adapting, on the test split of a data set or a store.
 
     classes: names for the data's classes, which have to be the adapter's; their order does not matter. Errors: those of
-    `load_adapter`, `load_data` and `evaluate_adapter`.
+    `load_adapter`, `load_data`, `match_classes` and `compare`.
     """
     adapter = load_adapter(folder, model=model, device=machine.device, dtype=machine.dtype)
     is_store = "://" in data or (Path(data) / "manifest.json").is_file()

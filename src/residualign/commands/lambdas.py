@@ -14,14 +14,10 @@ from residualign.adapter.lambdas import (
     LearningCurve,
     MovedComponent,
     PutBackCurve,
-    Stability,
-    fit_seeds,
-    lambda_stability,
     learning_curve,
-    moved_components,
     put_back_curve,
 )
-from residualign.adapter.stability import Vary
+from residualign.adapter.stability import Stability, Vary, fit_seeds, lambda_stability
 from residualign.classification.evaluation import match_classes
 from residualign.commands._inputs import Machine, Subject, analysed_split
 from residualign.commands._spectra import choose_spectra
@@ -116,14 +112,16 @@ def run_lambdas(
     plans = [("largest", 0), ("smallest", 0), *(("random", seed + i) for i in range(N_RANDOM))]
     with progress.task("orders") as tick:
         for i, (order, own_seed) in enumerate(plans):
-            curves.append(put_back_curve(adapter, coordinates, labels, spectra=spectra, order=order, seed=own_seed))
+            curves.append(
+                put_back_curve(adapter.adapted, coordinates, labels, spectra=spectra, order=order, seed=own_seed)
+            )
             tick(i + 1, len(plans))
     outcome = LambdasOutcome(
         adapter=adapter,
         folder=os.fspath(folder),
         store=found.path,
         split=split,
-        moved=moved_components(adapter, spectra),
+        moved=adapter.moved(spectra).components,
         put_back=tuple(curves),
         curves=learning_curve(adapter.history),
         stability=_stability(adapter, found, machine, model, seed, seeds, progress) if seeds > 1 else {},

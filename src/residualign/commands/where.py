@@ -215,7 +215,9 @@ def _decision(
     coordinates = adapter.take_apart(pixels)
     top = adapter.logits(coordinates).topk(2, dim=-1).indices.tolist()
     names = adapter.class_names
-    return decision_directions(adapter, coordinates, heads), [(names[first], names[second]) for first, second in top]
+    return decision_directions(adapter.adapted, coordinates, heads), [
+        (names[first], names[second]) for first, second in top
+    ]
 
 
 def _along(components: Sequence[int] | None, text: str | None, against: Sequence[str] | None, decides: bool) -> str:

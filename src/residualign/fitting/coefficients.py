@@ -8,10 +8,10 @@ whole. Its coefficients come straight from the compact coordinates, `a = y (B Ph
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -51,6 +51,13 @@ class ScaledUnit:
         return 1 if self.components is None else self.components.shape[0]
 
 
+def is_scale_free(units: Sequence[Any], mean: MeanMode, rest: RestMode) -> bool:
+    """Whether a common factor of all lambdas leaves every cosine as it is. units: each with a label and components."""
+    whole = all(unit.components is None for unit in units)
+    output_only = all(unit.label == OUTPUT for unit in units)
+    return bool(units) and (mean == "drop" or whole) and (rest == "zero" or output_only)
+
+
 @dataclass(frozen=True)
 class Scaling:
     """All scaled units of a method, and what becomes of everything that no lambda multiplies.
@@ -74,9 +81,7 @@ class Scaling:
     @property
     def scale_free(self) -> bool:
         """Whether a common factor of all lambdas leaves every cosine as it is."""
-        whole = all(unit.components is None for unit in self.units)
-        output_only = all(unit.label == OUTPUT for unit in self.units)
-        return bool(self.units) and (self.mean == "drop" or whole) and (self.rest == "zero" or output_only)
+        return is_scale_free(self.units, self.mean, self.rest)
 
     @property
     def _ends(self) -> tuple[int, ...]:

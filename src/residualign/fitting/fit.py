@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
+from residualign._messages import percent
+from residualign._result import Result, Table
 from residualign.classification.classifier import Classifier, store_classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
@@ -48,9 +50,9 @@ class FitSettings:
     max_bytes: int = MAX_BYTES
 
 
-@dataclass(frozen=True)
-class FitRecord:
-    """How a fit went, JSON-able.
+@dataclass(frozen=True, repr=False)
+class FitRecord(Result):
+    """How a fit went: the part that fitting, the adapter and a run's summary have in common.
 
     accuracy: shares in [0, 1] or None without test images: `zero_shot` and `adapted` on test, `val` of the chosen
     point. parameters: learned scales and weights, nothing else. epochs: passes over the training images. seconds: of
@@ -67,11 +69,31 @@ class FitRecord:
 
     @property
     def record(self) -> FitRecord:
-        """The record alone, of what holds more."""
+        """The record alone, without what else was learned."""
         return FitRecord(**{field.name: getattr(self, field.name) for field in fields(FitRecord)})
 
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return vars(self.record).copy()
 
-@dataclass(frozen=True, eq=False)
+    @property
+    def tables(self) -> dict[str, Table]:
+        """`accuracy`: shares in [0, 1] before and after adapting."""
+        n, accuracy = self.settings.get, self.accuracy.get
+        return {
+            "accuracy": [
+                {"images": "test", "n": n("n_test"), "before": accuracy("zero_shot"), "adapted": accuracy("adapted")},
+                {"images": "validation", "n": n("n_val"), "before": None, "adapted": accuracy("val")},
+            ]
+        }
+
+    def _summary(self) -> str:
+        before, after = percent(self.accuracy.get("zero_shot")), percent(self.accuracy.get("adapted"))
+        sizes = f"{self.settings.get('n_train', 0):,} training and {self.settings.get('n_test', 0):,} test images"
+        return f"{self.method}, {self.parameters:,} numbers, {sizes}, accuracy {before} -> {after}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Fitted(FitRecord):
     """What was fitted, with the record of it.
 

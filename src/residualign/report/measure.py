@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from residualign._progress import Progress, Tick
-from residualign.adapter.lambdas import MovedComponent, PutBackCurve, moved_components, put_back_curve
+from residualign.adapter.lambdas import MovedComponent, PutBackCurve, put_back_curve
 from residualign.classification.evaluation import Comparison, compare, match_classes
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum, spectra_of_split
@@ -139,11 +139,13 @@ def _scales(
     """What moved, and accuracy as it is reset; nothing for a method without lambdas."""
     if "lambdas" not in run.shown.learned:
         return (), ()
-    moved = moved_components(run.shown, own)
+    moved = run.shown.moved(own).components
     if not len(split):
         return moved, ()
     coordinates, labels = split.coordinates(), _labels(run, split)
-    return moved, tuple(put_back_curve(run.shown, coordinates, labels, spectra=own, order=order) for order in _ORDERS)
+    return moved, tuple(
+        put_back_curve(run.shown.adapted, coordinates, labels, spectra=own, order=order) for order in _ORDERS
+    )
 
 
 def _comparison(run: RunResults, split: StoreSplit) -> Comparison | None:

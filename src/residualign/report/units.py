@@ -167,7 +167,7 @@ def changed_images(
     changed = [i for i in range(len(keys)) if before[i] != after[i]]
     if not changed:
         return dict.fromkeys(SHOWN, 0), ()
-    attribution = attribute_change(adapter, coordinates[torch.tensor(changed)])
+    attribution = attribute_change(adapter.adapted, coordinates[torch.tensor(changed)])
     row = {i: position for position, i in enumerate(changed)}
     moved = attribution.change.tolist()
     images = [

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from residualign.fitting.coefficients import OUTPUT
+from residualign.fitting.fit import FitRecord, Fitted
 
 if TYPE_CHECKING:
-    from residualign.fitting.fit import Fitted
     from residualign.spectrum import Spectra
 
 __all__ = ["HeadShare", "MethodResult", "UnitScale", "head_shares", "method_result"]
@@ -24,7 +24,7 @@ class UnitScale:
     """What became of one unit.
 
     variance_before: of its scaled components over the spectrum's images; variance_after: with each component's lambda
-    applied. gain: the root of their quotient, 1 where nothing changed.
+    applied.
     """
 
     label: str
@@ -32,36 +32,23 @@ class UnitScale:
     variance_before: float
     variance_after: float
 
-    @property
-    def gain(self) -> float:
-        """Factor on the unit's standard deviation."""
-        return (self.variance_after / self.variance_before) ** 0.5 if self.variance_before > 0 else 1.0
 
+@dataclass(frozen=True, repr=False)
+class MethodResult(FitRecord):
+    """One fitted method, as `summary.json` has it: the record of the fit and how test images were classified.
 
-@dataclass(frozen=True)
-class MethodResult:
-    """One fitted method.
-
-    seconds: of the fit alone. confusion_before, confusion_after: (class, class) counts on the test split, row the true
+    classifier: its kind. confusion_before, confusion_after: (class, class) counts on the test split, row the true
     class, by the classifier before and after adapting.
     """
 
-    method: str
-    accuracy: dict[str, float | None]
-    parameters: int
-    epochs: int
-    learning_rate: float | None
-    seconds: float
     classifier: str
-    settings: dict[str, Any]
     confusion_before: list[list[int]]
     confusion_after: list[list[int]]
     units: tuple[UnitScale, ...]
 
     def headline(self) -> dict[str, Any]:
         """What `adapt --json` says of a method."""
-        names = ("method", "accuracy", "parameters", "epochs", "learning_rate")
-        return {name: getattr(self, name) for name in names} | {"seconds_fit": self.seconds, "settings": self.settings}
+        return {"seconds_fit" if name == "seconds" else name: value for name, value in vars(self.record).items()}
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -104,14 +91,8 @@ def method_result(
     """The record of a fit. labels and logits: of the test images; base_logits: of the classifier before adapting."""
     n_classes = len(result.classifier.class_names)
     return MethodResult(
-        method=result.method,
-        accuracy=dict(result.accuracy),
-        parameters=result.parameters,
-        epochs=result.epochs,
-        learning_rate=result.learning_rate,
-        seconds=result.seconds,
+        **vars(result.record),
         classifier=result.base_classifier.kind,
-        settings=dict(result.settings),
         confusion_before=_confusion(labels, base_logits.argmax(dim=-1), n_classes),
         confusion_after=_confusion(labels, logits.argmax(dim=-1), n_classes),
         units=_unit_scales(result, spectra),

@@ -126,7 +126,7 @@ class Selection(Result):
             seconds=0.0,
             settings=self._settings(),
         )
-        return adapter_from_fit(fitted, self, self.spectra)
+        return adapter_from_fit(fitted, self.maps, self.model, self.spectra)
 
     def _summary(self) -> str:
         heads = ", ".join(self.heads[:4]) + (", ..." if len(self.heads) > 4 else "")
