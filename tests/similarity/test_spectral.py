@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+import residualign as ra
 from residualign.errors import BadInputError
 from residualign.similarity import compare_heads, compare_spectra, spectral, spectral_cosine
 from residualign.spectrum import Spectrum
 from tests.reference import similarity_twin as twin
 from tests.similarity.bases import DIM, generator, make_spectra, make_spectrum
+from tests.store.make_store import fill, make_plan
 
 
 def expected(a, b, threshold):
@@ -168,3 +170,13 @@ def test_other_weights_need_a_word_and_other_sizes_are_refused():
         compare_spectra(a, make_spectra(2, layers=3))
     with pytest.raises(BadInputError, match="share in"):
         compare_spectra(a, a, variance_threshold=1.1)
+
+
+def test_stores_are_compared_by_the_spectra_of_a_split(tmp_path):
+    store = fill(tmp_path / "store", make_plan())
+    train, val = (ra.fit_spectrum(store, split=name) for name in ("train", "val"))
+    assert compare_spectra(store, train)["L0.H0"].cosine.weighted == pytest.approx(1, abs=1e-12)
+    found = compare_spectra(store, store.split("val"))
+    assert found == compare_spectra(train, val)
+    assert (found.first, found.second) == (train.source, val.source)
+    assert compare_spectra(store, val, split="val")["L0.H0"].cosine.weighted == pytest.approx(1, abs=1e-12)

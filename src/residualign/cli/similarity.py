@@ -9,7 +9,7 @@ from residualign.cli.console import Out
 
 if TYPE_CHECKING:
     from residualign.commands.similarity import Compared, SimilarityOutcome, Source
-    from residualign.similarity.spectral import UnitSimilarity
+    from residualign.similarity import UnitSimilarity
 
 _SHOWN = 5
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -21,10 +20,11 @@ from torch import Tensor
 
 from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
+from residualign.similarity.result import CkaPairs, UnitCka
 from residualign.store import StoreSplit
 from residualign.units import Unit
 
-__all__ = ["CkaPairs", "UnitCka", "check_same_images", "cka_by_unit", "cka_pairs", "linear_cka", "same_images"]
+__all__ = ["check_same_images", "cka_by_unit", "cka_pairs", "linear_cka", "same_images"]
 
 _BATCH = 512
 
@@ -34,32 +34,10 @@ _BLOCK_BYTES = 256 * 2**20
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class UnitCka:
-    """The CKA of one unit with the same unit of another model; NaN where it does not vary.
-
-    debiased: NaN below four images as well, or where an estimated self-similarity is not positive.
-    """
-
-    label: str
-    cka: float
-    debiased: float
-
-
-@dataclass(frozen=True, eq=False)
-class CkaPairs:
-    """The CKA of every unit of the first with every unit of the second, (row, column); NaN as in `UnitCka`."""
-
-    rows: tuple[Unit, ...]
-    columns: tuple[Unit, ...]
-    cka: Float[Tensor, "row column"]
-    debiased: Float[Tensor, "row column"]
-
-
 def linear_cka(x: Float[Tensor, "image x_dim"], y: Float[Tensor, "y_image y_dim"]) -> UnitCka:
     """CKA of two matrices whose rows belong to the same images, in float64; the label is empty.
 
-    Raises `BadInputError` for other numbers of rows, or none.
+    Raises `BadInputError` for different numbers of rows, or none.
     """
     if len(x) != len(y) or not len(x):
         raise BadInputError(f"CKA compares rows of the same images, got {len(x)} and {len(y)} of them")
@@ -143,7 +121,7 @@ def cka_pairs(
         if progress is not None:
             progress(done, len(rows))
     cka, debiased = _ratios(torch.cat(cross), torch.cat(self_x)[:, None], self_y, torch.cat(norms, dim=1), sy)
-    return CkaPairs(rows, columns, cka, debiased)
+    return CkaPairs(str(a.store.data["name"]), str(b.store.data["name"]), rows, columns, cka, debiased)
 
 
 def _ratios(

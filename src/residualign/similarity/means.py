@@ -15,30 +15,12 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from residualign.errors import BadInputError
+from residualign.similarity.result import MeanSimilarity
 from residualign.similarity.spectral import check_space
 from residualign.spectrum import Spectra
 from residualign.store import StoreSplit
 
-__all__ = ["MeanSimilarity", "RelativeMeans", "compare_means", "draw_anchors", "relative_means"]
-
-
-@dataclass(frozen=True)
-class MeanSimilarity:
-    """The mean contributions of one unit on two sets of images, beside one another.
-
-    cosine, pearson, spearman: over the entries of the means, in [-1, 1]. euclidean: distance of the means, in units of
-    the embedding. relative_*: the same of the mean relative representations, over the anchors. None: was not asked for,
-    or the sets share no space. NaN where a mean is zero (cosine) or constant (correlations).
-    """
-
-    label: str
-    cosine: float | None
-    pearson: float | None
-    spearman: float | None
-    euclidean: float | None
-    relative_cosine: float | None = None
-    relative_pearson: float | None = None
-    relative_spearman: float | None = None
+__all__ = ["RelativeMeans", "compare_means", "draw_anchors", "relative_means"]
 
 
 def compare_means(

@@ -1,22 +1,21 @@
-"""The normalised spectral cosine between two bases of principal components, unit by unit and for all pairs of heads.
+"""The normalized spectral cosine between two bases of principal components, unit by unit and for all pairs of heads.
 
 With components x_i, y_j of length one and their weights v_i, w_j (both falling), M_ij = |x_i . y_j| v_i w_j is matched
 one to one, and
 
     similarity = sqrt(sum of M_ij^2 over matched (i, j)) / sqrt(sum_{i <= min(k_x, k_y)} (v_i w_i)^2).
 
-Weighted: v, w are the explained variances. Unweighted: all weights are one. Both lie in [0, 1]: no one-to-one matching
+Weighted: v, w are the explained variances. Unweighted: all weights are one. Both are in [0, 1]: no one-to-one matching
 of two falling sequences has a larger sum of squared products than the first with the first, the second with the second,
 and so on. Signs of components do not matter, nor a common factor of the variances. Source: arXiv 2411.00246, section 4
-(normalised spectral cosine similarity); bases are cut at 0.9 of the variance there.
+(normalized spectral cosine similarity); bases are cut at 0.9 of the variance there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -24,126 +23,64 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from residualign.errors import BadInputError
+from residualign.extraction import spectra_of_split, split_of
+from residualign.similarity.result import HeadPairs, Matching, SpectralCosine, SpectraSimilarity, UnitSimilarity
 from residualign.spectrum import Spectra, Spectrum, truncate
-from residualign.units import Unit, UnitKind
+from residualign.store import Store, StoreSplit
+from residualign.units import Unit
 
-__all__ = [
-    "HeadPairs",
-    "LayerSimilarity",
-    "Matching",
-    "SpectraSimilarity",
-    "SpectralCosine",
-    "UnitSimilarity",
-    "check_space",
-    "compare_heads",
-    "compare_spectra",
-    "greedy_squares",
-    "optimal_squares",
-    "spectral_cosine",
-]
-
-Matching = Literal["greedy", "optimal"]
+__all__ = ["check_space", "compare_heads", "compare_spectra", "greedy_squares", "optimal_squares", "spectral_cosine"]
 
 VARIANCE_THRESHOLD = 0.9
-
 """Share of a unit's variance at which the paper cuts its basis."""
 
 # bytes of cosines held at a time: more leaves the processor's caches and is slower
 _BLOCK_BYTES = 8 * 2**20
 
 
-@dataclass(frozen=True)
-class SpectralCosine:
-    """The four similarities of two bases, each in [0, 1]; NaN where one of them has no component.
-
-    weighted, unweighted: greedy matching, as published. *_optimal: the matching that makes the value largest.
-    """
-
-    weighted: float
-    unweighted: float
-    weighted_optimal: float
-    unweighted_optimal: float
-
-
-@dataclass(frozen=True)
-class UnitSimilarity:
-    """One unit on two sets of images; kind "output" is the model's whole output.
-
-    n_components: of the first and of the second basis, after the cut.
-    """
-
-    label: str
-    kind: UnitKind | Literal["output"]
-    layer: int | None
-    head: int | None
-    n_components: tuple[int, int]
-    cosine: SpectralCosine
-
-
-@dataclass(frozen=True)
-class LayerSimilarity:
-    """Means over the units of one kind in one layer, of those that vary."""
-
-    layer: int
-    kind: UnitKind
-    cosine: SpectralCosine
-
-
-@dataclass(frozen=True)
-class SpectraSimilarity:
-    """Every unit of a tower on two sets of images, in unit order, and the output."""
-
-    units: tuple[UnitSimilarity, ...]
-    output: UnitSimilarity
-    variance_threshold: float
-
-    def __getitem__(self, label: str) -> UnitSimilarity:
-        for unit in (*self.units, self.output):
-            if unit.label == label:
-                return unit
-        raise BadInputError(f"no unit {label!r} among those compared")
-
-    def layers(self, kind: UnitKind = "head") -> tuple[LayerSimilarity, ...]:
-        """Means layer by layer, for heads or MLPs; the MLP of an attention pooling belongs to no layer."""
-        found: dict[int, list[SpectralCosine]] = {}
-        for unit in self.units:
-            if unit.kind == kind and unit.layer is not None:
-                found.setdefault(unit.layer, []).append(unit.cosine)
-        return tuple(LayerSimilarity(layer, kind, _mean(cosines)) for layer, cosines in sorted(found.items()))
-
-
-@dataclass(frozen=True, eq=False)
-class HeadPairs:
-    """Every head of one tower against every head of another, or of the same: rows are the first's, in unit order.
-
-    weighted, unweighted: (row, column), in [0, 1], NaN where a head does not vary.
-    """
-
-    rows: tuple[Unit, ...]
-    columns: tuple[Unit, ...]
-    weighted: Float[Tensor, "row column"]
-    unweighted: Float[Tensor, "row column"]
-    matching: Matching
-    variance_threshold: float
-
-
-def spectral_cosine(a: Spectrum, b: Spectrum, variance_threshold: float = VARIANCE_THRESHOLD) -> SpectralCosine:
-    """The four similarities of two bases in one space, each cut at this share of its variance."""
-    _check_dim(a.mean.shape[0], b.mean.shape[0])
-    ((_, cosine),) = _by_unit([a], [b], variance_threshold)
-    return cosine
-
-
 def compare_spectra(
-    a: Spectra, b: Spectra, *, variance_threshold: float = VARIANCE_THRESHOLD, same_space: bool = False
+    a: Spectra | Store | StoreSplit,
+    b: Spectra | Store | StoreSplit,
+    *,
+    split: str | None = None,
+    variance_threshold: float = VARIANCE_THRESHOLD,
+    same_space: bool = False,
 ) -> SpectraSimilarity:
-    """The same units of one model on two sets of images; or of two models with the same units and output space.
+    """Compare the principal components of the same units on two sets of images.
 
-    same_space: the caller's word that two models of different weights share their output space, as fine-tuned variants
-    do; dimensions alone cannot tell. Symmetric in a and b (but for ties, see `greedy_squares`). Raises `BadInputError`
-    for spectra of other weights without it, of other units, or of another dim. Costs, a unit, one product of its two
-    bases, a few rounds over the k x k cosines and O(k^3) for the optimal matching.
+    Parameters
+    ----------
+    a, b : Spectra, Store or StoreSplit
+        Two sets of images of one model, or of two models with the same units and output space: their spectra, or
+        stores, whose spectra are computed.
+    split : {"train", "val", "test"}, optional
+        The images of a store, by default "train".
+    variance_threshold : float
+        Share of a unit's variance at which its basis is cut, in (0, 1].
+    same_space : bool
+        Says that two models of different weights share their output space, as fine-tuned variants do; dimensions alone
+        cannot tell.
+
+    Returns
+    -------
+    SpectraSimilarity
+        Symmetric in a and b, but for ties (see `greedy_squares`).
+
+    Raises
+    ------
+    BadInputError
+        For spectra of different weights without `same_space`, of different units, or of different dim.
+
+    Notes
+    -----
+    Costs, per unit, one product of its two bases, a few rounds over the k x k cosines, and O(k^3) for the optimal
+    matching.
+
+    References
+    ----------
+    ResiDual, arXiv 2411.00246, section 4 (normalized spectral cosine similarity).
     """
+    a, b = _spectra(a, split), _spectra(b, split)
     check_space(a, b, same_space)
     if a.units != b.units:
         raise BadInputError(f"units are compared label by label; one tower has {a.units}, the other {b.units}")
@@ -155,7 +92,13 @@ def compare_spectra(
             found[unit] = UnitSimilarity(unit.label, unit.kind, unit.layer, unit.head, counts, cosine)
     ((counts, cosine),) = _by_unit([a.output], [b.output], variance_threshold)
     output = UnitSimilarity("output", "output", None, None, counts, cosine)
-    return SpectraSimilarity(tuple(found[unit] for unit in a.units), output, variance_threshold)
+    return SpectraSimilarity(a.source, b.source, tuple(found[unit] for unit in a.units), output, variance_threshold)
+
+
+def _spectra(source: Spectra | Store | StoreSplit, split: str | None) -> Spectra:
+    if isinstance(source, Spectra):
+        return source
+    return spectra_of_split(split_of(source, split))
 
 
 def compare_heads(
@@ -166,10 +109,10 @@ def compare_heads(
     matching: Matching = "greedy",
     same_space: bool = False,
 ) -> HeadPairs:
-    """All pairs of a head of `a` and a head of `b`, which may have other numbers of layers and heads.
+    """All pairs of a head of `a` and a head of `b`, which may have different numbers of layers and heads.
 
-    Errors as for `compare_spectra`, other units apart. Costs one product of all components with all, and matching in
-    blocks of bounded memory; "optimal" adds one assignment a pair.
+    Errors as for `compare_spectra`, except that units may differ. Costs one product of all components with all, and
+    matching in blocks of bounded memory; "optimal" adds one assignment per pair.
     """
     check_space(a, b, same_space)
     rows, columns = a.units.of_kind("head"), b.units.of_kind("head")
@@ -188,7 +131,30 @@ def compare_heads(
         for into, by_variance in ((weighted, True), (unweighted, False)):
             values = _similarity(cosines, of_rows, of_columns, by_variance, matching)
             into[some_rows] = values.view(len(some_rows), len(columns))
-    return HeadPairs(rows, columns, weighted, unweighted, matching, variance_threshold)
+    return HeadPairs(a.source, b.source, rows, columns, weighted, unweighted, matching, variance_threshold)
+
+
+def spectral_cosine(a: Spectrum, b: Spectrum, variance_threshold: float = VARIANCE_THRESHOLD) -> SpectralCosine:
+    """The four similarities of two bases in one space, each cut at this share of its variance."""
+    _check_dim(a.mean.shape[0], b.mean.shape[0])
+    ((_, cosine),) = _by_unit([a], [b], variance_threshold)
+    return cosine
+
+
+def check_space(a: Spectra, b: Spectra, same_space: bool) -> None:
+    """`BadInputError` unless both lie in one space: one model's, or two models' of which the caller says so."""
+    both_known = bool(a.model_fingerprint and b.model_fingerprint)
+    if both_known and a.model_fingerprint != b.model_fingerprint and not same_space:
+        raise BadInputError(
+            "the spectra are those of models with different weights, whose components need not share a space; say so "
+            "(same space) if they are fine-tuned variants of one model, or use CKA on the same images"
+        )
+    _check_dim(a.dim, b.dim)
+
+
+def _check_dim(a: int, b: int) -> None:
+    if a != b:
+        raise BadInputError(f"bases are compared in one space; one has {a} dimensions, the other {b}; use CKA")
 
 
 @dataclass(frozen=True)
@@ -251,32 +217,6 @@ def _similarity(
     matched = greedy_squares(matrix) if matching == "greedy" else optimal_squares(matrix)
     value = (matched / squares).sqrt().clamp(max=1.0)
     return torch.where(fewest > 0, value, math.nan)
-
-
-def _mean(cosines: Iterable[SpectralCosine]) -> SpectralCosine:
-    columns = zip(*((c.weighted, c.unweighted, c.weighted_optimal, c.unweighted_optimal) for c in cosines), strict=True)
-    return SpectralCosine(*(_mean_of_numbers(column) for column in columns))
-
-
-def _mean_of_numbers(values: Iterable[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan
-
-
-def check_space(a: Spectra, b: Spectra, same_space: bool) -> None:
-    """`BadInputError` unless both lie in one space: one model's, or two models' of which the caller says so."""
-    both_known = bool(a.model_fingerprint and b.model_fingerprint)
-    if both_known and a.model_fingerprint != b.model_fingerprint and not same_space:
-        raise BadInputError(
-            "the spectra are those of models with different weights, whose components need not share a space; say so "
-            "(same space) if they are fine-tuned variants of one model, or use CKA on the same images"
-        )
-    _check_dim(a.dim, b.dim)
-
-
-def _check_dim(a: int, b: int) -> None:
-    if a != b:
-        raise BadInputError(f"bases are compared in one space; one has {a} dimensions, the other {b}; use CKA")
 
 
 def greedy_squares(weights: Float[Tensor, "pair row column"]) -> Float[Tensor, " pair"]:
