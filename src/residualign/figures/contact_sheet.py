@@ -1,4 +1,4 @@
-"""A page of thumbnails, one row a class, as a PNG of at most 2 MB."""
+"""A page of thumbnails, one row per class, as a PNG of at most 2 MB."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["COLUMNS", "MAX_BYTES", "ROWS", "contact_sheet", "drawable"]
 
 MAX_BYTES = 2_000_000
 COLUMNS, ROWS = 8, 40
-"""Thumbnails of a class, and classes on the page; a note says how many others there are."""
+"""Thumbnails per class, and classes on the page; a note says how many more there are."""
 
-# the sides of a thumbnail that are tried until the page is small enough; noise of the last still fits
+# sides of a thumbnail, tried until the page is small enough; even noise fits at the last one
 _SIDES = (96, 72, 56, 40, 28)
 
 _GAP, _LABEL, _SIZE = 6, 190, 15
@@ -25,10 +25,10 @@ _PAPER, _INK, _QUIET = (255, 255, 255), (30, 30, 30), (120, 120, 120)
 def contact_sheet(
     rows: Sequence[tuple[str, Sequence[Image.Image]]], title: str, note: str = "", max_bytes: int = MAX_BYTES
 ) -> bytes:
-    """The PNG of (class name, RGB images) rows; of these the first `ROWS`, of a row the first `COLUMNS`.
+    """The PNG of the first `ROWS` rows (class name, RGB images), with the first `COLUMNS` images of each.
 
-    The font is the system's DejaVu Sans, or else Pillow's own; what it lacks is written as an escape, what is too long
-    is cut. Small images are enlarged without smoothing, by whole factors.
+    The font is the system's DejaVu Sans, or else Pillow's own. Characters it lacks are written as escapes; long names
+    are cut. Small images are enlarged without smoothing, by whole factors.
     """
     left = len(rows) - ROWS
     more = f"{left} further classes are not shown" if left > 0 else ""

@@ -29,6 +29,8 @@ __all__ = ["MOST_CLASSES", "map_figures", "report_figures"]
 MOST_CLASSES = 60
 """Of more classes a confusion matrix shows nothing that can be read."""
 
+_NARROW_CLASSES = 20
+
 _KINDS = {"before": QUIET, "method": ACCENT, "probe": SECOND}
 
 
@@ -44,7 +46,8 @@ def report_figures(tables: Mapping[str, Rows], n_test: int, class_names: Sequenc
         figures["accuracy"] = Figure(draw, partial(draw, width=NARROW))
     if tables["confusion"] and 2 <= len(class_names) <= MOST_CLASSES:
         draw = partial(_confusion, tables["confusion"], class_names)
-        figures["confusion"] = Figure(draw, partial(draw, columns=1))
+        # with more classes its letters would be too small there too
+        figures["confusion"] = Figure(draw, partial(draw, columns=1) if len(class_names) <= _NARROW_CLASSES else None)
     return figures
 
 
@@ -103,9 +106,8 @@ def _confusion(rows: Rows, names: Sequence[str], columns: int = 2) -> Any:
         total = dict.fromkeys(names, 0)
         for row in rows:
             total[row["true"]] += row[when]
-        for row in rows:
-            if row[when]:
-                _cell(axes, row, when, row[when] / total[row["true"]], (place[row["predicted"]], place[row["true"]]))
+        cells = [row for row in rows if row[when]]
+        _cells(axes, cells, when, [row[when] / total[row["true"]] for row in cells], place)
         labels = [shown(name, 14) for name in names]
         step = -(-len(names) // 30)
         axes.set_xticks(range(0, len(names), step), labels[::step], rotation=90, fontsize=7)
@@ -120,14 +122,21 @@ def _confusion(rows: Rows, names: Sequence[str], columns: int = 2) -> Any:
     return figure
 
 
-def _cell(axes: Any, row: Row, when: str, share: float, at: tuple[int, int]) -> None:
-    from matplotlib.patches import Rectangle
+def _cells(axes: Any, rows: Rows, when: str, shares: Sequence[float], place: Mapping[str, int]) -> None:
+    """All in one collection: a page with 60 classes has thousands."""
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgba
 
-    color = ACCENT if row["true"] == row["predicted"] else SECOND
-    cell = Rectangle((at[0] - 0.46, at[1] - 0.46), 0.92, 0.92, color=color, alpha=0.08 + 0.92 * share, linewidth=0)
-    names = shown(row["true"], 30), shown(row["predicted"], 30)
-    tips(cell, [f"{names[0]} → {names[1]}: {row[when]:,} images, {percent(share)} of the class"])
-    axes.add_patch(cell)
+    squares, colors, texts = [], [], []
+    for row, share in zip(rows, shares, strict=True):
+        x, y = place[row["predicted"]], place[row["true"]]
+        squares.append([(x + a, y + b) for a, b in ((-0.46, -0.46), (0.46, -0.46), (0.46, 0.46), (-0.46, 0.46))])
+        colors.append(to_rgba(ACCENT if x == y else SECOND, 0.08 + 0.92 * share))
+        names = f"{shown(row['true'], 30)} → {shown(row['predicted'], 30)}"
+        texts.append(f"{names}: {row[when]:,} images, {percent(share)} of the class")
+    cells = PolyCollection(squares, facecolors=colors, linewidths=0, clip_on=False)
+    tips(cells, texts)
+    axes.add_collection(cells)
 
 
 def _map(heads: Rows, name: str, title: str, scale: str) -> Any:

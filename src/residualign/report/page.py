@@ -12,8 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from residualign._messages import NONE, percent
-from residualign._messages import interval as between
+from residualign._messages import NONE, interval, percent
 from residualign.figures._figure import Figure
 from residualign.report.contents import MEASURES, ReportContents, UnitLine
 
@@ -70,6 +69,7 @@ def render_page(contents: ReportContents, figures: Mapping[str, Figure]) -> str:
         sections=_sections(contents, drawn, bool(confusions)),
         confusions=confusions,
         has=_columns(contents),
+        interval=interval,
         lambda_name="lambda / rms" if contents.scale_free else "lambda",
         kinds=list(dict.fromkeys(image.kind for image in contents.changed)),
         classes=sorted({image.label for image in contents.changed}),
@@ -173,8 +173,7 @@ def _headline(contents: ReportContents) -> list[_Headline]:
     if before is not None and before.accuracy is not None:
         figures.append(_Headline("before", percent(before.accuracy), contents.before_is))
     if shown is not None and shown.accuracy is not None:
-        interval = shown.interval
-        told = "" if interval is None else f"95 % interval: {between(*interval)} %"
+        told = "" if shown.interval is None else f"95 % interval: {interval(*shown.interval)} %"
         figures.append(_Headline(f"after {contents.method}", percent(shown.accuracy), told))
     if shown is not None and shown.parameters is not None:
         figures.append(_Headline("learned parameters", _count(shown.parameters), "the encoder stays frozen"))

@@ -192,11 +192,11 @@ def changed_images(
 
 
 def shown_spectra(adapter: Adapter, own: Spectra) -> Spectra:
-    """Of every unit the components the adapter scales one by one, else those of `own`.
+    """For every unit, the components that the adapter scales one by one, or else those of `own`.
 
     own: spectra of the images whose variance counts; means, total variances and the output are theirs. The variance
     along an adapter's component phi is sum_j v_j (phi . phi_j)^2 over their components phi_j of variance v_j. In the
-    order of the adapter, whose lambdas count the same way, so not necessarily falling. Costs O(component^2 x dim) a
+    order of the adapter, whose lambdas count the same way, so not necessarily falling. Costs O(component^2 x dim) per
     unit.
     """
     scaled = {unit.label: unit.components for unit in adapter.full_scaling.units}

@@ -23,7 +23,7 @@ DEFAULT_FORMATS = ("json", "csv", "png")
 
 Row = Mapping[str, Any]
 Table = Sequence[Row]
-"""One mapping a line, all with the same names in the same order."""
+"""One mapping per line, all with the same names in the same order."""
 
 
 def check_analysis_files(folder: str | os.PathLike[str] | None, formats: Sequence[str] | None, overwrite: bool) -> None:
@@ -52,7 +52,7 @@ def write_analysis_files(
     figures: Mapping[str, Figure],
     formats: Sequence[str] | None = None,
 ) -> tuple[Path, ...]:
-    """Write `NAME.json` (what `--json` prints), a CSV file a table, and each figure in every format asked for.
+    """Write `NAME.json` (what `--json` prints), one CSV file per table, and each figure in every format asked for.
 
     tables and figures: by file name without ending. Files appear whole or not at all. Returns their paths. `RunError`
     where writing fails.
