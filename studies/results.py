@@ -2,9 +2,9 @@
 
     python -m studies.results --model MODEL --data DATA --data DATA [--reference DATA] --scratch FOLDER --json FILE
 
-One store a data set is extracted into the scratch folder where it is missing (at most so many images as --sizes says).
-Spectra come from --reference, else from those shipped with the model, else from the data's training split. Prints
-Markdown.
+One store per data set is extracted into the scratch folder where it is missing (at most as many images as --sizes
+says). Spectra come from --reference, else from those shipped with the model, else from the data's training split.
+Prints Markdown.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from studies.study_data import Subject, open_subjects
 
 
 def measure(subject: Subject, kind: str | None) -> list[dict[str, Any]]:
-    """One row a method, the probe last: accuracy on test and val in [0, 1], learned numbers, seconds of fitting."""
+    """One row per method, the probe last: accuracy on test and val in [0, 1], learned numbers, seconds of fitting."""
     rows: list[dict[str, Any]] = []
+    store = subject.store.in_memory()
     for method in METHODS:
         with warnings.catch_warnings():
             # that text vectors coincide is what some of these tables are there to show
             warnings.simplefilter("ignore")
             began = time.perf_counter()
-            adapter = ra.fit(subject.store, method=method, spectra=subject.spectra, classifier=kind)
+            adapter = ra.fit(store, method=method, spectra=subject.spectra, classifier=kind)
         rows.append(
             {
                 "data": subject.name,
@@ -43,7 +44,7 @@ def measure(subject: Subject, kind: str | None) -> list[dict[str, Any]]:
             }
         )
         _say(rows[-1])
-    splits = [subject.store.split(name) for name in ("train", "val", "test")]
+    splits = [store.split(name) for name in ("train", "val", "test")]
     probe = linear_probe(*((split.embeddings(), split.labels) for split in splits))
     rows.append(
         {
@@ -60,7 +61,7 @@ def measure(subject: Subject, kind: str | None) -> list[dict[str, Any]]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """One line a data set, one column a method: accuracy on test; below each the learned numbers and seconds."""
+    """One line per data set, one column per method: accuracy on test; below each the learned numbers and seconds."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     lines = ["| data | before | " + " | ".join(methods) + " |", "|---" * (len(methods) + 2) + "|"]
     for data in dict.fromkeys(row["data"] for row in rows):

@@ -132,17 +132,19 @@ def main() -> None:
     """Read the arguments, run what is missing, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a model name or directory")
-    parser.add_argument("--data", action="append", required=True, help="a data set; may be repeated")
+    parser.add_argument("--data", action="append", required=True, help="a data set (can be repeated)")
     parser.add_argument(
         "--reference",
         help="data whose training split gives the components (default: the model's own file, else each data set's own)",
     )
     parser.add_argument("--scratch", type=Path, required=True, help="where stores and results are kept")
     parser.add_argument("--sizes", default="2000,500,2000", help="at most so many train, val and test images")
-    parser.add_argument("--shots", default="full,16,4,1", help="images a class, or full")
+    parser.add_argument("--shots", default="full,16,4,1", help="images per class, or full")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further cell after so long")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="start no further cell after this many minutes"
+    )
     parser.add_argument("--only", default="", help="only ways whose name contains this")
     arguments = parser.parse_args()
 
@@ -160,7 +162,7 @@ def main() -> None:
         if _key(cell) in done or arguments.only not in way.name:
             continue
         if time.monotonic() - began > 60 * arguments.minutes:
-            _say("out of time; the same command goes on from here")
+            _say("out of time; the same command continues from here")
             break
         record = run(subject, way, number, seed)
         done[_key(record)] = record

@@ -58,21 +58,53 @@ def extract(
     shard_size: int = 1024,
     progress: Progress | None = None,
 ) -> Store:
-    """Run every image of every split through the model once and keep its compact coordinates in a store at `path`.
+    """Run every image through the model once and keep its compact coordinates in a store.
 
-    A store of the same model and data that was begun there is continued, and gives the same bytes as an undisturbed run
-    (same machine, threads and batch size); a finished one is opened as it is. dtype: of the numbers on disk, float32 or
-    float16. skip_bad: leave out images that cannot be read, and list their keys in `Store.skipped`.
+    A store of the same model and data that was begun at `path` is continued, and ends with the same bytes as a run that
+    was never interrupted (same machine, threads and batch size). A finished one is opened as it is.
 
-    Costs one forward pass an image and (2 x layer x width + dim + 2) numbers of disk. Raises `BadInputError` for images
-    that cannot be read and for a store of something else, `RunError` where the disk is full or not writable: shards
-    written so far stay, and the same call goes on.
+    Parameters
+    ----------
+    model : VisionModel
+        The frozen model.
+    data : ImageData
+        All of its splits are read.
+    path : str or path
+        A new or empty folder, a store to continue, or an fsspec URL.
+    batch_size : int
+        Images per forward pass.
+    workers : int
+        Processes that read and preprocess images; 0 reads in this process.
+    skip_bad : bool
+        Leave out images that cannot be read, and list their keys in `Store.skipped`.
+    dtype : "float16", "float32" or "float64"
+        Floating-point type of the numbers on disk.
+    shard_size : int
+        Images per file.
+    progress : callable, optional
+        Called with (images done, images in all) after every batch.
+
+    Returns
+    -------
+    Store
+        The finished store.
+
+    Raises
+    ------
+    BadInputError
+        If an image cannot be read, or `path` holds something else.
+    RunError
+        If the disk is full or not writable. Shards written so far stay, and the same call goes on from them.
+
+    Notes
+    -----
+    Costs one forward pass and 2 x layer x width + dim + 2 numbers on disk per image.
     """
     strays = () if skip_bad else data.strays
     if strays:
         others = f" (and {len(strays) - 1} more)" if len(strays) > 1 else ""
         raise BadInputError(
-            f"{strays[0]!r}{others} lies among the images of {data.name!r} and is none; remove it or skip bad images"
+            f"{strays[0]!r}{others} among the images of {data.name!r} is not an image; remove it or skip bad images"
         )
     maps = unit_maps(model.tower)
     plan = _plan(model, data, maps, batch_size=batch_size, dtype=dtype, shard_size=shard_size)
@@ -115,9 +147,38 @@ def fit_spectrum(
 ) -> Spectra:
     """Principal components of every residual unit over one split, from a store, or from a model and data.
 
-    Streaming: float64 moments, memory independent of the number of images. From a model and data nothing is written.
-    Source: arXiv 2411.00246, section 3; the compact form is exact. `BadInputError` for an empty split.
+    Parameters
+    ----------
+    source : Store or VisionModel
+        A store, or a model together with `data`; then nothing is written.
+    data : ImageData, optional
+        With a model.
+    split : str
+        `train`, `val` or `test`.
+    batch_size, workers, skip_bad, progress
+        Those of `extract`; they do nothing with a store.
 
+    Returns
+    -------
+    Spectra
+        `spectra["L3.H7"]` has `mean`, `components`, `explained_variance` and `explained_variance_ratio`.
+
+    Raises
+    ------
+    BadInputError
+        If the split is empty or does not exist, or a model comes without data.
+
+    Notes
+    -----
+    One streaming pass in float64; memory does not grow with the number of images. Exact, although only compact
+    coordinates are read.
+
+    References
+    ----------
+    ResiDual: arXiv 2411.00246, section 3.
+
+    Examples
+    --------
     >>> import residualign as ra
     >>> model, data = ra.load_model("mini"), ra.load_data("digits")
     >>> spectra = ra.fit_spectrum(model, data, split="val")
@@ -128,7 +189,10 @@ def fit_spectrum(
         return spectra_of_split(source.split(split))
     if data is None:
         raise BadInputError("spectra of a model need data: fit_spectrum(model, data), or fit_spectrum(store)")
-    chosen = {part.name: part for part in data.splits}[split]
+    splits = {part.name: part for part in data.splits}
+    if split not in splits:
+        raise BadInputError(f"split is one of {', '.join(splits)}, got {split!r}")
+    chosen = splits[split]
     return reference_spectra(
         source,
         chosen,

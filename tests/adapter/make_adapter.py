@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F  # noqa: N812
 
-from residualign.adapter.adapter import adapter_from_fit
+from residualign.adapter.fit import adapter_from_fit
 from residualign.classification.classifier import Classifier
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates

@@ -198,6 +198,8 @@ def test_an_adapter_shows_itself_in_a_line_and_in_tables(model, method):
     assert len(values) == sum(map(len, adapter.lambdas.values()))
     assert [row["val_accuracy"] for row in tables["history"]] == [0.5, 0.75]
     assert json.loads(json.dumps(adapter.to_json()))["lambdas"].keys() == adapter.lambdas.keys()
+    assert set(adapter.figures) == ({"moved", "learning_curves"} if values.numel() else {"learning_curves"})
+    assert all(figure.to_bytes("svg").startswith(b"<?xml") for figure in adapter.figures.values())
 
 
 def test_attribution_takes_images_or_coordinates(model):

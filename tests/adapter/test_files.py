@@ -13,9 +13,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import residualign as ra
-from residualign.adapter.adapter import load_adapter, refuse_other_model
+from residualign.adapter.adapter import load_adapter
 from residualign.adapter.card import escape, model_card
-from residualign.adapter.files import ADAPTER_FILES, CONFIG, HISTORY, TENSORS, to_config
+from residualign.adapter.files import ADAPTER_FILES, CONFIG, HISTORY, TENSORS, refuse_other_model, to_config
 from residualign.errors import BadInputError, RunError
 from tests import random_models
 from tests.adapter.make_adapter import CLASSES, random_adapter

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from residualign.adapter.adapter import adapter_from_fit
+from residualign.adapter.fit import adapter_from_fit
 from residualign.adapter.lambdas import learning_curve, put_back_curve, shown_lambdas
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import OUTPUT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,29 +17,28 @@ from residualign._result import Table
 from residualign.adapter.adapted import Adapted
 from residualign.adapter.attribution import Attribution, attribute
 from residualign.adapter.card import model_card
-from residualign.adapter.compact import CompactScaling
 from residualign.adapter.files import (
     AdapterContent,
     AdapterFiles,
     from_files,
     read_adapter,
+    refuse_other_model,
     to_config,
     to_tensors,
     write_adapter,
 )
 from residualign.adapter.lambdas import Moved, learning_curve, moved_components
-from residualign.classification.classifier import Classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import Scaling
-from residualign.fitting.fit import Fitted
 from residualign.spectrum.spectrum import Spectra
 from residualign.store import Store
 
 if TYPE_CHECKING:
+    from residualign.figures._figure import Figure
     from residualign.models.vision_model import VisionModel
 
-__all__ = ["Adapter", "adapter_from_fit", "load_adapter", "refuse_other_model"]
+__all__ = ["Adapter", "load_adapter"]
 
 _Batch = Tensor | Sequence[Image.Image | str | os.PathLike[str]]
 # a single image is admitted by the types so that it can be refused by a sentence
@@ -299,6 +298,15 @@ class Adapter(AdapterContent):
         return moved_components(self.full_scaling, self.learned["lambdas"], source)
 
     @property
+    def figures(self) -> dict[str, Figure]:
+        """`moved`: lambdas by effect; `learning_curves`: losses and validation accuracy by step."""
+        from residualign.figures.lambdas import lambda_figures
+
+        tables = self.tables
+        known = {"moved": tables["lambdas"], "learning_curves": tables["history"]}
+        return lambda_figures(known, str(self.method), n_images=0, scale_free=self.scaling.scale_free)
+
+    @property
     def tables(self) -> dict[str, Table]:
         """`accuracy` before and after; `lambdas`, one row per component; `history`, one row per validation."""
         moved = self.moved().tables["moved"] if "lambdas" in self.learned else []
@@ -341,36 +349,6 @@ class Adapter(AdapterContent):
         return self.embed_coordinates(trace_coordinates(model.tower, pixels))
 
 
-def adapter_from_fit(
-    fitted: Fitted,
-    maps: UnitMaps,
-    model_info: Mapping[str, Any],
-    spectra: Spectra | None = None,
-    component_dtype: torch.dtype = torch.float16,
-) -> Adapter:
-    """The adapter of a fitted method.
-
-    maps and model_info: those of the store it was fitted on. spectra: where the components are from; None means the
-    training images. Components are rounded at once, so that a fresh adapter predicts what the
-    saved one will.
-    """
-    settings = fitted.settings
-    source = {"source": settings.get("spectra"), "fingerprint": None, "n_samples": settings.get("n_train")}
-    if spectra is not None:
-        source = {"source": spectra.source, "fingerprint": spectra.fingerprint, "n_samples": spectra.n_samples}
-    return Adapter(
-        **vars(fitted.record),
-        scaling=CompactScaling.of(fitted.scaling, maps, component_dtype),
-        learned={k: v.detach().float().cpu() for k, v in fitted.learned.items() if k != "class_residual"},
-        classifier=_shipped(fitted.classifier),
-        base_classifier=_shipped(fitted.base_classifier),
-        history=fitted.history,
-        spectra=source,
-        model_info=dict(model_info),
-        _store_maps=maps,
-    )
-
-
 def load_adapter(
     folder: str | os.PathLike[str],
     *,
@@ -408,41 +386,6 @@ def load_adapter(
     if model is not None:
         adapter.attach(model)
     return adapter
-
-
-def refuse_other_model(expected: Mapping[str, Any], got: Mapping[str, Any]) -> None:
-    """`BadInputError` naming what differs: sizes first, then weights, then the keys of the preprocessing.
-
-    Both are as `VisionModel.describe` gives them. The dtype and the name may differ: they change no embedding beyond
-    rounding.
-    """
-    sizes = ("n_layers", "n_heads", "width", "dim")
-    other = [key for key in sizes if expected.get(key) != got.get(key)]
-    name = got.get("name")
-    if other:
-        listed = ", ".join(f"{key} {expected.get(key)} (model: {got.get(key)})" for key in other)
-        raise BadInputError(f"the adapter does not fit model {name!r}: it was made for {listed}")
-    if expected.get("fingerprint") != got.get("fingerprint"):
-        raise BadInputError(
-            f"the adapter was made for other weights than model {name!r} has: fingerprint "
-            f"{str(expected.get('fingerprint'))[:12]}... expected, {str(got.get('fingerprint'))[:12]}... found"
-        )
-    wanted, found = expected.get("preprocessing") or {}, got.get("preprocessing") or {}
-    keys = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
-    if keys:
-        listed = ", ".join(f"{key} {wanted.get(key)} (model: {found.get(key)})" for key in keys)
-        raise BadInputError(f"the adapter was made with a different preprocessing than model {name!r} has: {listed}")
-
-
-def _shipped(classifier: Classifier) -> Classifier:
-    """The classifier as it is stored: float32, without the sums that only fitting needs."""
-    return Classifier(
-        classifier.kind,
-        tuple(classifier.class_names),
-        classifier.vectors.detach().float().cpu(),
-        float(classifier.logit_scale),
-        logit_bias=classifier.logit_bias,
-    )
 
 
 def _batches(images: Images, size: int) -> list[_Batch]:

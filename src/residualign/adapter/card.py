@@ -1,4 +1,4 @@
-"""The model card that is saved with an adapter: a README in the Hugging Face format."""
+"""The model card saved with an adapter: a README in the Hugging Face format."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from residualign.units import Unit
+
 __all__ = ["escape", "model_card"]
 
 _SHOWN_CLASSES = 100
 _HUB_ID = re.compile(r"(hf:)?(?P<id>[\w.-]+/[\w.-]+)")
 
+_NAMES = {"n_train": "training images", "threshold": "variance threshold", "shots": "images per class"}
+
 _METHODS = {
     "residual": "one scale for every principal component of every attention head and MLP",
-    "residual-heads": "one scale for each leading principal component of the attention heads, everything else left out",
-    "coarse": "one scale for every attention head, everything else left out",
+    "residual-heads": "one scale for each leading principal component of the attention heads; all else is left out",
+    "coarse": "one scale for every attention head; all else is left out",
     "spectral-output": "one scale for every principal component of the image embedding",
     "linear": "a linear map and a bias on the image embedding",
-    "joint": "one scale for every principal component of every attention head and MLP, and moved class vectors",
+    "joint": "one scale for every principal component of every attention head and MLP, and a step per class vector",
 }
 
 
@@ -53,20 +57,20 @@ def model_card(config: Mapping[str, Any]) -> str:
             'adapter.predict(["image.jpg"])',
             "```",
             "",
-            "Another model, revision or preprocessing is refused. The model is found by the name above; where it has "
+            "A different model, revision or preprocessing is refused. The model is loaded by the name above; if it has "
             "moved, give its new place: `ra.load_adapter(folder, model=...)`.",
             "",
             "## How it was made",
             "",
             *_table(_facts(config)),
             "",
-            "ResiDual (arXiv 2411.00246) writes the image embedding as an exact sum of the contributions of all "
-            "attention heads and MLPs; its scales act on the principal components of each contribution.",
+            "ResiDual (arXiv 2411.00246) writes the image embedding as an exact sum of contributions of all attention "
+            "heads and MLPs; the scales act on the principal components of each contribution.",
             "",
             "## Limits",
             "",
-            "It knows the classes below and no others: every image gets one of them, with probabilities that are only "
-            "as good as the calibration on images like those it was fitted on. Biases of the encoder remain.",
+            "It knows only the classes below: every image gets one of them. Probabilities are calibrated at best on "
+            "images like those it was fitted on. Biases of the encoder remain.",
             "",
             f"Classes: {listed}",
             "",
@@ -77,11 +81,11 @@ def model_card(config: Mapping[str, Any]) -> str:
 def _what(config: Mapping[str, Any]) -> str:
     """What makes the adapter, in a sentence."""
     if config["method"] == "select":
-        heads = sum(1 for label, *_ in config["units"] if ".H" in label)
-        rest = "put at its mean" if config["rest"] == "mean" else "left out"
+        heads = sum(Unit.parse(label).kind == "head" for label, *_ in config["units"])
+        rest = "replaced by its mean" if config["rest"] == "mean" else "left out"
         others = "every other unit is" if len(config["units"]) == heads else "every other head is"
         return f"Nothing was learned: {heads} attention heads are kept as they are, {others} {rest}."
-    return f"What was learned is {_METHODS[config['method']]}: {config['parameters']} numbers."
+    return f"Learned: {_METHODS[config['method']]} ({config['parameters']:,} numbers)."
 
 
 def _front_matter(config: Mapping[str, Any], name: str) -> list[str]:
@@ -119,7 +123,7 @@ def _accuracy(config: Mapping[str, Any], before: str) -> list[str]:
         "|---|---|---|",
         *(f"| {what} | {value} | {n} |" for what, value, n in known),
         "",
-        "The validation images chose between settings, so their figure is no estimate of accuracy on new images.",
+        "Settings were chosen on the validation images, so their accuracy is not an estimate for new images.",
         "",
     ]
 
@@ -133,14 +137,14 @@ def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
         "model fingerprint": model.get("fingerprint"),
         "principal components from": spectra.get("source"),
         "spectra fingerprint": spectra.get("fingerprint"),
-        "images behind the components": spectra.get("n_samples"),
+        "images the components were computed on": spectra.get("n_samples"),
         "class vectors from": {"text": "text", "means": "means of training images"}[config["classifier"]],
         "logit scale": config["logit_scale"],
         "unit means": config["mean"],
-        "units that are not scaled": config["rest"],
+        "what is not scaled": config["rest"],
         "epochs": config["epochs"],
         "learning rate": config["learning_rate"],
-        **{key.replace("n_train", "training images"): value for key, value in choices.items()},
+        **{_NAMES.get(key, key): value for key, value in choices.items()},
     }
 
 

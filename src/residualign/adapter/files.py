@@ -36,6 +36,7 @@ __all__ = [
     "field_of",
     "from_files",
     "read_adapter",
+    "refuse_other_model",
     "to_config",
     "to_tensors",
     "write_adapter",
@@ -341,3 +342,27 @@ def _choice(config: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> A
     if value not in allowed:
         raise BadInputError(f"{CONFIG}: {name!r} is {value!r}, expected one of {', '.join(allowed)}")
     return value
+
+
+def refuse_other_model(expected: Mapping[str, Any], got: Mapping[str, Any]) -> None:
+    """`BadInputError` naming what differs: sizes first, then weights, then the keys of the preprocessing.
+
+    Both are as `VisionModel.describe` gives them. The dtype and the name may differ: they change no embedding beyond
+    rounding.
+    """
+    sizes = ("n_layers", "n_heads", "width", "dim")
+    other = [key for key in sizes if expected.get(key) != got.get(key)]
+    name = got.get("name")
+    if other:
+        listed = ", ".join(f"{key} {expected.get(key)} (model: {got.get(key)})" for key in other)
+        raise BadInputError(f"the adapter does not fit model {name!r}: it was made for {listed}")
+    if expected.get("fingerprint") != got.get("fingerprint"):
+        raise BadInputError(
+            f"the adapter was made for other weights than model {name!r} has: fingerprint "
+            f"{str(expected.get('fingerprint'))[:12]}... expected, {str(got.get('fingerprint'))[:12]}... found"
+        )
+    wanted, found = expected.get("preprocessing") or {}, got.get("preprocessing") or {}
+    keys = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+    if keys:
+        listed = ", ".join(f"{key} {wanted.get(key)} (model: {found.get(key)})" for key in keys)
+        raise BadInputError(f"the adapter was made with a different preprocessing than model {name!r} has: {listed}")

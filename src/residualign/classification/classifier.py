@@ -34,12 +34,10 @@ __all__ = [
 ClassifierKind = Literal["text", "means"]
 
 COINCIDENT_COSINE = 0.995
-
 """Two text class vectors with a larger cosine count as coincident: real CLIP text towers keep even fine-grained classes
 below it, words outside a small vocabulary land above."""
 
 LOGIT_SCALES = (1.0, 1000.0)
-
 """Range searched for the logit scale of class means; trained CLIPs end at 100."""
 
 
@@ -51,10 +49,28 @@ class CoincidentClassesWarning(UserWarning):
 class Classifier:
     """Unit class vectors and a logit scale.
 
-    vectors: (class, dim), unit rows in the order of class_names. sums: (class, dim) and counts: (class,) are the
-    sum and number of the unit training embeddings of a class, kept for `kind="means"` alone (leave-one-out).
-    logit_bias: of a model trained with a sigmoid loss (SigLIP). It is the same for every class, so it changes no order
-    and no softmax; `sigmoid` adds it.
+    Attributes
+    ----------
+    kind : "text" or "means"
+        Where the class vectors are from.
+    class_names : tuple of str
+        In the order of the rows of `vectors`.
+    vectors : (class, dim) tensor
+        Unit rows.
+    logit_scale : float
+        Positive factor on cosines.
+    sums : (class, dim) tensor or None
+        Sum of the unit training embeddings of each class, for `kind="means"` alone (leave-one-out).
+    counts : (class,) tensor or None
+        Their number.
+    logit_bias : float or None
+        Of a model trained with a sigmoid loss (SigLIP). The same for every class, so it changes neither the order nor
+        the softmax; `sigmoid` adds it.
+
+    Raises
+    ------
+    BadInputError
+        If the shapes do not fit, or the logit scale is not positive.
     """
 
     kind: ClassifierKind
@@ -75,14 +91,26 @@ class Classifier:
             raise BadInputError(f"the logit scale must be a positive number, got {self.logit_scale}")
 
     def logits(self, embeddings: Float[Tensor, "image dim"]) -> Float[Tensor, "image class"]:
-        """Cosine with every class vector times the logit scale; embeddings need no normalising."""
+        """Cosine with every class vector times the logit scale, (image, class); embeddings need not be normalized."""
         vectors = self.vectors.to(embeddings)
         return self.logit_scale * (F.normalize(embeddings, dim=-1) @ vectors.T)
 
     def sigmoid(self, logits: Float[Tensor, "image class"]) -> Float[Tensor, "image class"]:
-        """Each class's own probability, whatever the others have: rows do not sum to one.
+        """Each class's own probability; rows do not sum to one.
 
-        `BadInputError` for a model that was not trained with a sigmoid loss. Source: arXiv 2303.15343, algorithm 1.
+        Parameters
+        ----------
+        logits : (image, class) tensor
+            As `logits` gives them.
+
+        Raises
+        ------
+        BadInputError
+            For a model that was not trained with a sigmoid loss.
+
+        References
+        ----------
+        SigLIP: arXiv 2303.15343, algorithm 1.
         """
         return torch.sigmoid(logits + self.required_bias())
 
@@ -98,10 +126,28 @@ class Classifier:
     def leave_one_out(
         self, embeddings: Float[Tensor, "image dim"], labels: Int[Tensor, " image"]
     ) -> Float[Tensor, "image dim"]:
-        """Unit vector of each image's own class without that image.
+        """Unit vector of each image's own class, made without that image.
 
-        The embeddings must be (some of) those the class means were made from, in any order. `BadInputError` for a
-        text classifier, and where a class has one training image alone. Costs O(image x dim).
+        Parameters
+        ----------
+        embeddings : (image, dim) tensor
+            (Some of) those the class means were made from, in any order.
+        labels : (image,) int tensor
+            Indices into `class_names`.
+
+        Returns
+        -------
+        (image, dim) tensor
+            Unit rows.
+
+        Raises
+        ------
+        BadInputError
+            For a text classifier, and where a class has only one training image.
+
+        Notes
+        -----
+        Costs O(image x dim).
         """
         if self.sums is None or self.counts is None:
             raise BadInputError("leaving an image out needs class means; text class vectors hold no images")
@@ -109,7 +155,7 @@ class Classifier:
         if lonely:
             raise BadInputError(
                 f"class {lonely[0]!r} has one training image: its class mean without that image does not exist, so "
-                "class means cannot be fitted (give at least two images a class, or use text class vectors)"
+                "class means cannot be fitted (give at least two images per class, or use text class vectors)"
             )
         return F.normalize(self.sums.to(embeddings)[labels] - F.normalize(embeddings, dim=-1), dim=-1)
 
@@ -208,8 +254,6 @@ def choose_logit_scale(
 
 
 Labelled = tuple[Tensor, Tensor]
-
-
 """Embeddings (image, dim) and labels (image,)."""
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from residualign._files import publish, saying_what_is_kept
 from residualign._progress import Progress, Silent
-from residualign.adapter.adapter import Adapter, adapter_from_fit, load_adapter
+from residualign.adapter.adapter import Adapter, load_adapter
+from residualign.adapter.fit import adapter_from_fit
 from residualign.classification.classifier import Classifier, text_classifier, zero_shot_vectors
 from residualign.commands._inputs import Machine, Subject, load_subject, make_store
 from residualign.commands._spectra import ChosenSpectra, choose_spectra

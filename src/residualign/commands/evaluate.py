@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from residualign._progress import Progress
-from residualign.adapter.adapter import Adapter, load_adapter, refuse_other_model
+from residualign.adapter.adapter import Adapter, load_adapter
+from residualign.adapter.files import refuse_other_model
 from residualign.classification.evaluation import Comparison, compare, match_classes
 from residualign.commands._inputs import Machine
 from residualign.commands._messages import left_out_sentence

@@ -13,7 +13,8 @@ from torch import Tensor
 from residualign._files import plain
 from residualign._messages import percent
 from residualign._result import Result, Table
-from residualign.adapter.adapter import Adapter, adapter_from_fit
+from residualign.adapter.adapter import Adapter
+from residualign.adapter.fit import adapter_from_fit
 from residualign.classification.classifier import Classifier
 from residualign.data.split import ImageData
 from residualign.decomposition.coordinates import UnitMaps

@@ -80,14 +80,20 @@ class _Moment:
 
 
 class Moments:
-    """Count, mean and centred second moment of every unit's coordinates and of the model's output, in float64.
+    """Count, mean and centered second moment of every unit's coordinates and of the model's output, in float64.
 
     Additive: any split of the images into batches, any order and any merge of parts (files, machines) gives the same
-    moments up to rounding. Memory does not grow with the images: `n_heads (head_dim + 2)^2 + (width + 1)^2` doubles a
-    layer (64 MB for ViT-B/32), and 256 rows that wait to be taken in together (39 MB). Where a tower pools by
-    attention, coordinates are contributions and it is `(n_heads + 1) dim^2` a layer: 0.75 GB and 0.25 GB of waiting
-    rows for SigLIP-B, 3.4 and 0.9 GB for SigLIP-L.
+    moments up to rounding.
 
+    Notes
+    -----
+    Memory does not grow with the number of images: `n_heads (head_dim + 2)^2 + (width + 1)^2` doubles per layer (64 MB
+    for ViT-B/32), and 256 rows that wait to be taken in together (39 MB). Where a tower pools by attention, coordinates
+    are contributions and it is `(n_heads + 1) dim^2` per layer: 0.75 GB and 0.25 GB of waiting rows for SigLIP-B, 3.4
+    and 0.9 GB for SigLIP-L.
+
+    Examples
+    --------
     >>> moments = Moments.empty(maps)                                                       # doctest: +SKIP
     >>> for coordinates in store.split("train").batches(256):                               # doctest: +SKIP
     ...     moments.update(coordinates)
@@ -101,7 +107,15 @@ class Moments:
 
     @classmethod
     def empty(cls, maps: UnitMaps, device: torch.device | str | None = None) -> Moments:
-        """Moments of no image, for the units of these maps, on `device` (the maps' own where it has float64)."""
+        """Moments of no images.
+
+        Parameters
+        ----------
+        maps : UnitMaps
+            The tower's maps, which say which units there are.
+        device : optional
+            Where to accumulate; None takes that of the maps, or the CPU where that device has no float64.
+        """
         if device is None:
             device = maps.heads.device if maps.heads.device.type != "mps" else "cpu"
         shapes: dict[str, tuple[int, ...]] = {**maps.coordinate_shapes, "output": (maps.dim,)}
@@ -135,10 +149,22 @@ class Moments:
         return sum(m.mean.nbytes + m.scatter.nbytes + m.waiting.nbytes for m in self._moments.values())
 
     def update(self, coordinates: Coordinates) -> Moments:
-        """Take in a batch of any size and float dtype, and return self.
+        """Take in a batch, and return self.
 
-        The batch is copied. Raises `BadInputError` where its shapes belong to other units, or where it is not finite,
-        naming the unit; nothing of such a batch is taken in. Cost: O(image x coordinate^2) per unit.
+        Parameters
+        ----------
+        coordinates : Coordinates
+            Of any number of images, in any floating-point type. They are copied.
+
+        Raises
+        ------
+        BadInputError
+            If the shapes belong to other units, or a number is not finite (naming the unit); nothing of such a batch
+            is taken in.
+
+        Notes
+        -----
+        Costs O(image x coordinate^2) per unit.
         """
         self._check_shapes(coordinates)
         where = first_not_finite(coordinates)
@@ -171,9 +197,17 @@ class Moments:
         self._n_waiting = 0
 
     def merge(self, other: Moments) -> Moments:
-        """Take in the moments of other images, and return self; `other` stays as it is.
+        """Take in the moments of other images, and return self. Commutative and associative up to rounding.
 
-        Commutative and associative up to rounding. Raises `BadInputError` where `other` has other units or sizes.
+        Parameters
+        ----------
+        other : Moments
+            Stays as it is.
+
+        Raises
+        ------
+        BadInputError
+            If `other` has different units or sizes.
         """
         self.flush()
         other.flush()
@@ -200,11 +234,34 @@ class Moments:
     ) -> Spectra:
         """Principal components of every unit's contribution and of the output, in float64.
 
-        `source` says which images these are, for whoever reads the file later, `images` exactly which (see `Spectra`).
-        Variances are divided by count - 1; a head has up to head_dim + 2 components, and no unit more than count - 1.
-        Where a tower pools by attention a head spans up to dim directions, of which the leading `max_head_components`
-        are kept, head_dim by default; the shares of variance stay those of the whole. Raises `BadInputError` without a
-        single image or with maps of other units. Cost: see `pca`; seconds for a ViT-B.
+        Parameters
+        ----------
+        maps : UnitMaps
+            The tower's maps.
+        source : str
+            Which images these are, for whoever reads the file later.
+        model_fingerprint : str
+            Identifies the tower.
+        max_head_components : int, optional
+            Where a tower pools by attention, a head spans up to dim directions, and the leading ones are kept: that
+            many, or head_dim. The shares of variance stay those of the whole.
+        images : str
+            Exactly which images these are: see `Spectra`.
+
+        Returns
+        -------
+        Spectra
+            Variances are divided by `count - 1`. A head has up to head_dim + 2 components, no unit more than
+            `count - 1`.
+
+        Raises
+        ------
+        BadInputError
+            Without images, and for maps of other units.
+
+        Notes
+        -----
+        Takes seconds for a ViT-B.
         """
         self.flush()
         if self._count == 0:
@@ -234,7 +291,7 @@ class Moments:
         return Spectra(self.units, (*embedding, *mlps, *heads), output, source, model_fingerprint, images)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one safetensors file, whole or not at all. Raises `RunError` where that fails."""
+        """Write one safetensors file, whole or not at all; `RunError` if that fails."""
         self.flush()
         tensors = {f"{kind}.{name}": tensor.contiguous().cpu() for kind, name, tensor in self._tensors()}
         header = json.dumps({"format": _FORMAT, "version": _VERSION, "count": self._count}, sort_keys=True)
@@ -243,7 +300,7 @@ class Moments:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Moments:
-        """Read what `save` wrote, bit for bit. Raises `BadInputError` for a truncated or foreign file."""
+        """Read what `save` wrote, bit for bit; `BadInputError` for a file that is truncated or something else."""
         header, tensors = read_tensors(path, _FORMAT, _VERSION)
         try:
             kinds = (*_KINDS, _OF_POOLING) if f"{_OF_POOLING}.mean" in tensors else _KINDS
@@ -272,7 +329,7 @@ class Moments:
         for name, shape in expected.items():
             got = tuple(getattr(coordinates, name).shape[1:])
             if got != shape:
-                raise BadInputError(f"these moments take {name} of shape {shape} an image, got {got}")
+                raise BadInputError(f"these moments take {name} of shape {shape} per image, got {got}")
         units, size = self.units, self._moments["embedding"].mean.shape[0]
         embedding = 2 if coordinates.embedding is None else coordinates.embedding.shape[1] + n_scalars // 2
         if coordinates.units != units or embedding != size:

@@ -30,12 +30,21 @@ _SHARE_ROUNDING = 1e-12
 class Spectrum:
     """Principal components of one unit's contributions, largest variance first.
 
-    mean: (dim,), the contribution's mean over the images. components: (component, dim), orthonormal rows; the entry
-    of largest magnitude of each is positive (of entries tied to one part in a million, the first).
-    explained_variance: (component,), > 0, in squared units of the embedding, divided by n_samples - 1.
-    total_variance: the unit's whole variance, components that were dropped or cut included.
-
     A unit that never varies, or is known from one image, has zero components and zero total variance.
+
+    Attributes
+    ----------
+    mean : (dim,) tensor
+        The contribution's mean over the images.
+    components : (component, dim) tensor
+        Orthonormal rows. The entry of largest magnitude of each is positive (of entries tied to one part in a million,
+        the first).
+    explained_variance : (component,) tensor
+        Positive, in squared units of the embedding, divided by `n_samples - 1`.
+    total_variance : float
+        The unit's whole variance, components that were dropped or cut included.
+    n_samples : int
+        Images.
     """
 
     mean: Float[Tensor, " dim"]
@@ -46,7 +55,7 @@ class Spectrum:
 
     @property
     def n_components(self) -> int:
-        """How many components there are."""
+        """Number of components."""
         return self.components.shape[0]
 
     @property
@@ -60,7 +69,7 @@ class Spectrum:
         return self.explained_variance_ratio.to(torch.float64).cumsum(0)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Spectrum:
-        """The same spectrum on another device or in another dtype."""
+        """The same spectrum on a different device or in a different dtype."""
         mean, components, variance = (
             tensor.to(device=device, dtype=dtype) for tensor in (self.mean, self.components, self.explained_variance)
         )
@@ -80,11 +89,23 @@ class Spectrum:
 
 
 def truncate(spectrum: Spectrum, variance_threshold: float) -> Spectrum:
-    """Keep the fewest leading components that explain the given share of variance.
+    """Keep the fewest leading components that explain a share of the variance.
 
-    `variance_threshold` is a share in (0, 1]; at 1, and wherever the components at hand do not reach it, all of them
-    stay. Raises `BadInputError` outside that range. Costs O(component); shares memory with the input. Source: arXiv
-    2411.00246 section 5, with >= for the published code's > (which differ only on a tie).
+    Parameters
+    ----------
+    spectrum : Spectrum
+        Shares its memory with the result.
+    variance_threshold : float
+        A share in (0, 1]. At 1, and wherever the components do not reach it, all of them stay.
+
+    Raises
+    ------
+    BadInputError
+        If the threshold is outside (0, 1].
+
+    References
+    ----------
+    ResiDual: arXiv 2411.00246, section 5, with >= where the published code has > (they differ only on a tie).
     """
     if not 0 < variance_threshold <= 1:
         raise BadInputError(f"variance_threshold is a share in (0, 1], got {variance_threshold}")
@@ -117,9 +138,23 @@ class _UnknownUnitError(BadInputError, KeyError):
 class Spectra(Mapping[str, Spectrum]):
     """The spectrum of every unit of a tower, by label and in unit order, and of the model's output.
 
-    `source` names the images, `model_fingerprint` the tower. `images` identifies both exactly (see
-    `residualign.extraction.images_digest`); it is empty where they are not known, and plays no part in comparisons.
-    Tensors are float64 as computed.
+    A mapping: `spectra["L3.H7"]`. Tensors are float64 as computed.
+
+    Attributes
+    ----------
+    units : Units
+        The units, in order.
+    spectrums : tuple of Spectrum
+        In the order of `units`.
+    output : Spectrum
+        Of the whole embedding.
+    source : str
+        Names the images.
+    model_fingerprint : str
+        Identifies the tower.
+    images : str
+        Identifies images and tower exactly (see `residualign.extraction.images_digest`); empty where they are not
+        known. Plays no part in comparisons.
     """
 
     units: Units
@@ -158,7 +193,7 @@ class Spectra(Mapping[str, Spectrum]):
         return digest.hexdigest()
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Spectra:
-        """The same spectra on another device or in another dtype."""
+        """The same spectra on a different device or in a different dtype."""
         spectrums = tuple(spectrum.to(device, dtype) for spectrum in self.spectrums)
         output = self.output.to(device, dtype)
         return Spectra(self.units, spectrums, output, self.source, self.model_fingerprint, self.images)
@@ -190,9 +225,21 @@ class Spectra(Mapping[str, Spectrum]):
         return f"Spectra({self.units}, n_samples={self.n_samples}, source={self.source!r})"
 
     def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
-        """Write one safetensors file, whole or not at all: as it is, or rounded to `dtype` (float32 or float64).
+        """Write one safetensors file, whole or not at all; equal spectra of the same images give equal bytes.
 
-        Equal spectra of the same images give equal bytes. Raises `RunError` where the file cannot be written.
+        Parameters
+        ----------
+        path : str or path
+            The file.
+        dtype : torch.float32 or torch.float64, optional
+            Floating-point type to round to; None keeps the numbers as they are.
+
+        Raises
+        ------
+        BadInputError
+            For any other dtype.
+        RunError
+            If the file cannot be written.
         """
         if dtype not in (None, torch.float32, torch.float64):
             raise BadInputError(f"spectra are saved as float32 or float64, not {dtype}")
@@ -228,7 +275,15 @@ class Spectra(Mapping[str, Spectrum]):
     def load(cls, path: str | os.PathLike[str]) -> Spectra:
         """Read what `save` wrote, bit for bit.
 
-        Raises `BadInputError` naming the file where it is absent, truncated, changed, or not a spectra file.
+        Parameters
+        ----------
+        path : str or path
+            The file.
+
+        Raises
+        ------
+        BadInputError
+            If the file is missing, truncated, changed, or not a spectra file.
         """
         header, tensors = read_tensors(path, _FORMAT, _VERSION)
         try:

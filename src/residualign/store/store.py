@@ -115,8 +115,8 @@ class Store:
 
         Notes
         -----
-        `StoreSplit.coordinates` and `StoreSplit.batches` then return views of the kept tensors: do not change them in
-        place. The first call reads the whole split, even for a few of its images.
+        Coordinates are then views of the kept tensors: do not change them in place. The first call reads the whole
+        split, even for a few of its images.
         """
         if self._memory is not None:
             return self
@@ -339,23 +339,12 @@ class StoreSplit:
 
         Notes
         -----
-        Takes image x (layer x (heads x head_dim + width) + dim + 2) numbers of memory; `batches` takes one batch.
+        Takes 2 x layer x width + dim + 2 numbers of memory per image; `batches` holds one batch at a time.
         """
         return Coordinates.of_tensors(self._read(self._rows))
 
     def batches(self, size: int) -> Iterator[Coordinates]:
-        """Coordinates of `size` images at a time, in order; the last batch may be smaller.
-
-        Parameters
-        ----------
-        size : int
-            Images per batch, at least 1.
-
-        Raises
-        ------
-        BadInputError
-            If `size` is below 1.
-        """
+        """Coordinates of `size` images at a time (at least 1), in order; the last batch may be smaller."""
         if size < 1:
             raise BadInputError(f"a batch has at least one image, got {size}")
         for start in range(0, len(self), size):
