@@ -1,4 +1,4 @@
-"""Pixels are the checkpoint's own: bit for bit those of the processor or transform that ships with it."""
+"""Pixels are the checkpoint's own: bit for bit those of the processor or transform that comes with it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from residualign.data import load_data
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum, reference_spectra
 from residualign.fitting.fit import few_images
-from residualign.models.bundled import shipped_file
+from residualign.models.bundled import bundled_file
 from residualign.spectrum import Moments, Spectra
 from residualign.store import Store
 
@@ -88,8 +88,8 @@ def choose_spectra(
 
 
 def shipped_spectra(model_name: str) -> Path | None:
-    """The spectra file that lies with a model, if it has one."""
-    return shipped_file(model_name, SHIPPED_NAME)
+    """The spectra file that comes with a model, if there is one."""
+    return bundled_file(model_name, SHIPPED_NAME)
 
 
 def given_spectra(

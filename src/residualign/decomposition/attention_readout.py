@@ -6,8 +6,8 @@ output matrices. Given the weights w_pt and each token's own mu_t and sigma_t, a
     pooled = sum_p [ sum_t (w_pt / sigma_t) x_t V_p - sum_t (w_pt mu_t / sigma_t) 1 V_p + beta W_p + b_p ] O_p + b_O
 
 with V_p = diag(gamma) W_p, W_p and b_p the head's value projection, O_p its rows of the output projection; the weights
-of a head sum to one. The rule that `maps` states shares out what belongs to no unit. The pooling's own MLP is one more
-unit, without a share. A norm after the pooling (CoCa) is made linear a second time, by the same rule.
+of a head sum to one. Terms that do not belong to a unit are shared out by the rule in `maps`. The pooling's own MLP is
+one more unit, without a share. A norm after the pooling (CoCa) is made linear by the same rule.
 
 Cost per layer and image: O(pool_head x token x width) for the sums, O(width x value_width + head x value_width x dim)
 for the products: below a hundredth of the layer itself. Source: design section 2.3; the value and output matrices of an
@@ -33,9 +33,10 @@ __all__ = ["AttentionReadout", "TracedTokens"]
 
 @dataclass(frozen=True)
 class TracedTokens:
-    """Every token of one forward pass: embedding, values and mlps (image, token, size), by layer; the last stream.
+    """All tokens of one forward pass, (image, token, size) each.
 
-    normed: the stream after the final norm, which the pooling reads. pool_mlp: (image, pool_dim), or None.
+    values, mlps: by layer. stream: the residual stream after the last block. normed: the same after the final norm,
+    which is what the pooling reads. pool_mlp: (image, pool_dim), or None.
     """
 
     embedding: Tensor
@@ -47,9 +48,9 @@ class TracedTokens:
 
 
 class AttentionReadout:
-    """The fixed matrices of one tower's pooling, made once: layer x width x value_width x pool_head numbers at most.
+    """The fixed matrices of one tower's pooling: at most layer x width x value_width x pool_head numbers.
 
-    Made in float64, kept in the tower's working dtype.
+    Computed once, in float64, and kept in the tower's working dtype.
     """
 
     def __init__(self, tower: Tower, rule: MeanRule) -> None:
@@ -88,7 +89,7 @@ class AttentionReadout:
 
     @classmethod
     def of(cls, tower: Tower, rule: MeanRule) -> AttentionReadout:
-        """The readout of a tower as it is now; made again only where its weights were changed, moved or converted."""
+        """The readout of a tower, from its cache unless its weights were changed, moved or converted."""
         weights = (weight for weight in tower.tensors.values() if not weight.is_inference())
         key = (rule, tower.dtype, tower.device, sum(weight._version for weight in weights))
         if tower.kept.get("readout_key") != key:
@@ -127,7 +128,7 @@ class AttentionReadout:
         return self._finish(embedding, mlps, torch.stack(heads, dim=1), tokens.pool_mlp, output.to(dtype))
 
     def weights(self, normed: Tensor) -> Float[Tensor, "image pool_head token"]:
-        """The pooling's attention. A key's bias adds the same to every token's logit, so it is left out."""
+        """The pooling's attention. The bias of keys adds the same to every token's logit, so it is left out."""
         pooling = self._pooling
         query = pooling.query().detach().double().view(pooling.n_heads, -1)
         key = pooling.key.weight.detach().double().view(pooling.n_heads, query.shape[1], -1)
@@ -135,7 +136,7 @@ class AttentionReadout:
         return torch.einsum("ntw,pw->npt", normed, asked).softmax(dim=-1)
 
     def head_map(self, layer: int, head: int) -> Float[Tensor, "pool_head head_dim dim"]:
-        """From a head's pooled value to its contribution, but for constants and 1 / sigma of a norm after it."""
+        """From a head's pooled value to its contribution, without constants and 1 / sigma of a norm after it."""
         product = self._products[layer][:, head]
         n_heads, _, size = product.shape
         out = self._pooling.out.weight.detach().to(product.dtype).T.reshape(n_heads, size, -1)
@@ -145,7 +146,7 @@ class AttentionReadout:
     def _finish(
         self, embedding: Tensor, mlps: Tensor, heads: Tensor, pool_mlp: Tensor | None, output: Tensor
     ) -> Coordinates:
-        """Through the pooling's output projection, and the norm and projection after it where there are any."""
+        """Apply the pooling's output projection, and the norm and projection after it if there are any."""
         n_heads = self._tower.n_heads
         out = self._pooling.out.weight.detach().to(output.dtype).T
         bias = self._pooling.out.bias

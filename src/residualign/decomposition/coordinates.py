@@ -1,8 +1,8 @@
 """Coordinates of residual units, and the fixed maps that turn them into contributions.
 
-A unit's contribution to the embedding of image n is `y_n @ weight + bias`: `y_n` are a few numbers of the image,
-`weight` and `bias` belong to the tower alone. Everything linear (PCA, scaling, folding) is done on `y`. Where a tower
-pools by attention no such few numbers exist, and y is the contribution itself.
+A unit's contribution to the embedding of image n is `y_n @ weight + bias`: `y_n` is a short vector of the image, while
+`weight` and `bias` belong to the tower alone. Everything linear (PCA, scaling, folding) is done on `y`. A tower that
+pools by attention has no such short vector; there y is the contribution itself.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from residualign.units import Unit, Units
 __all__ = ["Coordinates", "Layout", "UnitMaps"]
 
 Layout = Literal["token", "mean", "contributions"]
-"""What the coordinates of a tower are: of one pooled token, of a mean over tokens, or contributions as they are."""
+"""What coordinates are taken of: one pooled token, a mean over tokens, or the contributions themselves."""
 
 
 @dataclass(frozen=True, repr=False)
 class Coordinates:
-    """What one pass over a batch leaves behind: enough to rebuild every unit's contribution exactly.
+    """What is kept of one forward pass over some images: enough to rebuild every unit's contribution exactly.
 
-    Of a tower that pools a token ("token") or the mean of tokens ("mean"):
+    For a tower that pools a token ("token") or the mean of tokens ("mean"):
 
     heads: (image, layer, head, head_dim), a head's value before the output projection, over sigma.
     mlps: (image, layer, width), an MLP's output (after layer scale), over sigma.
@@ -37,7 +37,7 @@ class Coordinates:
     constant vector.
     All are those of the pooled token, or means over the pooled tokens (of the quotients, where the norm comes first).
 
-    Of a tower that pools by attention ("contributions"): heads (image, layer, head, dim), mlps (image, layer, dim),
+    For a tower that pools by attention ("contributions"): heads (image, layer, head, dim), mlps (image, layer, dim),
     embedding and pool_mlp (image, dim) are the contributions, constants included; the two statistics are None.
 
     output: (image, dim), the model's own embedding, not normalised.
@@ -58,7 +58,7 @@ class Coordinates:
 
     @property
     def layout(self) -> Layout:
-        """What these are the coordinates of."""
+        """What these coordinates are taken of."""
         if self.inverse_std is None:
             return "contributions"
         return "token" if self.embedding is None else "mean"
@@ -69,7 +69,7 @@ class Coordinates:
         return Units(self.heads.shape[1], self.heads.shape[2], self.pool_mlp is not None)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The fields that are there, by name."""
+        """The fields that are not None, by name."""
         named = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: tensor for name, tensor in named if tensor is not None}
 
@@ -89,26 +89,26 @@ class Coordinates:
 
     @staticmethod
     def cat(batches: Iterable[Coordinates]) -> Coordinates:
-        """Batches one after another as one; needs at least one batch, all of one tower."""
+        """Concatenate batches of one tower; at least one."""
         parts = [batch.tensors() for batch in batches]
         return Coordinates.of_tensors({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
     def head_coordinates(self) -> Float[Tensor, "image layer head coordinate"]:
-        """`[z / sigma ; 1 / sigma ; mu / sigma]` of every head, head_dim + 2 numbers each; or contributions."""
+        """`[z / sigma ; 1 / sigma ; mu / sigma]` of every head, head_dim + 2 numbers each; or its contribution."""
         if self.layout == "contributions":
             return self.heads
         n, n_layers, n_heads, _ = self.heads.shape
         return torch.cat([self.heads, self.scalars()[:, None, None].expand(n, n_layers, n_heads, 2)], dim=-1)
 
     def mlp_coordinates(self) -> Float[Tensor, "image layer coordinate"]:
-        """`[z / sigma ; mu / sigma]` of every MLP, width + 1 numbers each; or contributions."""
+        """`[z / sigma ; mu / sigma]` of every MLP, width + 1 numbers each; or its contribution."""
         if self.mean_over_std is None:
             return self.mlps
         n, n_layers, _ = self.mlps.shape
         return torch.cat([self.mlps, self.mean_over_std[:, None, None].expand(n, n_layers, 1)], dim=-1)
 
     def embedding_coordinates(self) -> Float[Tensor, "image coordinate"]:
-        """`[1 / sigma ; mu / sigma]` where the embedding is one constant vector, else those of an MLP."""
+        """`[1 / sigma ; mu / sigma]` where the embedding is one constant vector, else as for an MLP."""
         if self.embedding is None:
             return self.scalars()
         if self.mean_over_std is None:
@@ -142,8 +142,8 @@ class UnitMaps:
     """The fixed rows B_u and constants c_u with which `contribution = y @ B_u + c_u`.
 
     heads: (layer, head, head_dim + 2, dim). mlps: (layer, width + 1, dim). embedding: (2, dim) at a class token, else
-    (width + 1, dim). head_bias: (dim,), the constant of every single head; group_bias: (dim,), of every MLP and of the
-    embedding (H heads of a layer share one group's part: `head_bias == group_bias / H`).
+    (width + 1, dim). head_bias: (dim,), the constant of each head. group_bias: (dim,), that of each MLP and of the
+    embedding; the H heads of a layer share one such part: `head_bias == group_bias / H`.
     """
 
     heads: Float[Tensor, "layer head coordinate dim"]
@@ -154,7 +154,7 @@ class UnitMaps:
 
     @property
     def layout(self) -> Layout:
-        """What the coordinates of this tower are."""
+        """What the coordinates of this tower are taken of."""
         return "token" if self.embedding.shape[0] == 2 else "mean"
 
     @property
@@ -169,7 +169,7 @@ class UnitMaps:
 
     @property
     def max_head_components(self) -> int | None:
-        """How many components of a head a spectrum keeps by default; None: all there are."""
+        """How many components of a head a spectrum keeps by default; None for all of them."""
         return None
 
     @property
@@ -236,7 +236,7 @@ class UnitMaps:
         return total + n_layers * n_heads * self.head_bias + (n_layers + 1) * self.group_bias
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a store keeps of the maps."""
+        """The tensors that a store keeps, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Where a tower whose units do not add up leaves the sum: in its blocks, or from the final norm on."""
+"""Why the units of a tower do not add up: because of its blocks, or of what comes after them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["failing_part"]
 
 
 def failing_part(tower: Tower, pixels: Tensor, tolerance: float) -> str:
-    """The part, in words, in which one forward pass of a batch is not what the tower's description says.
+    """The part, in words, in which a forward pass differs from the tower's description.
 
-    The stream that enters the final norm is compared with the embedding and everything that attentions and MLPs gave.
-    Holds all tokens of all layers; for use after a failed check.
+    The stream that enters the final norm is compared with the sum of the embedding and the outputs of all attentions
+    and MLPs. Holds all tokens of all layers; for use after a failed check.
     """
     added: list[Tensor] = []
     streams: list[Tensor] = []
@@ -52,7 +52,7 @@ def failing_part(tower: Tower, pixels: Tensor, tolerance: float) -> str:
 
 
 def _pooled(tower: Tower, x: Tensor) -> Tensor:
-    """The token or tokens that are compared: some towers pool before the final norm."""
+    """The token or tokens to compare, as some towers pool before the final norm."""
     pooling = tower.pooling
     if x.ndim == 2:
         return x

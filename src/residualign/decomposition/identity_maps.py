@@ -16,9 +16,9 @@ __all__ = ["IdentityMaps"]
 
 @dataclass(frozen=True, repr=False)
 class IdentityMaps(UnitMaps):
-    """One identity, seen as every unit's map without taking its memory, and constants of zero.
+    """One identity matrix as the map of every unit, without copies, and constants of zero.
 
-    head_dim: of the tower; a head spans up to dim directions here, and spectra keep head_dim of them by default.
+    head_dim: of the tower. A head spans up to dim directions here, of which spectra keep head_dim by default.
     pool_mlp: whether the pooling has an MLP, which is one more unit.
     """
 

@@ -1,19 +1,19 @@
-"""How the final normalisation is made linear, and where its constants go: the one place that shares them out.
+"""How the final LayerNorm is made linear, and how its constants are shared out among the units.
 
 With the mean mu and standard deviation sigma of an image's own final residual stream x (biased variance, eps inside
 the root), LayerNorm is linear in x:
 
     embedding = (x P' - mu 1 P') / sigma + beta P + b,   P' = diag(gamma) P,   x = sum of units
 
-Two rules say where the terms that belong to no unit go; both are exact.
+The terms that do not belong to a unit are shared out by one of two rules, both exact.
 
 - `"shared"` (the paper's): -mu 1 P' / sigma, beta P and b are split equally over the 2L+1 groups (embedding, L
   attention layers, L MLPs), a layer's share equally over its heads. An attention output bias is split equally over its
   heads and passes through layer scale and 1 / sigma like them.
 - `"own"`: every unit loses its own mean over the width (they add up to mu); beta P and b are shared as above.
 
-Where tokens are averaged the same holds of the averages: of z over one sigma if the norm comes after the mean, of
-z / sigma, 1 / sigma and mu / sigma of every token if it comes first. Attention pooling is in `attention_readout`.
+Where tokens are averaged, the same holds for averages: of z, over one sigma, if the norm comes after the mean; of the
+z / sigma, 1 / sigma and mu / sigma of every token, if it comes first. Attention pooling is in `attention_readout`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def unit_maps(tower: Tower, rule: MeanRule = "shared", dtype: torch.dtype | None
     if rule not in ("shared", "own"):
         raise BadInputError(f"rule is 'shared' or 'own'; got {rule!r}")
     if isinstance(tower.pooling, AttentionPooling):
-        # the contributions themselves are what a trace leaves behind, and the rule is applied there
+        # the coordinates are the contributions, and the trace applies the rule
         return IdentityMaps.of(
             tower.units, tower.dim, tower.head_dim, dtype or working_dtype(tower.dtype), tower.device
         )
@@ -83,7 +83,7 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 def embedding_vector(tower: Tower, pooling: TokenPooling) -> Float[Tensor, " width"]:
     """The residual stream at the pooled token before the first block: at a class token the same for every image.
 
-    `BadInputError` where two images disagree: the tower's embedding is then no constant.
+    `BadInputError` where it differs between two images.
     """
     seen: list[Tensor] = []
     handle = tower.entry.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, pooling.index].clone()))

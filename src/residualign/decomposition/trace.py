@@ -1,4 +1,4 @@
-"""The context that reads coordinates off a plain forward pass."""
+"""Reading coordinates from a plain forward pass, with hooks."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["Trace", "trace_coordinates"]
 
 
 class Trace:
-    """While it is open, every forward pass of the tower leaves the unit values of the pooled token or tokens behind.
+    """A context in which every forward pass of the tower records the unit values of the pooled token or tokens.
 
-    The heads' values are the *input* of the output projection, so any attention kernel serves and no attention matrix
-    of the tower is held. Hooks only read, are gone when the body ends or raises, and contexts nest. Gradients are not
-    recorded.
+    The heads' values are the *input* of the output projection, so any attention kernel will do and no attention matrix
+    of the tower is held. Hooks only read, and are removed when the body ends or raises. Contexts nest. Gradients are
+    not recorded.
 
-    Of a pooled token, and of a mean that comes before the norm, one row a layer is kept: (2 x layer + 1) x width
-    numbers an image. Where every token is normed before it is pooled (mean or attention), the weights are known at the
-    end only: all tokens of all layers are held until then, (2 x layer + 1) x token x width numbers an image.
+    For a pooled token, and for a mean that comes before the norm, one row per layer is kept: (2 x layer + 1) x width
+    numbers per image. Where every token is normed before it is pooled (mean or attention), the weights are known only
+    at the end: all tokens of all layers are held until then, (2 x layer + 1) x token x width numbers per image.
 
         with Trace(tower) as trace:
             output = tower.forward(pixels)
@@ -72,7 +72,7 @@ class Trace:
         self._exchanged.close()
 
     def coordinates(self, output: Float[Tensor, "image dim"], rule: MeanRule = "shared") -> Coordinates:
-        """The coordinates of the last forward pass, given what it returned.
+        """The coordinates of the last forward pass, given its output.
 
         In the tower's dtype, float32 for half types. rule: as in `unit_maps`; only contributions depend on it. Costs
         O(image x layer x width), over all tokens where they are held.
@@ -117,10 +117,10 @@ class Trace:
         )
 
     def query_weights(self, n_tokens: int) -> Float[Tensor, "image pool_head query"]:
-        """How much the value of each pooled token counts, its 1 / sigma included: of the last forward pass.
+        """The weight of each pooled token in the last forward pass, its 1 / sigma included.
 
-        n_tokens: of a block, those included that are not pooled; queries are counted from the first that is. There is
-        one pooling head unless the tower pools by attention.
+        n_tokens: number of tokens in a block, with those that are not pooled; queries are counted from the first that
+        is pooled. There is one pooling head unless the tower pools by attention.
         """
         assert self._stream is not None
         tower, pooling = self._tower, self._tower.pooling
@@ -136,7 +136,7 @@ class Trace:
         return each[:, None] / n_queries
 
     def pooled_values(self, layer: int) -> Float[Tensor, "image pool_head head head_dim"]:
-        """The heads' values of a layer under `query_weights`: what coordinates are made of."""
+        """The heads' values of a layer, weighted by `query_weights`: what coordinates are made of."""
         values = self._values[layer].to(working_dtype(self._tower.dtype))
         # where one row was kept, tokens were averaged before the norm
         kept = values if values.ndim == 3 else values[:, None]
@@ -145,7 +145,7 @@ class Trace:
         return pooled
 
     def last_scale(self) -> Float[Tensor, " image"] | None:
-        """1 / sigma of the norm after an attention pooling; None where there is no such norm."""
+        """1 / sigma of the norm after an attention pooling; None without such a norm."""
         if self._pooled is None:
             return None
         assert isinstance(self._tower.pooling, AttentionPooling)
@@ -158,19 +158,19 @@ class Trace:
         return mlp if scale is None else mlp * scale.to(mlp)
 
     def _put(self, rows: dict[int, Tensor], layer: int, x: Tensor) -> None:
-        """Keep what is needed of one layer's (image, token, size) activations."""
+        """Keep what is needed from one layer's (image, token, size) activations."""
         kept = self._needed(x)
         if kept.ndim == 3:
             rows[layer] = kept
             return
         if layer == 0 or rows[0].shape != kept.shape or rows[0].dtype != kept.dtype:
-            # a copy of the pooled rows, so that the layer's activations are not kept alive by a view; and one block of
-            # memory for all layers: a small one after each would keep the allocator from using what lies below again
+            # a copy of the pooled rows, as a view would keep the layer's activations alive; and one block of memory for
+            # all layers, as a small one after each would keep the allocator from using the memory below it again
             rows.update(enumerate(kept.new_empty(len(self._tower.blocks), *kept.shape).unbind()))
         rows[layer].copy_(kept)
 
     def _needed(self, x: Tensor) -> Tensor:
-        """The pooled row of (image, token, size), or, where weights are known at the end only, all tokens."""
+        """The pooled row of (image, token, size), or all tokens where their weights are known only at the end."""
         pooling = self._tower.pooling
         if isinstance(pooling, TokenPooling):
             return x[:, pooling.index].detach()
@@ -196,7 +196,7 @@ class Trace:
         pooling, stream = self._tower.pooling, args[0]
         # some families pool before the norm, some after it
         pooled = stream.ndim == 2 or (isinstance(pooling, MeanPooling) and not pooling.norm_first)
-        # a copy where it is one row, which a view would keep all tokens alive for
+        # a copy where it is one row: a view would keep all tokens alive
         needed = stream.detach() if pooled else self._needed(stream)
         self._stream = needed.clone() if needed.ndim == 2 else needed
         self._normed = self._needed(output) if isinstance(pooling, AttentionPooling) else None
@@ -205,14 +205,14 @@ class Trace:
         self._pool_mlp = (output if output.ndim == 2 else output[:, 0]).detach().clone()
 
     def _pooled_hook(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        # further queries are for captions
+        # the other queries are for captions
         self._pooled = (args[0] if args[0].ndim == 2 else args[0][:, 0]).detach().clone()
 
 
 def trace_coordinates(
     tower: Tower, pixels: Float[Tensor, "image 3 height width"], rule: MeanRule = "shared"
 ) -> Coordinates:
-    """One plain forward pass of one batch, and the coordinates it leaves behind."""
+    """Run one plain forward pass of one batch, and return its coordinates."""
     with torch.no_grad(), Trace(tower) as trace:
         output = tower.forward(pixels)
         return trace.coordinates(output, rule)

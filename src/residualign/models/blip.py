@@ -1,6 +1,6 @@
 """transformers BLIP for image-text retrieval: the contrastive half (ITC) of `BlipForImageTextRetrieval`.
 
-The cross-attention and its matching head (ITM) look at an image and a text together and belong to no embedding.
+The cross-attention and its matching head (ITM) read an image and a text together and are not part of an embedding.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ _BLOCK_NAMES = {
 
 
 def refuse_other_heads(name: str, architectures: tuple[str, ...]) -> None:
-    """`BadInputError` for a BLIP that was saved for another task; its config is all that tells."""
+    """`BadInputError` for a BLIP that was saved for a different task, which only its config tells."""
     for architecture in architectures:
         if architecture != "BlipForImageTextRetrieval":
             why = _WHY_REFUSED.get(architecture, "which is not supported")
             raise BadInputError(
                 f"model {name!r} is a {architecture}, {why}; expected a BlipForImageTextRetrieval, "
-                "e.g. Salesforce/blip-itm-base-coco"
+                "for example Salesforce/blip-itm-base-coco"
             )
 
 
 def tower(model: Any) -> Tower:
     """Where the parts of a `BlipForImageTextRetrieval` are; the projection has a bias.
 
-    Positions are interpolated to images of another size, which the published code does when it loads a checkpoint.
+    Positions are interpolated for images of a different size, as the published code does when it loads a checkpoint.
     """
     vision = model.vision_model
     config = vision.config
 
     def forward(pixels: Tensor) -> Tensor:
-        # not by way of the library's vision forward: that norms the class token once more, for an output unused here
+        # the library's own vision forward norms the class token once more, for an output that is not used here
         stream = vision.encoder(vision.embeddings(pixels, interpolate_pos_encoding=True)).last_hidden_state
         embedding: Tensor = model.vision_proj(vision.post_layernorm(stream)[:, 0])
         return embedding
@@ -82,7 +82,7 @@ def tower(model: Any) -> Tower:
 
 
 class BlipText:
-    """BLIP's tokenizer and text half: the projected class token of the text encoder, which sees no image here."""
+    """BLIP's tokenizer and text tower: the projected class token of the text encoder, without an image."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self._model = model
@@ -91,7 +91,7 @@ class BlipText:
 
     @property
     def logit_scale(self) -> float:
-        """1 / 0.07: the trained temperature is in no retrieval checkpoint, so this is the one training began with.
+        """1 / 0.07, the value that training began with: retrieval checkpoints do not hold the trained temperature.
 
         Source: arXiv 2201.12086's published pretraining code (`temp`, initialised to 0.07).
         """
@@ -103,12 +103,12 @@ class BlipText:
         return None
 
     def encode(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "text dim"]:
-        """Text embeddings, not normalised. A text's embedding does not depend on its neighbours in the batch."""
+        """Text embeddings, not normalised. They do not depend on the other texts of a batch."""
         device: torch.device = self._model.text_proj.weight.device
         return encode_texts(self._tokenizer, self._features, texts, self._max_length, device, batch_size)
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
-        """The texts in which the tokenizer meets something outside its vocabulary."""
+        """The texts with a token outside the tokenizer's vocabulary."""
         return unknown_texts(self._tokenizer, texts)
 
     def _features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

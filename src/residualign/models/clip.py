@@ -32,9 +32,9 @@ _BLOCK_NAMES = {
 
 
 def tower(model: Any) -> Tower:
-    """Where the parts of a CLIP vision tower are: of `CLIPModel`, `CLIPVisionModelWithProjection` or `CLIPVisionModel`.
+    """Where the parts of the vision tower of a CLIP model are; it pools the class token.
 
-    The pooled token is the class token.
+    model: a `CLIPModel`, `CLIPVisionModelWithProjection` or `CLIPVisionModel`.
     """
     vision: Any = model if isinstance(model, CLIPVisionModel) else model.vision_model
     projection: nn.Linear | None = getattr(model, "visual_projection", None)

@@ -1,6 +1,6 @@
 """transformers DINOv2, DINOv2 with registers, and DINOv3 ViT: vision only; the embedding is the normed class token.
 
-Registers are tokens that are never pooled; rotary positions leave the class token alone; a gated MLP is one module.
+Registers are tokens that are never pooled; rotary positions do not change the class token; a gated MLP is one module.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from residualign.models.weights import neutral_tensors
 
 __all__ = ["tower"]
 
-# where there are two places, the first is that of DINOv2 and the second that of DINOv3
+# where a line has two paths, the first is DINOv2's and the second DINOv3's
 _NAMES = {
     "embedding.class": "embeddings.cls_token",
     "embedding.patch": "embeddings.patch_embeddings.projection|embeddings.patch_embeddings",
@@ -40,8 +40,8 @@ _BLOCK_NAMES = {
 def tower(model: Any, image_size: int) -> Tower:
     """Where the parts of a `Dinov2Model`, `Dinov2WithRegistersModel` or `DINOv3ViTModel` are.
 
-    image_size: what the preprocessing yields; the one in the config is that of training (518 for DINOv2), and positions
-    are interpolated to any other.
+    image_size: of preprocessed images. The config has the size used in training (518 for DINOv2); positions are
+    interpolated to any other size.
     """
     config = model.config
     is_v3 = config.model_type == "dinov3_vit"
@@ -79,5 +79,5 @@ def tower(model: Any, image_size: int) -> Tower:
 
 
 def _activation(config: Any) -> str:
-    # the gate of DINOv2's giant model is SiLU whatever the config's activation says
+    # the gate of DINOv2's giant model is SiLU, whatever activation the config says
     return "silu" if getattr(config, "use_swiglu_ffn", False) else str(config.hidden_act)

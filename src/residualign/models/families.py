@@ -1,4 +1,4 @@
-"""Which loader serves which transformers model type; the only place that lists families."""
+"""Loaders of models in transformers format, by model type; the only place that lists families."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _chinese_clip(name: str, source: str, architectures: tuple[str, ...]) -> Vis
 
     from residualign.models import clip
 
-    # the image half is CLIP's; the text half is a BERT
+    # CLIP's image tower with a BERT as text tower
     model = _pretrained(ChineseCLIPModel, name, source)
     text = TextTower(model, _tokenizer(source, name))
     return VisionModel(name, source, model, clip.tower(model), load_preprocess(source, name), text)
@@ -48,7 +48,7 @@ def _altclip(name: str, source: str, architectures: tuple[str, ...]) -> VisionMo
 
     from residualign.models import clip
 
-    # the image half is CLIP's; the text half is a RoBERTa, whose positions are counted from behind the padding's
+    # CLIP's image tower with a RoBERTa as text tower, whose positions begin after that of the padding
     model = _pretrained(AltCLIPModel, name, source)
     config = model.config.text_config
     max_length = config.max_position_embeddings - config.pad_token_id - 1
@@ -117,7 +117,7 @@ def _dino(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel
 def _tokenizer(source: str, name: str) -> Any:
     from transformers import AutoTokenizer
 
-    sentence = f"model {name!r} has no readable tokenizer; expected the files that ship with the checkpoint"
+    sentence = f"model {name!r} has no readable tokenizer; expected the tokenizer files that come with the checkpoint"
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source)
     except ImportError as error:
@@ -126,17 +126,17 @@ def _tokenizer(source: str, name: str) -> Any:
         ) from error
     except (OSError, ValueError) as error:
         raise BadInputError(sentence) from error
-    # without its files the library makes one that knows no word, and says nothing
+    # without its files the library makes a tokenizer without any words, and does not say so
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise BadInputError(sentence)
     return tokenizer
 
 
 def _pretrained(kind: Any, name: str, source: str, **options: Any) -> Any:
-    """Weights as float32, in evaluation mode, frozen. One that the file lacks is an error.
+    """The model in float32, in evaluation mode, frozen; `BadInputError` where the file lacks a weight.
 
-    From safetensors; where a checkpoint has none, from `pytorch_model.bin`, by torch's reader of weights alone, which
-    runs nothing that such a file may bring along.
+    From safetensors, or from `pytorch_model.bin` where a checkpoint has none: with torch's `weights_only`, so that no
+    code in such a file is run.
     """
     older = not any((Path(source) / file).is_file() for file in SAFETENSORS)
     how = "from pytorch_model.bin" if older else "from its safetensors weights"
@@ -161,7 +161,7 @@ def _pretrained(kind: Any, name: str, source: str, **options: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's progress bars and load reports: what matters of them is raised as an error here."""
+    """Silence the library's progress bars and load reports; what matters in them is raised as an error here."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()

@@ -1,4 +1,4 @@
-"""The files of a model on the Hugging Face hub, fetched once into the hub's own cache and read from there."""
+"""Files of models on the Hugging Face hub: downloaded once into the hub's own cache, and read from there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from residualign.errors import BadInputError, is_full
 __all__ = ["SAFETENSORS", "Snapshot", "cache_alone_without_network", "fetch", "not_loaded"]
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
-"""One of these says that a checkpoint has safetensors weights, in one file or several."""
+"""A checkpoint with one of these has safetensors weights, in one file or several."""
 
 _OLDER = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -32,7 +32,7 @@ _FILES = (
     "*.model",
 )
 
-# asked for where there are no safetensors: older checkpoints, BLIP's among them
+# downloaded where there are no safetensors: older checkpoints, such as BLIP's
 _OLDER_FILES = (*_OLDER, "pytorch_model-*-of-*.bin")
 
 
@@ -45,12 +45,12 @@ class Snapshot:
 
 
 def fetch(name: str, hub_id: str, revision: str | None = None) -> Snapshot:
-    """Download what of the model is not in the local cache yet, and say where it lies and at which commit.
+    """Download what is not in the local cache yet.
 
-    name: what errors call the model. revision: a branch, tag or commit; None is the main branch. All files are of one
-    commit, also when the model changes on the hub meanwhile. Without a network, or with HF_HUB_OFFLINE=1, the cache
-    alone is looked at. `BadInputError` in one sentence for a model that does not exist, is not public, whose terms were
-    not accepted, that is neither in the cache nor within reach, or is there in part.
+    name: of the model, in error messages. revision: a branch, tag or commit; None is the main branch. All files are of
+    one commit, even if the model changes on the hub meanwhile. Without a network, or with HF_HUB_OFFLINE=1, only the
+    cache is read. `BadInputError` for a model that does not exist, is not public, is gated, is neither in the cache nor
+    within reach, or is incomplete.
     """
     from huggingface_hub import snapshot_download
 
@@ -61,7 +61,7 @@ def fetch(name: str, hub_id: str, revision: str | None = None) -> Snapshot:
         with _bars_on_terminals_only():
             folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_FILES)))
             if not has_any(folder, (*SAFETENSORS, *_OLDER)) and (folder / "config.json").is_file():
-                # of the commit that is there already
+                # at the commit that was downloaded
                 snapshot_download(hub_id, revision=folder.name, allow_patterns=list(_OLDER_FILES))
     except Exception as error:
         # the client raises its own errors, those of its HTTP library and plain OSErrors
@@ -70,10 +70,10 @@ def fetch(name: str, hub_id: str, revision: str | None = None) -> Snapshot:
     if not has_any(folder, (*SAFETENSORS, *_OLDER)):
         lacking = lacking or "model.safetensors"
     if lacking is not None:
-        # a link without its file is what an interrupted download or a cleaned cache leaves
+        # an interrupted download, or a cache that was cleaned, leaves links without their files
         raise BadInputError(
-            f"model {name!r}: commit {folder.name[:12]} has no {lacking}; the hub does not have it, or the local cache "
-            "holds a part of the model only and the hub could not be reached for the rest"
+            f"model {name!r}: commit {folder.name[:12]} has no {lacking}; either the hub does not have it, or the "
+            "local cache holds only a part of the model and the hub could not be reached for the rest"
         )
     return Snapshot(folder, folder.name)
 
@@ -81,11 +81,11 @@ def fetch(name: str, hub_id: str, revision: str | None = None) -> Snapshot:
 def _refusal(name: str, hub_id: str, revision: str | None, error: Exception) -> BadInputError:
     from huggingface_hub import errors
 
-    # first: a full disk or memory behind whatever the client raised is not the model's fault, and is raised as it is
+    # first, as it raises again where a full disk or memory is behind the client's error
     otherwise = not_loaded(name, "from the hub", error)
     status = _http_status(error)
     if isinstance(error, errors.HFValidationError):
-        return BadInputError(f"model {name!r}: {hub_id!r} is no hub id; expected org/name")
+        return BadInputError(f"model {name!r}: {hub_id!r} is not a hub id; expected org/name")
     if isinstance(error, errors.RevisionNotFoundError):
         return BadInputError(f"model {name!r}: the hub's {hub_id!r} has no revision {revision!r}")
     if isinstance(error, errors.GatedRepoError) or status == 403:
@@ -100,13 +100,13 @@ def _refusal(name: str, hub_id: str, revision: str | None, error: Exception) -> 
         )
     if isinstance(error, errors.LocalEntryNotFoundError) and not isinstance(error, errors.HfHubHTTPError):
         answer = "" if status is None else f" (HTTP {status})"
-        held = "holds a part of it or another revision only" if _is_cached(hub_id) else "does not hold it"
+        held = "holds only a part of it or a different revision" if _is_cached(hub_id) else "does not hold it"
         return BadInputError(f"model {name!r}: the hub could not be reached{answer}, and the local cache {held}")
     return otherwise
 
 
 def _http_status(error: BaseException | None) -> int | None:
-    """The status of the answer behind an error, where the hub gave one."""
+    """HTTP status of the hub's response behind an error, if there was a response."""
     while error is not None:
         response = getattr(error, "response", None)
         if response is not None:
@@ -125,7 +125,7 @@ def _is_cached(hub_id: str) -> bool:
 
 @contextlib.contextmanager
 def _bars_on_terminals_only() -> Iterator[None]:
-    """Downloads of a gigabyte show their progress to people; logs and pipes are spared it."""
+    """Show the progress of downloads on a terminal, but not in logs and pipes."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if sys.stderr.isatty() or are_progress_bars_disabled():
@@ -159,10 +159,10 @@ _SECONDS = 5.0
 
 @contextlib.contextmanager
 def cache_alone_without_network() -> Iterator[None]:
-    """Switch the hub's client to its offline mode for the time of the context, where the hub does not answer.
+    """Put the hub's client into its offline mode inside the context, if the hub does not respond.
 
-    The client itself tries again and again for half a minute a file before it looks into the cache. Costs one request;
-    any answer counts as one, and a client that is offline already stays so.
+    The client itself retries for half a minute per file before it reads its cache. Costs one request, to which any
+    response counts; a client that is offline already stays offline.
     """
     from huggingface_hub import constants
 
@@ -182,6 +182,6 @@ def _answers(address: str) -> bool:
     try:
         get_session().head(address, timeout=_SECONDS)
     except Exception:
-        # which HTTP library raises changes with the client's version; no answer is no answer
+        # the client's version decides which HTTP library raises
         return False
     return True

@@ -1,4 +1,4 @@
-"""What a model's name means: a directory, a registered short name, a hub id, or a name in another library."""
+"""Names of models: a directory, a registered short name, a hub id, or a name in open_clip or timm."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ LIBRARIES: tuple[Literal["open_clip", "timm"], ...] = ("open_clip", "timm")
 class ModelSource:
     """Where a model comes from.
 
-    name: as a loader is told it; of a registered model its source. kind: who loads it. place: the directory or hub id,
-    or what follows the library's prefix. revision: of a hub model, as it was typed.
+    name: as typed; for a registered model, its source. kind: what loads it. place: the directory or hub id, or what
+    follows the library's prefix. revision: of a hub model, as typed.
     """
 
     name: str
@@ -42,13 +42,13 @@ class ModelSource:
 
 
 def resolve(name: str) -> ModelSource:
-    """What `load_model` takes, told apart; nothing is read and nothing downloaded.
+    """Tell which kind of name this is, without reading or downloading anything.
 
-    `BadInputError` for a path that is no model directory, and for a name without an organisation that is not
-    registered, with the names that are.
+    `BadInputError` for a path that is not a model directory, and for a name without an organisation that is not
+    registered; it lists the names that are.
     """
     if name == "mini":
-        # whatever lies in the current directory: the demo and a saved adapter must find the same model everywhere
+        # whatever the current directory holds: the demo and a saved adapter must find the same model everywhere
         return ModelSource(name, "directory", str(files("residualign") / "models" / "mini"))
     registered = find_registered(name)
     if Path(name).is_dir():
@@ -69,19 +69,21 @@ def resolve(name: str) -> ModelSource:
 
 
 def without_pooling(name: str) -> tuple[str, bool]:
-    """The name without `#mean`, and whether it had that; an existing path keeps its own name."""
+    """The name without `#mean`, and whether it had it; an existing path keeps its name."""
     plain, mark, pooling = name.rpartition("#")
     if not mark or Path(name).exists():
         return name, False
     if pooling != "mean":
-        raise BadInputError(f"model {name!r}: after '#' comes the pooling, which is 'mean'; got {pooling!r}")
+        raise BadInputError(
+            f"model {name!r}: what follows '#' is the pooling, which can only be 'mean'; got {pooling!r}"
+        )
     return plain, True
 
 
 def _on_the_hub(name: str) -> ModelSource:
     hub_id, _, revision = name.removeprefix("hf:").partition("@")
     if name.startswith((".", "/", "~")) or hub_id.count("/") > 1 or not hub_id.strip("/"):
-        raise BadInputError(f"model {name!r}: no such directory")
+        raise BadInputError(f"model {name!r}: there is no such directory")
     if "/" not in hub_id and not name.startswith("hf:"):
         raise BadInputError(unknown_name(name))
     return ModelSource(name, "hub", hub_id, revision or None)
@@ -94,10 +96,10 @@ _SUFFIX = ".yaml"
 class RegisteredModel:
     """What is known of a model without loading it.
 
-    source: its name as `load_model` takes it. pooling: what becomes the embedding. layers, heads (of one layer), width,
-    dim: sizes of the tower. image_size: pixels along a side, as the preprocessing yields them. parameters: weights of
-    the image tower with its projection, without text tower and class head. text: whether it has a text tower. gated:
-    whether its terms must be accepted on the hub first.
+    source: its name for `load_model`. pooling: what becomes the embedding. layers, heads (per layer), width, dim: sizes
+    of the tower. image_size: side of preprocessed images, in pixels. parameters: of the image tower with its
+    projection, without text tower and class head. text: whether it has a text tower. gated: whether its terms must be
+    accepted on the hub first.
     """
 
     name: str
@@ -143,7 +145,7 @@ def find_registered(name: str) -> RegisteredModel | None:
 
 
 def unknown_name(name: str) -> str:
-    """The sentence for a name that nothing answers to: the names that look like it, and all there are.
+    """The error message for an unknown name: similar names, and all registered ones.
 
     >>> print(unknown_name("clip_b").partition(":")[0])
     no model 'clip_b' (did you mean clip-b, clip-l or openclip-b?)

@@ -56,7 +56,7 @@ _BLOCK_NAMES = {
 
 @dataclass(frozen=True)
 class _Rows:
-    """A weight of its own with its rows of a packed bias, as `nn.MultiheadAttention` has them for other key sizes."""
+    """A separate weight with its rows of a packed bias, as `nn.MultiheadAttention` has them if key sizes differ."""
 
     weight: Tensor
     packed_bias: Tensor | None
@@ -73,7 +73,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Transposed:
-    """A (width, dim) parameter seen as the projection it is; follows it to other devices and dtypes."""
+    """A view of a (width, dim) parameter as a projection; follows it to other devices and dtypes."""
 
     parameter: Tensor
 
@@ -91,7 +91,7 @@ class _Transposed:
 
 
 def tower(model: Any, name: str) -> Tower:
-    """Where the parts of `model.visual` are; `BadInputError` names the part of one that is built otherwise."""
+    """Where the parts of `model.visual` are; `BadInputError` names a part that is not supported."""
     visual = model.visual
     _refuse_other_towers(visual, name)
     blocks = list(visual.transformer.resblocks)
@@ -136,7 +136,7 @@ def _refuse_other_towers(visual: Any, name: str) -> None:
         f"attentional pooling of type {getattr(visual, 'attn_pool_type', '')!r}": bool(
             getattr(visual, "attn_pool_type", "")
         ),
-        # after an attentional pooling it chooses among the queries
+        # after an attentional pooling, `pool_type` chooses among the queries
         f"pooling {visual.pool_type!r}": visual.pool_type not in ("tok", "avg") or averages_queries,
         "a norm after its attention (ln_attn)": any(
             not isinstance(getattr(block, "ln_attn", nn.Identity()), nn.Identity)
@@ -146,8 +146,8 @@ def _refuse_other_towers(visual: Any, name: str) -> None:
     for part, there in parts.items():
         if there:
             raise BadInputError(
-                f"model {name!r} has {part}, which is not supported; expected a pooled class token, mean "
-                "or attention query"
+                f"model {name!r} has {part}, which is not supported; expected a tower that pools its class token, "
+                "the mean of its patches, or by one attention query"
             )
 
 
@@ -161,7 +161,7 @@ def _pooling(visual: Any) -> Pooling:
 
 
 def _attention_pooling(visual: Any) -> AttentionPooling:
-    """CoCa's pooling: the first query's answer, normed and projected. The other queries are for its captions."""
+    """CoCa's pooling: what the first query reads, normed and projected. The other queries are for captions."""
     pool, attention = visual.attn_pool, visual.attn_pool.attn
     width = attention.embed_dim
     query: Projection
@@ -186,7 +186,7 @@ def _attention_pooling(visual: Any) -> AttentionPooling:
 
 
 def _activation(module: nn.Module) -> str:
-    # the names of transformers' configs, so that a checkpoint has one fingerprint in both libraries
+    # as in transformers' configs, so that a checkpoint has one fingerprint in both libraries
     names = {"QuickGELU": "quick_gelu", "GELU": "gelu"}
     return names.get(type(module).__name__, type(module).__name__)
 
@@ -221,11 +221,13 @@ def _self_attention(
     attn_mask: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Self-attention of an image tower: no mask, no weights asked for, no extra keys."""
+    """Self-attention as image towers use it: without a mask, attention weights or extra keys."""
     unasked = all(option is None or option is False for option in options.values())
     plain = query is key and key is value and not need_weights and attn_mask is None and unasked
     if not plain or module.bias_k is not None or module.add_zero_attn or module.in_proj_weight is None:
-        raise RuntimeError("only plain self-attention can be traced: no mask, no weights, no other keys or values")
+        raise RuntimeError(
+            "only plain self-attention can be traced: without a mask, attention weights or other keys and values"
+        )
     x = query if module.batch_first else query.transpose(0, 1)
     n, length, width = x.shape
     packed = F.linear(x, module.in_proj_weight, module.in_proj_bias)

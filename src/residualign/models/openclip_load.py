@@ -1,4 +1,4 @@
-"""`open_clip:NAME/tag`, `open_clip:local-dir:PATH` and `open_clip:hf-hub:ORG/NAME`: weights, words and pixels."""
+"""`open_clip:NAME/tag`, `open_clip:local-dir:PATH` and `open_clip:hf-hub:ORG/NAME`: both towers and preprocessing."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _SCHEMAS = ("local-dir:", "hf-hub:")
 def load(name: str) -> VisionModel:
     """The model behind a name with prefix `open_clip:`; float32, in evaluation mode, frozen.
 
-    A tag's own QuickGELU setting is taken, and a warning says so where the plain name would have given another;
-    `BadInputError` where the two cannot be made to agree, and for a tag that open_clip does not know.
+    The QuickGELU setting is that of the tag, with a warning where it differs from that of the architecture's name;
+    `BadInputError` where the two cannot be reconciled, and for a tag that open_clip does not know.
     """
     try:
         import open_clip
@@ -54,7 +54,7 @@ def load(name: str) -> VisionModel:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's log lines on the root logger: what they say is raised as an error here."""
+    """Silence the library's lines on the root logger; what they say is raised as an error here."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -71,7 +71,7 @@ def _parts(open_clip: Any, name: str, spec: str) -> tuple[str, str]:
         )
     known = open_clip.list_pretrained_tags_by_model(identifier)
     if tag not in known:
-        # a file of weights says nothing of its activation: wrong embeddings without an error
+        # a file of weights does not tell its activation, and the wrong one gives wrong embeddings without an error
         raise BadInputError(f"model {name!r}: {identifier} has the tags {', '.join(known)}; got {tag!r}")
     return identifier, tag
 
@@ -85,12 +85,14 @@ def _wants_quick_gelu(open_clip: Any, name: str, identifier: str, tag: str) -> b
             f"use open_clip:{identifier.removesuffix('-quickgelu')}/{tag}"
         )
     if trained and not named:
-        warnings.warn(f"model {name!r}: {tag} was trained with QuickGELU, which is used", UserWarning, stacklevel=4)
+        warnings.warn(
+            f"model {name!r}: {tag} was trained with QuickGELU, so QuickGELU is used", UserWarning, stacklevel=4
+        )
     return trained
 
 
 def _preprocess(settings: dict[str, Any]) -> TransformPreprocess:
-    """open_clip's evaluation transform of the checkpoint."""
+    """The checkpoint's evaluation transform."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     config = PreprocessCfg(**settings)
@@ -98,7 +100,7 @@ def _preprocess(settings: dict[str, Any]) -> TransformPreprocess:
 
 
 def timm_tower(model: Any, name: str) -> Tower:
-    """Where the parts of `model.visual`, an open_clip `TimmModel`, are; `BadInputError` names one built otherwise."""
+    """Where the parts of `model.visual`, an open_clip `TimmModel`, are; `BadInputError` for unsupported ones."""
     visual = model.visual
     inner = timm_vit.tower(visual.trunk, name)
     projection = _timm_projection(visual, name)
@@ -114,7 +116,7 @@ def timm_tower(model: Any, name: str) -> Tower:
 
 
 def _timm_projection(visual: Any, name: str) -> nn.Linear | None:
-    """The trunk's class head, or open_clip's own layer behind a trunk without; None where the trunk's output is all."""
+    """The trunk's class head, or open_clip's own layer after a trunk without one; None if there is neither."""
     steps = {part: module for part, module in visual.head.named_children() if not isinstance(module, nn.Dropout)}
     trunk_head = visual.trunk.head
     if not isinstance(trunk_head, nn.Identity):
@@ -123,12 +125,12 @@ def _timm_projection(visual: Any, name: str) -> nn.Linear | None:
         if not isinstance(module, nn.Linear):
             raise BadInputError(f"model {name!r} has {part!r} as its projection, which is not one linear map")
     if len(steps) > 1:
-        raise BadInputError(f"model {name!r} has {len(steps)} projections one after another; supported is one")
+        raise BadInputError(f"model {name!r} has {len(steps)} projections in a row; expected at most one")
     return next(iter(steps.values()), None)
 
 
 class OpenClipText:
-    """open_clip's tokenizer and text half. Texts longer than its context are cut."""
+    """open_clip's tokenizer and text tower. Texts longer than its context are cut."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self._model = model
@@ -141,7 +143,7 @@ class OpenClipText:
 
     @property
     def logit_bias(self) -> float | None:
-        """What a model trained with a sigmoid loss adds to its logits; None for the others."""
+        """What a model trained with a sigmoid loss adds to its logits; None for other models."""
         bias = getattr(self._model, "logit_bias", None)
         return None if bias is None else float(bias.detach().double())
 
@@ -155,5 +157,5 @@ class OpenClipText:
         return torch.cat(batches)
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
-        """None: byte pairs spell every text."""
+        """An empty list: byte pairs spell every text."""
         return []

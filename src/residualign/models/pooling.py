@@ -1,4 +1,4 @@
-"""How a tower turns its tokens into one vector, and which of its parts that takes."""
+"""How a tower turns its tokens into one vector."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TokenPooling:
-    """One token is taken, before or after the final norm: the class token."""
+    """One token, the class token in most towers, is taken before or after the final norm."""
 
     index: int = 0
 
 
 @dataclass(frozen=True)
 class MeanPooling:
-    """The mean over all tokens from `first` on; class token and registers come before it.
+    """The mean over all tokens from `first` on; class token and registers come before.
 
-    norm_first: whether the final norm is applied to every token before the mean, or once to the mean.
+    norm_first: whether the final norm is applied to every token before the mean, instead of once to the mean.
     """
 
     first: int
@@ -42,10 +42,10 @@ class MeanPooling:
 class AttentionPooling:
     """A learned query attends to all tokens, each normed by the tower's final norm.
 
-    first: tokens before it are not attended to. n_heads: the pooling's own heads. query: (pool_head x pool_head_dim,),
-    after its projection and with the softmax scale in it; called anew because a tower may be moved. key, value, out:
-    the other projections; an `mlp`'s output is added to the pooled vector. norm: applied to the pooled vector before
-    the tower's projection, or None.
+    n_heads: the pooling's own heads. query: returns the query (pool_head x pool_head_dim,) after its projection, times
+    the softmax scale; a function, because the tower may be moved. key, value, out: the other projections. mlp: its
+    output is added to the pooled vector. norm: applied to the pooled vector before the tower's projection, or None.
+    first: the first token that is attended to.
     """
 
     n_heads: int
@@ -65,7 +65,7 @@ CLASS_TOKEN = TokenPooling()
 
 
 def pooling_constants(pooling: Pooling) -> dict[str, str]:
-    """What of a pooling decides the output beside its weights, for the fingerprint; nothing of the class token."""
+    """What decides the output of a pooling besides its weights, for the fingerprint; empty for a class token."""
     if isinstance(pooling, TokenPooling):
         return {"pooled_token": str(pooling.index)} if pooling.index else {}
     if isinstance(pooling, MeanPooling):
@@ -75,7 +75,7 @@ def pooling_constants(pooling: Pooling) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PackedProjection:
-    """Rows [start, stop) of a packed weight and bias seen as a projection; follows them to other devices and dtypes."""
+    """Rows [start, stop) of a packed weight and bias as a projection; follows them to other devices and dtypes."""
 
     packed_weight: Tensor
     packed_bias: Tensor | None

@@ -1,6 +1,6 @@
-"""How an image becomes the pixels a checkpoint was trained on: the processor that ships with it, PIL backend always.
+"""From an image to the pixels a checkpoint expects: by the processor that comes with it, always on PIL.
 
-The one without a PIL backend, DINOv3's, is in `rescale_first`.
+DINOv3's processor has no PIL backend; `RescaleFirst` does the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from residualign.errors import BadInputError
 
 __all__ = ["Preprocess", "RescaleFirst", "TransformPreprocess", "is_rescale_first", "load_preprocess"]
 
-# What decides the pixels; the rest of a processor's file is bookkeeping that differs between library versions.
+# What decides the pixels. The rest of a processor's file differs between library versions.
 _DECISIVE = (
     "do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor",
     "do_normalize", "image_mean", "image_std", "do_pad", "pad_size", "order",
@@ -28,10 +28,10 @@ _DECISIVE = (
 
 
 class Preprocess:
-    """One PIL image in, (3, height, width) pixels out. `describe()` is what a store and an adapter record of it.
+    """A transformers image processor: one PIL image in, (3, height, width) pixels out.
 
-    The PIL backend is asked for by name: the library's default turns to torchvision once that is installed and moves
-    pixels by up to .015, so an optional package would change embeddings.
+    The PIL backend is requested by name: the library switches to torchvision once that is installed, which changes
+    pixels by up to .015, so that an optional package would change embeddings.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -43,7 +43,7 @@ class Preprocess:
         return pixels.to(torch.float32)
 
     def image_size(self) -> int:
-        """Height (and width) of the pixels it yields, of a square image."""
+        """Height and width in pixels of a square image after preprocessing."""
         return int(self(Image.new("RGB", (64, 64))).shape[-1])
 
     def describe(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Preprocess:
 
 
 def _plain(value: Any) -> Any:
-    """A setting as JSON would give it back: tuples are lists, enumerations numbers, size objects mappings."""
+    """A setting as JSON returns it: tuples as lists, enumerations as numbers, size objects as mappings."""
     if isinstance(value, bool | str):
         return value
     if isinstance(value, int):
@@ -67,7 +67,7 @@ def _plain(value: Any) -> Any:
 
 
 def load_preprocess(path: str, name: str) -> Preprocess:
-    """The image processor of a checkpoint (local directory or hub id); `BadInputError` where it ships none."""
+    """The image processor of a checkpoint (local directory or hub id); `BadInputError` where it has none."""
     try:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(path)
         if is_rescale_first(settings):
@@ -76,13 +76,13 @@ def load_preprocess(path: str, name: str) -> Preprocess:
     except (OSError, ValueError, KeyError) as error:
         raise BadInputError(
             f"model {name!r} has no readable image preprocessing; expected the preprocessor_config.json "
-            f"that ships with the checkpoint ({type(error).__name__})"
+            f"that comes with the checkpoint ({type(error).__name__})"
         ) from error
     return Preprocess(processor)
 
 
 class TransformPreprocess:
-    """One PIL image in, (3, height, width) pixels out; `settings` are what the library made the transform from."""
+    """A torchvision transform: one PIL image in, (3, height, width) pixels out; settings: what it was made from."""
 
     def __init__(self, transform: Callable[[Image.Image], Tensor], settings: Mapping[str, Any]) -> None:
         self._transform = transform
@@ -102,13 +102,13 @@ _MODES = {2: "bilinear", 3: "bicubic"}
 
 
 def is_rescale_first(settings: Mapping[str, Any]) -> bool:
-    """Whether these are the settings of transformers' `DINOv3ViTImageProcessor` (in older files with suffix Fast)."""
+    """Whether these are settings of transformers' `DINOv3ViTImageProcessor` (with suffix Fast in older files)."""
     kind = settings.get("image_processor_type")
     return isinstance(kind, str) and kind.removesuffix("Fast") == "DINOv3ViTImageProcessor"
 
 
 class RescaleFirst:
-    """Called like a transformers image processor, for one image. `BadInputError` for settings it does not know."""
+    """DINOv3's processor, called like transformers' own, for one image. `BadInputError` for unknown settings."""
 
     backend = "torch"
 
@@ -122,7 +122,7 @@ class RescaleFirst:
         if not known or not {"image_mean", "image_std"} <= set(self._settings):
             raise BadInputError(
                 f"model {name!r}: its preprocessing is DINOv3's with settings that are not supported; expected "
-                "do_resize to a height and a width, do_rescale and do_normalize, and no crop"
+                "do_resize to a height and a width, do_rescale and do_normalize, and do_center_crop off"
             )
         self._size = (int(size["height"]), int(size["width"]))
         self._mode = _MODES[resample]

@@ -1,4 +1,4 @@
-"""What a model's parts must offer, whichever library they come from."""
+"""Protocols of a model's parts, whichever library they come from."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TextEncoder(Protocol):
 
     @property
     def logit_bias(self) -> float | None:
-        """What a model trained with a sigmoid loss adds to its logits; None for the others."""
+        """What a model trained with a sigmoid loss adds to its logits; None for other models."""
         ...
 
     def encode(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
@@ -43,13 +43,13 @@ class TextEncoder(Protocol):
         ...
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
-        """The texts that the tokenizer does not know."""
+        """The texts with a token outside the tokenizer's vocabulary."""
         ...
 
 
 @runtime_checkable
 class Projection(Protocol):
-    """The map from the residual stream to the output space, as `nn.Linear` has it."""
+    """The linear map from the residual stream to the output space, with the attributes of `nn.Linear`."""
 
     @property
     def weight(self) -> Tensor:
@@ -68,5 +68,5 @@ class Projection(Protocol):
 
 
 def layer_scale(module: nn.Module) -> Tensor | None:
-    """What open_clip's and timm's layer scales multiply by, (width,); None for the identity in its place."""
+    """The factors (width,) of a layer scale of open_clip or timm; None for an identity in its place."""
     return None if isinstance(module, nn.Identity) else module.get_parameter("gamma")

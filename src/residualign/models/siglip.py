@@ -1,4 +1,4 @@
-"""transformers SigLIP, and SigLIP 2 at fixed resolution: all tokens are pooled by one attention query."""
+"""transformers SigLIP, and SigLIP 2 at fixed resolution: one attention query pools all tokens."""
 
 from __future__ import annotations
 

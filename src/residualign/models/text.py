@@ -1,4 +1,4 @@
-"""Text halves of transformers models: strings in, text embeddings out."""
+"""Text towers of transformers models: strings in, text embeddings out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["SigLipText", "TextTower", "encode_texts", "unknown_texts"]
 
 
 class TextTower:
-    """A transformers CLIP's tokenizer and text half. Texts longer than `max_length` tokens are cut.
+    """Tokenizer and text tower of a transformers CLIP. Texts longer than `max_length` tokens are cut.
 
-    max_length: how many tokens the tower has positions for; the config's own number by default.
+    max_length: number of positions of the tower; by default what its config says.
     """
 
     def __init__(self, model: Any, tokenizer: Any, max_length: int | None = None) -> None:
@@ -34,12 +34,12 @@ class TextTower:
         return None
 
     def encode(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "text dim"]:
-        """Text embeddings, not normalised. A text's embedding does not depend on its neighbours in the batch."""
+        """Text embeddings, not normalised. They do not depend on the other texts of a batch."""
         device = self._model.logit_scale.device
         return encode_texts(self._tokenizer, self._features, texts, self._max_length, device, batch_size)
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
-        """The texts in which the tokenizer meets something outside its vocabulary."""
+        """The texts with a token outside the tokenizer's vocabulary."""
         return unknown_texts(self._tokenizer, texts)
 
     def _features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def encode_texts(
 
 
 def unknown_texts(tokenizer: Any, texts: Sequence[str]) -> list[str]:
-    """The texts in which a transformers tokenizer meets something outside its vocabulary."""
+    """The texts with a token outside a transformers tokenizer's vocabulary."""
     unknown_id = tokenizer.unk_token_id
     if unknown_id is None:
         return []
@@ -80,10 +80,10 @@ def unknown_texts(tokenizer: Any, texts: Sequence[str]) -> list[str]:
 
 
 class SigLipText:
-    """A transformers SigLIP's tokenizer and text half. Texts longer than the tower's positions are cut.
+    """Tokenizer and text tower of a transformers SigLIP. Texts longer than its context are cut.
 
-    The embedding is read at the last position, so padding is part of the text: to the right, up to all positions.
-    SigLIP 2's tokenizer keeps capitals in older files, although the model was trained without: they are lowered here.
+    The embedding is read at the last position, so every text is padded on the right to the full length. SigLIP 2 was
+    trained on lower case, but older files of its tokenizer keep capitals: texts are lowered here.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -119,7 +119,7 @@ class SigLipText:
         return torch.cat(batches)
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
-        """The texts in which the tokenizer meets something outside its vocabulary."""
+        """The texts with a token outside the tokenizer's vocabulary."""
         unknown_id = self._tokenizer.unk_token_id
         if unknown_id is None:
             return []

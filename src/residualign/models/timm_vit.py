@@ -1,8 +1,7 @@
 """timm's `VisionTransformer` and `Eva`: ViT, DeiT, DINO, DINOv2 and DINOv3, SigLIP, EVA and EVA-02, CLIP towers.
 
-They differ in how blocks are built and in how weights are named. Of `Eva`, rotary positions, norms of queries and keys,
-and EVA-02's norm between the heads' values and their output projection change nothing: heads are read at the
-projection's input.
+The two differ in their blocks. Rotary positions, norms of queries and keys, and EVA-02's norm between the heads' values
+and their output projection do not matter here: heads are read at the projection's input.
 """
 
 from __future__ import annotations
@@ -70,9 +69,9 @@ _EVA_GLU_NAMES = {"mlp.[gate,in]": "mlp.fc1", "mlp.out": "mlp.fc2"}
 
 
 def tower(model: Any, name: str) -> Tower:
-    """Where the parts of a timm model are; a class head is none of them.
+    """Where the parts of a timm model are, its class head aside.
 
-    `BadInputError` for another architecture, and for one with a part that is not supported, by name.
+    `BadInputError` for another architecture, and for a part that is not supported, by name.
     """
     _refuse_other_towers(model, name)
     norm: nn.LayerNorm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
@@ -180,7 +179,7 @@ def _mlp_names(model: Any) -> dict[str, str]:
 
     if type(model).__name__ != "Eva":
         return _VIT_MLP_NAMES
-    # one matrix may hold gate and input, the gate first
+    # `GluMlp` holds gate and input in one matrix, the gate first
     return _EVA_GLU_NAMES if isinstance(model.blocks[0].mlp, GluMlp) else _EVA_MLP_NAMES
 
 

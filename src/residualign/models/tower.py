@@ -1,4 +1,4 @@
-"""The seam between model families and everything else: where a tower's parts are, and how it is run."""
+"""The interface between model families and everything else: where a tower's parts are, and how it is run."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = ["Block", "Tower", "fingerprint", "mean_of_patches", "refuse_non_finit
 
 @dataclass(frozen=True)
 class Block:
-    """One pre-norm transformer block: what it adds to the residual stream, twice.
+    """One pre-norm transformer block, which adds to the residual stream twice.
 
     out_proj: the attention's output projection; its *input* holds the heads' values side by side, (image, token,
-    head x head_dim). mlp: the module whose output is added to the stream. attention_scale, mlp_scale: (width,), layer
-    scale applied after each, or None.
+    head x head_dim). mlp: the module whose output is added to the stream. attention_scale, mlp_scale: (width,), the
+    layer scale after each, or None.
     """
 
     out_proj: nn.Linear
@@ -45,17 +45,19 @@ class Block:
 
 @dataclass(frozen=True, repr=False)
 class Tower:
-    """A vision tower as its family describes it; everything right of here knows towers, never families.
+    """A vision tower as its family describes it. The rest of the package knows towers, not families.
 
     forward: (image, 3, height, width) pixels -> (image, dim) embedding, not normalised.
     entry: the module whose first argument is the residual stream before the first block.
-    pooling: how tokens become one vector; final_norm is the norm that the residual stream goes through, before the
-    pooling or after it. tensors: every weight of the tower under a family-neutral name, so that the same checkpoint has
-    one fingerprint whichever library loads it. constants: what else decides the output (activation, epsilon, image
-    size). exchange: opens the context in which hooks on the output projections fire, for towers whose attention calls
-    them as functions. tokens: (image, 3, height, width) pixels -> (image, token, width), all tokens after the final
-    norm, of which the first `n_prefix` are no patches; None where a family has no such thing to offer. kept: what was
-    computed from the weights once; never part of the tower.
+    final_norm: the norm of the residual stream, before the pooling or after it.
+    tensors: every weight of the tower under a family-neutral name, so that a checkpoint has one fingerprint whichever
+    library loads it. constants: what else decides the output, such as activation and epsilon.
+    pooling: how tokens become one vector.
+    exchange: opens a context in which hooks on the output projections fire, for attention that calls its projection as
+    a function.
+    tokens: (image, 3, height, width) pixels -> (image, token, width), all tokens after the final norm, the first
+    `n_prefix` of which are not patches; None where the family does not give them.
+    kept: a cache of what was computed from the weights; not part of the tower.
     """
 
     module: nn.Module
@@ -104,11 +106,11 @@ class Tower:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are held in."""
+        """Floating-point type of the weights."""
         return self.final_norm.weight.dtype
 
     def probe(self, n_images: int, seed: int = 0) -> Float[Tensor, "image 3 height width"]:
-        """Seeded Gaussian noise in the shape, dtype and place of preprocessed images."""
+        """Seeded Gaussian noise with the shape, dtype and device of preprocessed images."""
         generator = torch.Generator().manual_seed(seed)
         pixels = torch.randn(n_images, 3, self.image_size, self.image_size, generator=generator, dtype=torch.float64)
         return pixels.to(device=self.device, dtype=self.dtype)
@@ -122,8 +124,8 @@ class Tower:
 def fingerprint(tower: Tower) -> str:
     """SHA-256 over the tower's constants and tensors, in name order, each as float32.
 
-    float16, bfloat16 and float32 load into float32 without change, so a checkpoint keeps its fingerprint in every
-    dtype it can be loaded in without loss. O(parameters).
+    float16, bfloat16 and float32 convert to float32 exactly, so a checkpoint has the same fingerprint in every dtype
+    that holds it without loss. O(parameters).
     """
     digest = hashlib.sha256()
     for name, text in sorted(tower.constants.items()):
@@ -139,20 +141,21 @@ def refuse_non_finite(tower: Tower, name: str) -> None:
     for tensor_name, tensor in tower.tensors.items():
         if not torch.isfinite(tensor).all():
             raise BadInputError(
-                f"model {name!r}: weight {tensor_name!r} holds NaN or infinite values; the file is damaged"
+                f"model {name!r}: weight {tensor_name!r} has NaN or infinite values; the file is damaged"
             )
 
 
 def mean_of_patches(tower: Tower, name: str) -> Tower:
-    """The same tower with the mean of its normed patch tokens as embedding; class token and registers stay out.
+    """The same tower with the mean of its normed patch tokens as embedding, without class token and registers.
 
-    The fingerprint is another one: an adapter of one pooling does not fit the other. `BadInputError` for a tower that
-    pools otherwise by itself or projects its class token into a space shared with text.
+    Its fingerprint differs, as an adapter of one pooling does not fit the other. `BadInputError` for a tower that does
+    not pool a class token, or projects it into a space shared with text.
     """
     tokens, first = tower.tokens, tower.n_prefix
     if tokens is None or not isinstance(tower.pooling, TokenPooling) or tower.projection is not None:
         raise BadInputError(
-            f"model {name!r} has a pooling of its own; '#mean' is for ViT and DINO towers that pool a class token"
+            f"model {name!r} cannot take '#mean', which is for ViT and DINO towers: those that pool a class "
+            "token and have no projection"
         )
 
     def forward(pixels: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from residualign.errors import BadInputError
-from residualign.models.bundled import DICTIONARY_NAME, shipped_file
+from residualign.models.bundled import DICTIONARY_NAME, bundled_file
 from residualign.models.vision_model import VisionModel
 
 __all__ = [
@@ -152,7 +152,7 @@ def choose_texts(path: str | os.PathLike[str] | None, model_name: str) -> Texts:
     A small text tower embeds words it was never taught at random, and a random vector is sometimes the nearest. Errors
     are those of `load_texts`.
     """
-    if path is None and (shipped := shipped_file(model_name, DICTIONARY_NAME)) is not None:
+    if path is None and (shipped := bundled_file(model_name, DICTIONARY_NAME)) is not None:
         return replace(load_texts(shipped), name=f"the dictionary that comes with {model_name}")
     return load_texts(path)
 
