@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Progress", "Silent", "Tick"]
+__all__ = ["SILENT", "Progress", "Silent", "Tick"]
 
 Tick = Callable[[int, int], None]
 """Called with (done, total) as a task goes on."""
@@ -46,3 +46,7 @@ class Silent:
 
     def done(self, result: object, seconds: float) -> None:
         """Nothing."""
+
+
+SILENT = Silent()
+"""The usual listener of functions that are called from Python."""

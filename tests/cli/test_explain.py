@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+import residualign as ra
 from tests.cli.conftest import Ran, make_images
 from tests.random_models import save_siglip
 
@@ -151,11 +154,11 @@ def test_names_with_markup_and_dollars_are_only_text(
     ("arguments", "message"),
     [
         (["--unit", "L9.H0"], "no unit 'L9.H0'"),
-        (["--component", "40"], "no unit asked for has a component 40"),
+        (["--component", "40"], "no component 40: the units to explain have at most"),
         (["--dictionary", "none.txt"], "no dictionary at 'none.txt'"),
         (["--format", "csv"], "give --out DIR too"),
         (["--reference", "nowhere"], "nowhere"),
-        (["--store", "a/b", "--model", "x"], "says where"),
+        (["--store", "a/b", "--model", "x"], "new location"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -172,3 +175,50 @@ def test_bad_dictionaries_are_refused(run: Callable[..., Ran], clip: Path, image
         ran = run("explain", clip, images, "--dictionary", words)
         assert ran.code == 2
         assert message in ran.sentence
+
+
+@pytest.fixture
+def store(run: Callable[..., Ran], clip: Path, images: Path, tmp_path: Path) -> Path:
+    ra.extract(ra.load_model(clip), ra.load_data(images), tmp_path / "own-store", workers=0)
+    return tmp_path / "own-store"
+
+
+def test_a_reference_beside_a_store_is_read_as_the_command_says(
+    run: Callable[..., Ran], store: Path, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = make_images(tmp_path / "reference", {"a": 12})
+    (reference / "a" / "broken.png").write_bytes(b"not an image")
+    arguments = ("explain", store, "--reference", reference, "--dictionary", words, "--unit", "L1.H0")
+    assert "broken.png" in run(*arguments).sentence
+    ran = run(*arguments, "--skip-bad", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["reference"] == {"source": f"{reference}, train", "n_images": 12}
+    asked = []
+
+    def load_data(name: str, **options: Any) -> Any:
+        asked.append(options["stream"])
+        return ra.load_data(name, **{**options, "stream": False})
+
+    monkeypatch.setattr("residualign.commands._spectra.load_data", load_data)
+    assert run(*arguments, "--skip-bad", "--stream").code == 0
+    assert asked == [True]
+
+
+def test_a_model_that_has_moved_brings_its_own_dictionary(
+    run: Callable[..., Ran], clip: Path, images: Path, words: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(clip, model)
+    shutil.copy(words, model / "dictionary.txt")
+    ra.extract(ra.load_model(model), ra.load_data(images), tmp_path / "of-moved", workers=0)
+    moved = model.rename(tmp_path / "moved")
+    arguments = ("explain", tmp_path / "of-moved", "--unit", "L1.H0", "--json")
+    assert run(*arguments).code == 2
+    assert run(*arguments, "--model", moved).json["n_texts"] == len(WORDS)
+
+
+def test_skipped_images_are_told(run: Callable[..., Ran], clip: Path, images: Path, words: Path) -> None:
+    (images / "cat" / "broken.png").write_bytes(b"not an image")
+    arguments = ("explain", clip, images, "--dictionary", words, "--unit", "L1.H0", "--json")
+    assert run(*arguments).code == 2
+    assert run(*arguments, "--skip-bad").json["skipped"] == ["cat/broken.png"]

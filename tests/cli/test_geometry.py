@@ -33,7 +33,7 @@ def store(clip: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_json_holds_what_the_library_finds(run: Run, store: Path) -> None:
-    ran = run("geometry", store, "--seed", 5, "--threshold", 0.9, "--fraction", 0.8, *FAST, "--json")
+    ran = run("geometry", store, "--seed", 5, "--variance-threshold", 0.9, "--fraction", 0.8, *FAST, "--json")
     assert ran.code == 0
     opened = ra.Store.open(store)
     expected = measure_geometry(
@@ -123,7 +123,7 @@ def test_other_components_by_reference(run: Run, store: Path, data: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--threshold", "1.5"), "threshold is a share of variance in (0, 1], got 1.5"),
+        (("--variance-threshold", "1.5"), "threshold is a share of variance in (0, 1], got 1.5"),
         (("--fraction", "0"), "fraction is a share of the points in (0, 1], got 0.0"),
         (("--subsamples", "5"), "expected an even number, or 0 for none, got 5"),
         (("--unit", "L7.H0"), "no unit 'L7.H0' in a tower of"),
@@ -138,7 +138,7 @@ def test_bad_input(run: Run, store: Path, words: tuple[str, ...], told: str) -> 
 
 
 def test_numbers_are_refused_before_a_model_is_loaded(run: Run) -> None:
-    ran = run("geometry", "no such model", "no such data", "--threshold", "2")
+    ran = run("geometry", "no such model", "no such data", "--variance-threshold", "2")
     assert ran.code == 2
     assert "threshold" in ran.sentence
 

@@ -6,6 +6,7 @@ import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,9 @@ def other_model(folder: Path, stores: tuple[Path, Path, Path]) -> Path:
 
 
 def test_two_stores(run: Run, stores: tuple[Path, Path, Path]) -> None:
-    ran = run("similarity", *stores[:2], "--json", "--pairs", "--variance", "0.8", "--anchors", "5", "--seed", "3")
+    ran = run(
+        "similarity", *stores[:2], "--json", "--pairs", "--variance-threshold", "0.8", "--anchors", "5", "--seed", "3"
+    )
     found = ran.json
     assert (ran.code, found["split"], found["variance_threshold"], found["first"]["name"]) == (0, "train", 0.8, "birds")
     (one,) = found["comparisons"]
@@ -173,11 +176,12 @@ def test_the_same_images_of_one_model(run: Run, stores: tuple[Path, Path, Path])
     [
         (("{birds}",), "got '{birds}'"),
         (("mini", "digits"), "MODEL DATA DATA; got 'mini' 'digits'"),
-        (("{birds}", "digits"), "'digits' is no store"),
+        (("{birds}", "digits"), "'digits' is not a store"),
         (("{birds}", "{cars}", "--unit", "L9.H9"), "no unit 'L9.H9'"),
-        (("{birds}", "{cars}", "--variance", "0"), "above 0 and at most 1, got 0"),
-        (("{birds}", "{cars}", "--variance", "1.5"), "got 1.5"),
+        (("{birds}", "{cars}", "--variance-threshold", "0"), "above 0 and at most 1, got 0"),
+        (("{birds}", "{cars}", "--variance-threshold", "1.5"), "got 1.5"),
         (("{birds}", "{cars}", "--anchors", "1"), "0 or at least 2"),
+        (("{birds}", "{cars}", "--matching", "optimal"), "give --pairs too"),
         (("{birds}", "{cars}", "--format", "png"), "give --out DIR too"),
     ],
 )
@@ -200,3 +204,37 @@ def test_an_empty_split_and_a_damaged_store_are_refused(
     ran = run("similarity", stores[0], copy)
     assert ran.code == 2
     assert shard.name in ran.sentence
+
+
+def test_options_for_reading_images_reach_every_data_set(
+    run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i, name in enumerate(("one", "two")):
+        folder = make_images(tmp_path / name, {"cat": 9, "dog": 9}, seed=i)
+        (folder / "cat" / f"broken-{name}.png").write_bytes(b"not an image")
+    arguments = ("similarity", clip, tmp_path / "one", tmp_path / "two", "--workers", 0)
+    assert "broken-one.png" in run(*arguments).sentence
+    asked = []
+
+    def load_data(name: str, **options: Any) -> Any:
+        asked.append(options["stream"])
+        return ra.load_data(name, **{**options, "stream": False})
+
+    monkeypatch.setattr("residualign.commands._inputs.load_data", load_data)
+    found = run(*arguments, "--skip-bad", "--stream", "--json").json
+    assert found["skipped"] == ["cat/broken-one.png", "cat/broken-two.png"]
+    assert asked == [True, True]
+
+
+def test_tables_fit_80_columns(
+    run: Run, clip: Path, stores: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("residualign.cli.console._PIPE_WIDTH", 80)
+    long_name = shutil.copytree(stores[1], tmp_path / "a-store-whose-name-is-longer-than-a-column")
+    lines = run("similarity", *stores, *stores[1:], long_name, "--unit", "heads").out.splitlines()
+    assert len([line for line in lines if line.startswith("  layer ")]) == 2 * 3
+    cosines = [line for line in lines if line.startswith(("  weighted", "  unweighted"))]
+    assert sum(line.count("(") for line in cosines) == 2 * 5
+    units = [line.split() for line in lines if line.startswith("  L0.H0")]
+    assert [len(unit) for unit in units] == [9] * 5
+    assert {len(unit[-1]) for unit in units} == {len("0.123")}

@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import errno
 import json
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-import typer
 
-from residualign.cli import app, exits, main, options
+from residualign._messages import percent
+from residualign.cli import exits, main
+from residualign.cli.app import REQUESTS
+from residualign.cli.commands import resume_command
 from residualign.cli.console import as_json
-from residualign.cli.views import bar, percent, seconds
+from residualign.cli.views import bar, seconds
+from residualign.commands._request import fields_of
+from residualign.commands.adapt import AdaptRequest
+from residualign.commands.sweep import SweepRequest
 from residualign.errors import BadInputError, RunError
 from residualign.fitting.methods import METHODS
 
-COMMANDS = (
-    "demo",
-    "extract",
-    "adapt",
-    "classify",
-    "evaluate",
-    "report",
-    "decompose",
-    "geometry",
-    "similarity",
-    "explain",
-    "select",
-    "ablate",
-    "where",
-    "lambdas",
-    "models",
-    "models check",
-    "data",
-)
+DOCS = Path(__file__).parents[2] / "docs"
+COMMANDS = (*REQUESTS, "models")
 
 
 def test_help_imports_no_model_library() -> None:
@@ -55,29 +45,37 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert "--json" in capsys.readouterr().out
 
 
-def test_flags_mean_one_thing_everywhere() -> None:
-    """A flag has one help text, whatever command it is on; --out names a folder or a file."""
-    texts: dict[str, set[str]] = {}
-    commands = list(typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
-    for command in commands:
-        # the commands below one come after it in the same list
-        commands += getattr(command, "commands", {}).values()
-        for parameter in command.params:
-            for flag in parameter.opts:
-                if flag.startswith("--") and flag != "--help":
-                    texts.setdefault(flag, set()).add(parameter.help)
-    assert {flag for flag, told in texts.items() if len(told) > 1} == {"--out"}
-    known = "json seed quick overwrite skip-bad template classes classifier store reference shots method mean device"
-    known += " dtype batch-size workers model out loss stream split unit format threshold fraction"
-    known += " subsamples seeds top component text dictionary words texts variance pairs matching"
-    known += " same-space anchors score ablation heads keep-mlps compare adapter components scaled basis"
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_terminal_and_shows_no_value_for_a_switch(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*command.split(), "--help"]) == 0
+    told = capsys.readouterr().out
+    assert max(map(len, told.splitlines())) <= 80
+    assert "<bool>" not in told
+
+
+def test_the_contract_of_flags() -> None:
+    """Names that other people's scripts rely on (and no flag that nobody knows of)."""
+    flags = {one.flag for request in REQUESTS.values() for one in fields_of(request) if not one.is_argument}
+    known = "seed quick overwrite skip-bad template classes classifier store reference shots method mean device"
+    known += " dtype batch-size workers model out loss stream split unit format variance-threshold fraction"
+    known += " subsamples seeds top component text dictionary words texts pairs matching"
+    known += " same-space anchors score ablation heads keep-mlps compare adapter keep-components scaled basis"
     known += " start learning-rate repeats rest against"
-    assert set(texts) == {f"--{name}" for name in known.split()}
+    assert flags == {f"--{name}" for name in known.split()}
 
 
 def test_the_help_lists_every_method() -> None:
-    (option,) = options.Methods.__metadata__
-    assert all(name in option.help for name in METHODS)
+    (option,) = [one for one in fields_of(REQUESTS["adapt"]) if one.flag == "--method"]
+    assert all(name in str(option.parameter.help) for name in METHODS)
+
+
+def test_the_page_of_flags_is_that_of_the_commands() -> None:
+    """`python docs/make_flags.py` writes it."""
+    page = runpy.run_path(str(DOCS / "make_flags.py"))["page"]()
+    assert (DOCS / "flags.md").read_text(encoding="utf-8") == page
 
 
 @pytest.mark.parametrize(
@@ -104,9 +102,9 @@ def test_errors_of_ours_keep_their_traceback(error: Exception) -> None:
 
 
 def test_the_command_to_go_on_with_starts_nothing_over() -> None:
-    sentence = exits.resume_sentence(["adapt", "mini", "my data", "--overwrite", "--out", "o"])
-    assert sentence.endswith("go on with: residualign adapt mini 'my data' --out o")
-    assert exits.resume_sentence(["classify", "dir", "x.png"]) == "interrupted"
+    request = AdaptRequest(source="mini", data="my data", overwrite=True, out=Path("o"), shots=4)
+    assert resume_command("adapt", request) == "residualign adapt mini 'my data' --out o --shots 4"
+    assert resume_command("sweep", SweepRequest(source="store")) is None
 
 
 def test_json_is_ascii_and_has_no_nan() -> None:

@@ -16,7 +16,18 @@ from residualign.store import Store
 from tests.cli.conftest import Ran, make_images
 
 Run = Callable[..., Ran]
-GRID = ("--components", "2", "--components", "all", "--scaled", "heads", "--start", "ones", "--learning-rate", "none")
+GRID = (
+    "--keep-components",
+    "2",
+    "--keep-components",
+    "all",
+    "--scaled",
+    "heads",
+    "--start",
+    "ones",
+    "--learning-rate",
+    "none",
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +58,8 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[ablation.Setting]:
 
 def test_figures_agree_with_the_library(run: Run, store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    found = run("ablate", store, *GRID, "--classifier", "means", "--out", out, "--json").json
-    assert json.loads((out / "ablate.json").read_text()) == found
+    found = run("sweep", store, *GRID, "--classifier", "means", "--out", out, "--json").json
+    assert json.loads((out / "sweep.json").read_text()) == found
     assert (found["n_runs"], found["resumed"], found["bases"]) == (2, 0, {"target": f"{found['data']}, train"})
     expected = fit_method(
         Store.open(store),
@@ -60,57 +71,57 @@ def test_figures_agree_with_the_library(run: Run, store: Path, tmp_path: Path) -
     assert everything["test"] == pytest.approx(expected.accuracy["adapted"])
     assert everything["parameters"] == expected.parameters
     assert found["zero_shot"] == pytest.approx(expected.accuracy["zero_shot"])
-    names = {"ablate.json", "ablate_settings.csv", "ablate_factors.csv", "ablate_runs.csv", "ablate_factors.png"}
+    names = {"sweep.json", "sweep_settings.csv", "sweep_factors.csv", "sweep_runs.csv", "sweep_factors.png"}
     assert {path.name for path in out.iterdir() if path.name != ".lock"} == {*names, "runs.jsonl"}
 
 
 def test_it_goes_on_from_what_is_there(run: Run, store: Path, tmp_path: Path, fitted: list[ablation.Setting]) -> None:
     out = tmp_path / "out"
-    whole = run("ablate", store, *GRID, "--out", out, "--json").json
+    whole = run("sweep", store, *GRID, "--out", out, "--json").json
     assert len(fitted) == 2
     lines = (out / "runs.jsonl").read_text().splitlines(keepends=True)
     # killed while the second run was written
     (out / "runs.jsonl").write_text("".join(lines[:2]) + lines[2][:20])
-    again = run("ablate", store, *GRID, "--out", out, "--json").json
+    again = run("sweep", store, *GRID, "--out", out, "--json").json
     assert (len(fitted), again["resumed"]) == (3, 1)
     figures = ("components", "val", "test", "parameters", "seed")
     assert [[one[key] for key in figures] for one in again["runs"]] == [
         [one[key] for key in figures] for one in whole["runs"]
     ]
-    larger = run("ablate", store, *GRID, "--scaled", "both", "--start", "randn", "--repeats", 2, "--out", out, "--json")
+    larger = run("sweep", store, *GRID, "--scaled", "both", "--start", "randn", "--repeats", 2, "--out", out, "--json")
     # two more settings from ones, four from random starts with two seeds each
     assert (larger.json["n_runs"], larger.json["resumed"], len(fitted)) == (12, 2, 13)
     assert {one["n_seeds"] for one in larger.json["settings"] if one["start"] == "randn"} == {2}
-    assert run("ablate", store, *GRID, "--out", out, "--overwrite", "--json").json["resumed"] == 0
+    assert run("sweep", store, *GRID, "--out", out, "--overwrite", "--json").json["resumed"] == 0
 
 
 def test_runs_of_other_conditions_are_refused(run: Run, store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run("ablate", store, *GRID, "--out", out).code == 0
-    ran = run("ablate", store, *GRID, "--rest", "zero", "--out", out)
+    assert run("sweep", store, *GRID, "--out", out).code == 0
+    ran = run("sweep", store, *GRID, "--rest", "zero", "--out", out)
     assert (ran.code, "runs with another rest: 'keep' there, 'zero' here" in ran.sentence) == (2, True)
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "notes.txt").write_text("mine")
-    ran = run("ablate", store, *GRID, "--out", foreign)
+    ran = run("sweep", store, *GRID, "--out", foreign)
     assert (ran.code, "is not empty" in ran.sentence) == (2, True)
 
 
 def test_model_and_data_keep_their_store_inside(run: Run, clip: Path, data: Path, store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    found = run("ablate", clip, data, *GRID, "--out", out, "--json").json
+    found = run("sweep", clip, data, *GRID, "--out", out, "--json").json
     assert (out / "store" / "manifest.json").is_file()
-    stored = run("ablate", store, *GRID, "--json").json
+    stored = run("sweep", store, *GRID, "--json").json
     assert [one["test"] for one in found["settings"]] == [one["test"] for one in stored["settings"]]
-    assert run("ablate", clip, data, *GRID, "--out", out, "--json").json["resumed"] == 2
+    assert run("sweep", clip, data, *GRID, "--out", out, "--json").json["resumed"] == 2
 
 
 def test_a_reference_is_one_more_basis(run: Run, store: Path, clip: Path, tmp_path: Path) -> None:
     images = make_images(tmp_path / "more", {"x": 12}, seed=7)
-    found = run("ablate", store, *GRID, "--reference", images, "--json").json
+    found = run("sweep", store, *GRID, "--reference", images, "--json").json
     assert set(found["bases"]) == {"target", "reference"}
     assert {one["basis"] for one in found["settings"]} == {"target", "reference"}
-    only = run("ablate", store, *GRID, "--reference", images, "--basis", "reference", "--json").json
+    only = run("sweep", store, *GRID, "--reference", images, "--basis", "reference", "--json").json
     assert set(only["bases"]) == {"reference"}
     assert only["settings"] == [
         {**one, "seconds": mine["seconds"]}
@@ -118,12 +129,12 @@ def test_a_reference_is_one_more_basis(run: Run, store: Path, clip: Path, tmp_pa
             [one for one in found["settings"] if one["basis"] == "reference"], only["settings"], strict=True
         )
     ]
-    ran = run("ablate", store, *GRID, "--basis", "reference")
+    ran = run("sweep", store, *GRID, "--basis", "reference")
     assert (ran.code, "say with --reference" in ran.sentence) == (2, True)
 
 
 def test_quick_is_small_and_people_get_tables(run: Run, store: Path) -> None:
-    ran = run("ablate", store, "--quick")
+    ran = run("sweep", store, "--quick")
     assert ran.code == 0
     assert "learning rate" in ran.out
     assert "parameters" in ran.out
@@ -132,7 +143,7 @@ def test_quick_is_small_and_people_get_tables(run: Run, store: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--components", "lots"), "components are 'all'"),
+        (("--keep-components", "lots"), "components are 'all'"),
         (("--learning-rate", "-1"), "a learning rate is a positive number"),
         (("--format", "png"), "give --out DIR too"),
     ],
@@ -140,5 +151,5 @@ def test_quick_is_small_and_people_get_tables(run: Run, store: Path) -> None:
 def test_bad_input_is_refused_before_anything_is_read(
     run: Run, tmp_path: Path, arguments: tuple, sentence: str
 ) -> None:
-    ran = run("ablate", tmp_path / "absent", *arguments)
+    ran = run("sweep", tmp_path / "absent", *arguments)
     assert (ran.code, sentence in ran.sentence) == (2, True), ran.err

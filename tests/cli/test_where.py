@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +35,7 @@ def test_lengths_as_json_and_as_a_sheet(run, vit, pictures, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"where.json", "where.csv", "where.png"}
     assert (tmp_path / "out" / "where.csv").read_text().startswith("image,target,total,patches,prefix,constant,peak")
     shown = run("where", vit, pictures, "--unit", "L0.H1")
-    assert "length of every part" in shown.out
+    assert "length of each part" in shown.out
     assert "2 x 2" in shown.out
 
 
@@ -56,10 +59,10 @@ def test_components_and_decisions_of_an_adapter(run, clip, tmp_path, pictures):
     by_name = run("where", clip, pictures, "--unit", "L2.H0", "--component", 1, "--reference", images, "--json")
     assert by_name.code == 0, by_name.err
     decided = run("where", tmp_path / "run", pictures, "--unit", "L2.H0", "--out", tmp_path / "out", "--json")
-    assert decided.json["along"].startswith("along what set the first class apart")
-    classified = run("classify", tmp_path / "run", pictures, "--json").json
-    labels = [one["label"] for one in classified["images"]]
-    assert [one["label"] for one in decided.json["images"]] == labels
+    assert decided.json["along"] == "along the margin between the first and the second class"
+    files = [one["image"] for one in decided.json["images"]]
+    labels = ra.load_adapter(tmp_path / "run").predict(files)
+    assert [one["label"] for one in decided.json["images"]] == list(labels)
     assert (tmp_path / "out" / "where.png").stat().st_size > 10_000
 
 
@@ -106,14 +109,15 @@ def test_pictures_are_what_the_model_saw():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "say which heads: --unit L5.H3"),
-        (("--unit", "L1.mlp"), "L1.mlp is not a head"),
-        (("--unit", "heads"), "room for 12 heads; got 15"),
+        ((), "choose one or more heads, such as --unit L5.H3"),
+        (("--unit", "L1.mlp"), "L1.mlp is "),
+        (("--unit", "heads"), "room for 12 heads, got 15"),
         (("--unit", "L1.H0", "--against", "dog"), "give --text too"),
         (("--unit", "L1.H0", "--reference", "x"), "give --component too"),
-        (("--unit", "L1.H0", "--component", "0"), "no components lie with"),
+        (("--unit", "L1.H0", "--component", "0"), "no components come with"),
+        (("--unit", "L1.H0", "--component", "0", "--text", "cat"), "either --component or --text"),
         (("--unit", "L1.H0", "--text", "cat"), "has no text tower"),
-        (("--unit", "L1.H0", "--model", "mini"), "is no adapter"),
+        (("--unit", "L1.H0", "--model", "mini"), "is not an adapter"),
         (("--unit", "L1.H0", "--format", "png"), "give --out DIR"),
     ],
 )
@@ -130,3 +134,39 @@ def test_an_image_that_cannot_be_read(run, vit, pictures, tmp_path):
     ran = run("where", vit, broken, pictures, "--unit", "L0.H0", "--skip-bad", "--json")
     assert (ran.json["n_images"], ran.json["n_skipped"]) == (3, 1)
     assert "none of the 1 images" in run("where", vit, broken, "--unit", "L0.H0", "--skip-bad").sentence
+
+
+def test_a_reference_is_read_as_the_command_says(run, clip, pictures, tmp_path):
+    reference = make_images(tmp_path / "reference", {"a": 12})
+    (reference / "a" / "broken.png").write_bytes(b"not an image")
+    arguments = ("where", clip, pictures, "--unit", "L0.H0", "--component", 0, "--reference", reference)
+    assert "broken.png" in run(*arguments).sentence
+    assert run(*arguments, "--skip-bad", "--workers", 0).code == 0
+
+
+def test_a_moved_model_is_named(run, clip, pictures, images, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(clip, model)
+    assert run("adapt", model, images, "--out", tmp_path / "run").code == 0
+    model.rename(tmp_path / "moved")
+    assert run("where", tmp_path / "run", pictures, "--unit", "L1.H0").code == 2
+    ran = run("where", tmp_path / "run", pictures, "--unit", "L1.H0", "--model", tmp_path / "moved", "--json")
+    assert (ran.code, ran.json["model"]) == (0, str(tmp_path / "moved"))
+
+
+@pytest.mark.parametrize("arguments", [(), ("--text", "cat")])
+def test_the_table_fits_80_columns(run, clip, pictures, monkeypatch, arguments):
+    monkeypatch.setattr("residualign.cli.console._PIPE_WIDTH", 80)
+    ran = run("where", clip, pictures, "--unit", "L1.H0", "--unit", "L2.H3", *arguments)
+    (title,) = [i for i, line in enumerate(ran.out.splitlines()) if line.startswith("  image")]
+    lines = [line.rstrip() for line in ran.out.splitlines()[title + 1 :]]
+    assert len(lines) == 6
+    # whole to the end of the line, and of the path its end
+    assert all(re.search(r"\.png  L\d\.H\d .* \d, \d$", line) for line in lines), ran.out
+
+
+def test_help_states_no_default_for_a_component(run):
+    assert run("where", "--help").code == 0
+    lines = run("where", "--help").out.splitlines()
+    start = next(i for i, line in enumerate(lines) if "--component" in line)
+    assert not any("default" in line.lower() for line in lines[start : start + 2])

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageFont
 
 from residualign._progress import Silent
-from residualign.commands.data import FILES, make_card, run_data
+from residualign.commands.data import FILES, DataRequest, run
+from residualign.data.card import make_card
 from residualign.errors import BadInputError
 from residualign.figures import contact_sheet as sheets
 from residualign.figures.contact_sheet import MAX_BYTES, ROWS, contact_sheet, drawable
@@ -53,7 +54,7 @@ def test_bad_images_are_named_with_their_reason(tmp_path: Path) -> None:
     card = _card(root, workers=0)
     assert [(one.key, one.problem) for one in card.bad] == [("b/3.png", "it is empty (0 bytes)")]
     assert card.duplicates.across_splits == 0
-    assert any("1 of 12 images cannot be read ('b/3.png' first)" in sentence for sentence in card.warnings)
+    assert any("1 of 12 images are unreadable ('b/3.png' first)" in sentence for sentence in card.warnings)
     assert any("'b/notes.txt'" in sentence for sentence in card.warnings)
 
 
@@ -89,7 +90,7 @@ def test_data_for_a_reference_set_only(tmp_path: Path, layout: str, words: str) 
     card = _card(tmp_path, workers=0)
     assert card.n_images == 7
     assert words in (card.limits or "")
-    assert any("reference set only" in sentence for sentence in card.warnings)
+    assert any("only be used as a reference" in sentence for sentence in card.warnings)
 
 
 def test_data_that_no_command_takes(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ class Tags(HTMLParser):
 def test_files_hold_names_of_every_kind(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "data", dict.fromkeys(NAMES, 3))
     (root / NAMES[1] / "1.png").write_bytes(b"")
-    run_data(str(root), out=tmp_path / "card", workers=0, progress=Silent())
+    run(DataRequest(name=str(root), out=tmp_path / "card", workers=0))
     assert {path.name for path in (tmp_path / "card").iterdir()} == set(FILES)
     page = (tmp_path / "card" / "README.md").read_text()
     tags = Tags()
@@ -132,15 +133,15 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path: Path) -> None:
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(BadInputError, match=r"holds 'thesis\.tex'"):
-            run_data(str(root), out=out, overwrite=overwrite, workers=0, progress=Silent())
+        with pytest.raises(BadInputError, match=r"contains 'thesis\.tex'"):
+            run(DataRequest(name=str(root), out=out, overwrite=overwrite, workers=0))
     (out / "thesis.tex").rename(tmp_path / "file")
     with pytest.raises(BadInputError, match="is a file"):
-        run_data(str(root), out=tmp_path / "file", workers=0, progress=Silent())
-    run_data(str(root), out=out, workers=0, progress=Silent())
+        run(DataRequest(name=str(root), out=tmp_path / "file", workers=0))
+    run(DataRequest(name=str(root), out=out, workers=0))
     with pytest.raises(BadInputError, match="add --overwrite"):
-        run_data(str(root), out=out, workers=0, progress=Silent())
-    run_data(str(root), out=out, overwrite=True, workers=0, progress=Silent())
+        run(DataRequest(name=str(root), out=out, workers=0))
+    run(DataRequest(name=str(root), out=out, overwrite=True, workers=0))
 
 
 def test_a_page_of_many_noisy_classes_stays_small_and_says_what_is_left() -> None:

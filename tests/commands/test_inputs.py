@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from matplotlib.figure import Figure as Drawing
 
-from residualign._progress import Silent
-from residualign.commands._inputs import Machine, analysed_split, analysed_store, chosen_units
+from residualign._progress import SILENT, Silent
+from residualign.classification.classifier import Classifier
+from residualign.commands._flags import Inputs
+from residualign.commands._inputs import analysed_split, analysed_store, chosen_classifier, chosen_units
+from residualign.commands.select import SelectRequest
 from residualign.errors import BadInputError, RunError
 from residualign.figures._figure import Figure
 from residualign.runs.files import FORMATS, check_analysis_files, write_analysis_files
@@ -20,7 +26,9 @@ from tests.cli.conftest import make_images
 from tests.random_models import save_clip
 from tests.store.make_store import fill
 
-MACHINE = Machine(batch_size=5, workers=0)
+
+def asked(source: Path, data: Path | None = None, **more: Any) -> Inputs:
+    return Inputs(source=str(source), data=None if data is None else str(data), batch_size=5, workers=0, **more)
 
 
 class Counting(Silent):
@@ -44,7 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_without_a_place_the_store_is_gone_afterwards(clip: Path, data: Path) -> None:
-    with analysed_store(str(clip), str(data), MACHINE, progress=Silent()) as (store, subject):
+    with analysed_store(asked(clip, data), SILENT) as (store, subject):
         folder = Path(store.path)
         assert folder.is_dir()
         assert subject.store is store
@@ -61,7 +69,7 @@ def test_it_is_gone_after_an_error_too(clip: Path, data: Path) -> None:
 
     with (
         pytest.raises(ZeroDivisionError),
-        analysed_store(str(clip), str(data), MACHINE, progress=Silent()) as (store, _),
+        analysed_store(asked(clip, data), SILENT) as (store, _),
     ):
         fail(store.path)
     assert not seen[0].exists()
@@ -69,13 +77,13 @@ def test_it_is_gone_after_an_error_too(clip: Path, data: Path) -> None:
 
 def test_with_a_place_it_stays_and_is_found_again(clip: Path, data: Path, tmp_path: Path) -> None:
     place = tmp_path / "store"
-    with analysed_store(str(clip), str(data), MACHINE, store=place, progress=Silent()) as (store, _):
+    with analysed_store(asked(clip, data, store=str(place)), SILENT) as (store, _):
         fingerprint = store.fingerprint
-    with analysed_store(str(place), None, MACHINE, progress=Silent()) as (again, _):
+    with analysed_store(asked(place), SILENT) as (again, _):
         assert again.fingerprint == fingerprint
     with (
-        pytest.raises(BadInputError, match="a store is given already"),
-        analysed_store(str(place), None, MACHINE, store=tmp_path / "other", progress=Silent()),
+        pytest.raises(BadInputError, match="a store is already given here"),
+        analysed_store(asked(place, store=str(tmp_path / "other")), SILENT),
     ):
         pass
 
@@ -84,7 +92,7 @@ def test_a_unit_that_does_not_exist_is_refused_before_the_pass(clip: Path, data:
     watch = Counting()
     with (
         pytest.raises(BadInputError, match=r"no unit 'L9\.H0'"),
-        analysed_store(str(clip), str(data), MACHINE, units=["heads", "L9.H0"], progress=watch),
+        analysed_store(asked(clip, data), watch, units=["heads", "L9.H0"]),
     ):
         pass
     assert watch.stores == 0
@@ -104,8 +112,8 @@ def test_units_by_label_and_group_each_once_in_unit_order() -> None:
         "L1.mlp",
         "L1.H2",
     ]
-    assert chosen_units(units, None) == tuple(units)
-    assert chosen_units(units, None, default="heads") == units.of_kind("head")
+    assert chosen_units(units, ()) == tuple(units)
+    assert chosen_units(units, (), default="heads") == units.of_kind("head")
     with pytest.raises(BadInputError, match=r"no unit 'L2\.H0'"):
         chosen_units(units, ["L2.H0"])
 
@@ -175,3 +183,40 @@ def test_a_place_that_cannot_be_written_says_what_is_kept(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="0 of 1 files were written"):
         write_analysis_files(tmp_path / "file" / "out", "r", {}, {}, {}, ["json"])
+
+
+def test_a_quick_sample_is_small_spread_out_and_the_same_each_time(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("residualign.commands._inputs.QUICK_EACH", 3)
+    images = make_images(tmp_path / "images", {"cat": 23, "dog": 2 * 5})
+    for _ in range(2):
+        with analysed_store(asked(clip, images, quick=True), SILENT) as (store, subject):
+            assert subject.data is not None
+            assert subject.data.train.class_counts(2) == (3, 3)
+            assert [len(store.split(name)) for name in store.splits] == [6, 3, 5]
+            assert "--quick" in str(store.data["split_rule"])
+            keys = store.split("train").keys
+    assert keys == tuple(sorted(keys, key=subject.data.train.keys.index))
+
+
+@pytest.mark.parametrize("flag", ["classes", "template"])
+def test_new_words_for_a_store_give_class_vectors_of_their_own(
+    clip: Path, data: Path, tmp_path: Path, flag: str
+) -> None:
+    """By every command that classifies: select, sweep and adapt ask the same function."""
+    place = tmp_path / "store"
+    with analysed_store(asked(clip, data, store=str(place)), SILENT):
+        pass
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps({"cat": "zero", "dog": "one"}))
+    given = {"classes": names} if flag == "classes" else {"template": ("the digit {} .",)}
+    request = SelectRequest(source=str(place), **given)  # type: ignore[arg-type]
+    with analysed_store(request, SILENT) as (store, subject):
+        made = chosen_classifier(request, subject, store, SILENT)
+        assert isinstance(made, Classifier)
+        assert made.class_names == (("zero", "one") if flag == "classes" else store.class_names)
+        assert store.text_vectors is not None
+        assert not torch.allclose(made.vectors.double(), store.text_vectors.double(), atol=1e-3)
+        with pytest.raises(BadInputError, match="cannot be combined with --classifier means"):
+            chosen_classifier(dataclasses.replace(request, classifier="means"), subject, store, SILENT)

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from residualign.commands._inputs import expand_images
-from residualign.commands.decompose import unit_statistics
 from residualign.decomposition.coordinates import Coordinates
 from residualign.decomposition.maps import unit_maps
+from residualign.decomposition.statistics import unit_statistics
 from residualign.decomposition.trace import trace_coordinates
 from residualign.errors import BadInputError
 from residualign.load import load_model
@@ -81,7 +81,7 @@ def test_folders_stand_for_the_images_in_them(tmp_path: Path) -> None:
     names = [str(path.relative_to(tmp_path)) for path in expand_images([tmp_path / "b", tmp_path / "a.dat"])]
     assert names == ["b/1.JPG", "b/2.png", "b/deep/0.webp", "a.dat"]
     (tmp_path / "empty").mkdir()
-    for path, words in (("empty", "holds no images"), ("absent", "no such file or folder")):
+    for path, words in (("empty", "contains no images"), ("absent", "no such file or folder")):
         with pytest.raises(BadInputError, match=words):
             expand_images([tmp_path / path])
 

@@ -32,7 +32,7 @@ COMMANDS = {
     "adapt, class means": (("adapt", "STORE", *METHODS, "--classifier", "means", "--out", "OUT"), "train val test"),
     "evaluate": (("evaluate", "RUN", "STORE"), "test"),
     "select": (("select", "STORE", "--adapter", "OUT"), "train val test"),
-    "sweep": (("ablate", "STORE", "--quick"), "train val test"),
+    "sweep": (("sweep", "STORE", "--quick"), "train val test"),
     "lambdas": (("lambdas", "RUN"), "train test"),
     "lambdas, other seeds": (("lambdas", "RUN", "--seeds", "2"), "train val test"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from residualign.commands._spectra import SHIPPED_NAME
+from residualign.commands._spectra import BUNDLED_NAME
 from residualign.models.bundled import bundled_file
 from residualign.text.dictionary import OWN_NAME, choose_texts
 
@@ -12,7 +12,7 @@ LINES = [f"a thing of kind {i}" for i in range(11)]
 
 
 def test_mini_has_spectra_and_a_dictionary() -> None:
-    assert bundled_file("mini", SHIPPED_NAME) is not None
+    assert bundled_file("mini", BUNDLED_NAME) is not None
     texts = choose_texts(None, "mini")
     assert texts.name == "the dictionary that comes with mini"
     assert 400 < len(texts) < 600

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
@@ -29,6 +30,16 @@ class LinearProbe:
     strength: float
     parameters: int
     seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {
+            "accuracy": self.accuracy,
+            "val": self.val_accuracy,
+            "parameters": self.parameters,
+            "strength": self.strength,
+            "seconds": self.seconds,
+        }
 
 
 def linear_probe(

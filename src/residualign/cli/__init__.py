@@ -12,9 +12,10 @@ from typing import TextIO
 
 from rich.text import Text
 
-from residualign.cli.app import Interrupted, app
+from residualign.cli.app import app
+from residualign.cli.commands import Interrupted
 from residualign.cli.console import error_console
-from residualign.cli.exits import INTERRUPTED, explain, resume_sentence
+from residualign.cli.exits import INTERRUPTED, explain, interrupted_sentence
 
 __all__ = ["main"]
 
@@ -29,8 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             app(arguments, prog_name="residualign")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
-    except (KeyboardInterrupt, Interrupted):
-        _say("", resume_sentence(arguments))
+    except Interrupted as interrupted:
+        _say("", interrupted_sentence(interrupted.again))
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        _say("", interrupted_sentence(None))
         return INTERRUPTED
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
         explained = explain(error)

@@ -1,97 +1,39 @@
-"""`residualign adapt`: learn to scale a frozen model's components, and save what was learned."""
+"""How `residualign adapt` looks: the images that were used, every method beside the linear probe, what to do next."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-from residualign.cli import options as o
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
-    from residualign.commands.adapt import AdaptOutcome
+    from residualign.classification.probe import LinearProbe
+    from residualign.cli.views import MethodLine
+    from residualign.runs.outcome import AdaptOutcome
+    from residualign.runs.results import MethodResult
 
-
-def adapt(
-    source: o.ModelOrStore,
-    out: o.Out,
-    data: o.OptionalData = None,
-    method: o.Methods = None,
-    reference: o.Reference = None,
-    shots: o.Shots = None,
-    mean: o.MeanOption = None,
-    classifier: o.ClassifierOption = None,
-    loss: o.LossOption = o.LossChoice.softmax,
-    classes: o.Classes = None,
-    template: o.Templates = None,
-    store: o.StoreOption = None,
-    model: o.ModelPath = None,
-    seed: o.Seed = 0,
-    stream: o.Stream = False,
-    skip_bad: o.SkipBad = False,
-    overwrite: o.Overwrite = False,
-    device: o.Device = "cpu",
-    dtype: o.DTypeOption = o.DType.float32,
-    batch_size: o.BatchSize = 32,
-    workers: o.Workers = 2,
-    json: o.Json = False,
-) -> None:
-    """Fit an adapter to labelled images: MODEL DATA, or a STORE.
-
-    Writes the adapter, its history, a summary and the store into --out. An unfinished run of the same command is
-    continued.
-    """
-    from residualign.commands._inputs import Machine
-    from residualign.commands.adapt import AdaptRequest, run_adapt
-
-    printer = Out(json)
-    outcome = run_adapt(
-        AdaptRequest(
-            source=source,
-            data=data,
-            out=out,
-            methods=tuple(method or ("residual",)),
-            store=store,
-            reference=reference,
-            shots=shots,
-            mean=mean,
-            classifier=classifier,
-            loss=loss.value,
-            classes=None if classes is None else str(classes),
-            templates=None if template is None else tuple(template),
-            seed=seed,
-            model=model,
-            stream=stream,
-            skip_bad=skip_bad,
-            overwrite=overwrite,
-            machine=Machine(device, dtype.value, batch_size, workers),
-            command=("residualign", *sys.argv[1:]),
-        ),
-        printer,
-    )
-    printer.finish(outcome.to_json())
-    if not json:
-        show(printer, outcome)
+__all__ = ["accuracy_interval", "before_line", "probe_line", "result_line", "show"]
 
 
 def show(out: Out, outcome: AdaptOutcome) -> None:
-    """The outcome for people."""
+    """Print the outcome."""
+    from residualign._messages import listed
     from residualign.cli.views import facts, method_line
 
-    store, chosen = outcome.store, outcome.chosen
-    splits = " · ".join(f"{name} {len(store.split(name)):,}" for name in store.splits)
-    before = "class means" if chosen.classifier == "means" else "zero-shot"
-    base = chosen.accuracy["zero_shot"]
-    lines = [method_line(None, out.stdout), method_line((before, base, None, None), out.stdout)]
-    for one in outcome.results:
-        row = (one.method, one.accuracy["adapted"], one.parameters, one.seconds)
-        lines.append(method_line(row, out.stdout, marked=one is chosen))
-    spectra = outcome.spectra
-    best = chosen.method if len(outcome.results) > 1 else None
+    store, chosen, spectra = outcome.store, outcome.chosen, outcome.spectra
+    used = " · ".join(f"{name} {size:,}" for name, size in outcome.sizes.items())
+    few = "" if outcome.shots is None else f" ({outcome.shots} shots per class)"
+    lines = [method_line(None, out.stdout), method_line(before_line(chosen), out.stdout)]
+    lines += [method_line(result_line(one), out.stdout, marked=one is chosen) for one in outcome.results]
+    if outcome.probe is not None:
+        lines.append(method_line(probe_line(outcome.probe, chosen.n_test), out.stdout))
+    best = f", {chosen.method}: the best validation accuracy" if len(outcome.results) > 1 else ""
+    words = (("templates", listed(store.templates)),) if chosen.classifier == "text" and store.templates else ()
     out.show(
         facts(
             ("model", str(store.model["name"])),
-            ("data", f"{store.data['name']}: {splits}"),
+            ("data", f"{store.data['name']}: {used}{few}"),
+            *words,
             ("components", f"{spectra.kind}: {spectra.spectra.source} ({spectra.spectra.n_samples:,} images)"),
             ("sum check", f"units sum to the model's output within {store.residual_error:.0e}"),
         ),
@@ -99,9 +41,42 @@ def show(out: Out, outcome: AdaptOutcome) -> None:
         *lines,
         "",
         facts(
-            ("adapter", f"{outcome.request.out}" + (f" (the best on validation images: {best})" if best else "")),
+            ("adapter", f"{outcome.out}{best}"),
             ("store", f"{store.path}, kept: `residualign adapt {store.path} --out ...` fits again without the images"),
-            ("next", f"residualign report {outcome.request.out}  (a page that shows what was learned)"),
-            ("", f"residualign classify {outcome.request.out} IMAGE..."),
+            ("next", f"residualign report {outcome.out}  (a page that shows what was learned)"),
+            ("", f"residualign classify {outcome.out} IMAGE..."),
         ),
     )
+
+
+def before_line(result: MethodResult) -> MethodLine:
+    """The classifier before adapting."""
+    from residualign.cli.views import MethodLine
+
+    name = "class means" if result.classifier == "means" else "zero-shot"
+    test = result.accuracy["zero_shot"]
+    return MethodLine(name, test, accuracy_interval(test, result.n_test))
+
+
+def result_line(result: MethodResult) -> MethodLine:
+    """A fitted method."""
+    from residualign.cli.views import MethodLine
+
+    test = result.accuracy["adapted"]
+    spread = accuracy_interval(test, result.n_test)
+    return MethodLine(result.method, test, spread, result.accuracy["val"], result.parameters, result.seconds)
+
+
+def probe_line(probe: LinearProbe, n_test: int) -> MethodLine:
+    """The linear probe on the same images."""
+    from residualign.cli.views import MethodLine
+
+    spread = accuracy_interval(probe.accuracy, n_test)
+    return MethodLine("linear probe", probe.accuracy, spread, probe.val_accuracy, probe.parameters, probe.seconds)
+
+
+def accuracy_interval(accuracy: float | None, n: int) -> tuple[float, float] | None:
+    """The 95 % interval of an accuracy over n images."""
+    from residualign.classification.evaluation import wilson_interval
+
+    return None if accuracy is None or n == 0 else wilson_interval(round(accuracy * n), n)

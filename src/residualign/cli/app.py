@@ -7,32 +7,48 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from residualign.cli.adapt import adapt
-from residualign.cli.classify import classify
-from residualign.cli.data import data
-from residualign.cli.decompose import decompose
-from residualign.cli.demo import demo
-from residualign.cli.evaluate import evaluate
-from residualign.cli.explain import explain
-from residualign.cli.extract import extract
-from residualign.cli.geometry import geometry
-from residualign.cli.lambdas import lambdas
-from residualign.cli.models import app as models
-from residualign.cli.report import report
-from residualign.cli.select import select
-from residualign.cli.similarity import similarity
-from residualign.cli.sweep import ablate
-from residualign.cli.where import where
+from residualign.cli import models as models_view
+from residualign.cli.adapt import show as show_adapt
+from residualign.cli.classify import show as show_classify
+from residualign.cli.commands import Interrupted, PlainHelp, add_command
+from residualign.cli.data import show as show_data
+from residualign.cli.decompose import show as show_decompose
+from residualign.cli.demo import Story
+from residualign.cli.demo import show as show_demo
+from residualign.cli.evaluate import show as show_evaluate
+from residualign.cli.explain import show as show_explain
+from residualign.cli.extract import show as show_extract
+from residualign.cli.geometry import show as show_geometry
+from residualign.cli.lambdas import show as show_lambdas
+from residualign.cli.report import show as show_report
+from residualign.cli.select import show as show_select
+from residualign.cli.similarity import show as show_similarity
+from residualign.cli.sweep import show as show_sweep
+from residualign.cli.where import show as show_where
+from residualign.commands import (
+    adapt,
+    classify,
+    data,
+    decompose,
+    demo,
+    evaluate,
+    explain,
+    extract,
+    geometry,
+    lambdas,
+    models,
+    report,
+    select,
+    similarity,
+    sweep,
+    where,
+)
 
-__all__ = ["Interrupted", "app"]
+__all__ = ["REQUESTS", "app"]
 
 
-class Interrupted(Exception):  # noqa: N818  (not an error: the user asked for it)
-    """Ctrl-C while a command ran."""
-
-
-class _Group(TyperGroup):
-    """Keeps Ctrl-C for `main`, which knows how the command can go on."""
+class _Group(PlainHelp, TyperGroup):
+    """Keeps Ctrl-C for `main`: the library would print its own word and exit with its own code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -51,25 +67,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (
-    demo,
-    extract,
-    adapt,
-    classify,
-    evaluate,
-    report,
-    decompose,
-    geometry,
-    similarity,
-    explain,
-    select,
-    ablate,
-    where,
-    lambdas,
-    data,
-):
-    app.command()(_command)
-app.add_typer(models, name="models")
+_COMMANDS: tuple[tuple[Any, ...], ...] = (
+    ("demo", demo.DemoRequest, demo.run, show_demo, Story),
+    ("extract", extract.ExtractRequest, extract.run, show_extract),
+    ("adapt", adapt.AdaptRequest, adapt.run, show_adapt),
+    ("classify", classify.ClassifyRequest, classify.run, show_classify),
+    ("evaluate", evaluate.EvaluateRequest, evaluate.run, show_evaluate),
+    ("report", report.ReportRequest, report.run, show_report),
+    ("decompose", decompose.DecomposeRequest, decompose.run, show_decompose),
+    ("geometry", geometry.GeometryRequest, geometry.run, show_geometry),
+    ("similarity", similarity.SimilarityRequest, similarity.run, show_similarity),
+    ("explain", explain.ExplainRequest, explain.run, show_explain),
+    ("select", select.SelectRequest, select.run, show_select),
+    ("sweep", sweep.SweepRequest, sweep.run, show_sweep),
+    ("where", where.WhereRequest, where.run, show_where),
+    ("lambdas", lambdas.LambdasRequest, lambdas.run, show_lambdas),
+    ("data", data.DataRequest, data.run, show_data),
+)
+"""Name, request, function, view, and where it is not the usual one, the printer."""
+
+for _name, _request, _run, _show, *_printer in _COMMANDS:
+    add_command(app, _name, _request, _run, _show, *_printer)
+app.add_typer(models_view.app, name="models")
 
 
 def _version(wanted: bool) -> bool:
@@ -83,6 +102,12 @@ def _version(wanted: bool) -> bool:
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", help="Show the version.", callback=_version, is_eager=True),
+    version: bool = typer.Option(
+        False, "--version", help="Show the version.", metavar=" ", callback=_version, is_eager=True
+    ),
 ) -> None:
     pass
+
+
+REQUESTS: dict[str, type] = {row[0]: row[1] for row in _COMMANDS} | {"models check": models.CheckRequest}
+"""The request of every command, by name."""

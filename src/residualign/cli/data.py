@@ -1,57 +1,30 @@
-"""`residualign data`: what a data set holds, before anything is made of it."""
+"""How `residualign data` looks: the registered names, or the card of one data set."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from residualign.cli import options as o
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
-    from residualign.commands.data import DataCard
+    from residualign.commands.data import CardOutcome, SetsOutcome
+    from residualign.data.card import DataCard
 
 _SHOWN, _BAD_SHOWN = 30, 10
 
 
-def data(
-    name: o.DataName = None,
-    out: o.OptionalOut = None,
-    stream: o.Stream = False,
-    quick: o.Quick = False,
-    overwrite: o.Overwrite = False,
-    workers: o.Workers = 2,
-    json: o.Json = False,
-) -> None:
-    """Say what a data set holds: classes and splits, sizes, bad images, duplicates across splits.
+def show(printer: Out, outcome: SetsOutcome | CardOutcome) -> None:
+    """Print the card, or the list of names."""
+    from residualign.cli.views import plain_table
+    from residualign.commands.data import SetsOutcome
 
-    Decodes every image, with --quick a few of each class. --out writes a card, its JSON and a contact sheet. Without
-    DATA it lists the registered names.
-    """
-    printer = Out(json)
-    if name is None:
-        from dataclasses import asdict
-
-        from residualign.cli.views import plain_table
-        from residualign.data import registered_sets
-        from residualign.errors import BadInputError
-
-        if out is not None:
-            raise BadInputError("--out needs DATA: a folder or a registered name whose card to write")
-        sets = registered_sets()
-        printer.finish({"names": [one.name for one in sets], "sets": [asdict(one) for one in sets]})
-        rows = [(one.name, f"{one.n_classes:,}", one.source) for one in sets]
+    if isinstance(outcome, SetsOutcome):
+        rows = [(one.name, f"{one.n_classes:,}", one.source) for one in outcome.sets]
         printer.show(plain_table((("name", False), ("classes", True), ("source", False)), rows))
         return
-    from residualign.commands.data import run_data
-
-    card = run_data(name, out=out, stream=stream, quick=quick, overwrite=overwrite, workers=workers, progress=printer)
-    printer.finish(card.to_json() | {"out": None if out is None else str(out)})
-    if not json:
-        _show(printer, card)
-        if out is not None:
-            printer.show("", f"  card, JSON and contact sheet written to {out}")
-    for sentence in card.warnings:
-        printer.warn(sentence)
+    _show(printer, outcome.card)
+    if outcome.request.out is not None:
+        printer.show("", f"  card, JSON and contact sheet written to {outcome.request.out}")
 
 
 def _show(printer: Out, card: DataCard) -> None:
@@ -78,9 +51,9 @@ def _show(printer: Out, card: DataCard) -> None:
     columns = (("class", False), *((split.name, True) for split in held.splits))
     printer.show(facts(*pairs), "", plain_table(columns, rows))
     if len(held.class_names) > _SHOWN:
-        printer.show("", f"  {len(held.class_names) - _SHOWN} further classes; --json lists all")
+        printer.show("", f"  {len(held.class_names) - _SHOWN} more classes; --json lists all")
     if card.bad:
         shown = [(one.key, one.problem or "") for one in card.bad[:_BAD_SHOWN]]
-        printer.show("", plain_table((("cannot be read", False), ("why", False)), shown))
+        printer.show("", plain_table((("unreadable", False), ("why", False)), shown))
         if len(card.bad) > _BAD_SHOWN:
-            printer.show("", f"  {len(card.bad) - _BAD_SHOWN} further images; --json lists all")
+            printer.show("", f"  {len(card.bad) - _BAD_SHOWN} more images; --json lists all")

@@ -1,89 +1,37 @@
-"""`residualign decompose`: what every head and MLP adds to the embeddings of some images."""
+"""How `residualign decompose` looks: the units that carry most of the variance."""
 
 from __future__ import annotations
 
-from residualign.cli import options as o
+from typing import TYPE_CHECKING, Any
+
+from residualign._messages import percent
 from residualign.cli.console import Out
+
+if TYPE_CHECKING:
+    from residualign.commands.decompose import DecomposeOutcome
 
 _SHOWN = 12
 
 
-def decompose(
-    source: o.ModelOrStore,
-    images: o.OptionalImages = None,
-    out: o.OutFile = None,
-    stream: o.Stream = False,
-    skip_bad: o.SkipBad = False,
-    overwrite: o.Overwrite = False,
-    device: o.Device = "cpu",
-    dtype: o.DTypeOption = o.DType.float32,
-    batch_size: o.BatchSize = 32,
-    workers: o.Workers = 2,
-    json: o.Json = False,
-) -> None:
-    """Take embeddings apart, exactly: MODEL with DATA or IMAGES, or a STORE.
+def show(printer: Out, outcome: DecomposeOutcome) -> None:
+    """Print the units with the largest shares of variance."""
+    from residualign.cli.views import bars_table, facts
 
-    Prints how long each unit's contribution is and which share of the embedding's variance it carries. --out writes the
-    contributions themselves.
-    """
-    from residualign.commands._inputs import Machine
-    from residualign.commands.decompose import run_decompose
+    def share(unit: dict[str, Any]) -> float:
+        return float(unit["variance_share"])
 
-    printer = Out(json)
-    machine = Machine(device, dtype.value, batch_size, workers)
-    outcome = run_decompose(
-        source, images or [], machine, out=out, stream=stream, skip_bad=skip_bad, overwrite=overwrite, progress=printer
-    )
     statistics = outcome.statistics
-    columns = zip(
-        statistics.units,
-        statistics.norm.tolist(),
-        statistics.variance.tolist(),
-        statistics.variance_share.tolist(),
-        strict=True,
-    )
-    units = [
-        {"label": unit.label, "kind": unit.kind, "norm": norm, "variance": variance, "variance_share": share}
-        for unit, norm, variance, share in columns
-    ]
-    printer.finish(
-        {
-            "model": outcome.model,
-            "data": outcome.data,
-            "n_images": statistics.n_images,
-            "n_skipped": len(outcome.skipped),
-            "skipped": list(outcome.skipped),
-            "residual_error": statistics.residual_error,
-            "units": units,
-            "out": None if out is None else str(out),
-        }
-    )
-    if not json:
-        _show(printer, outcome.model, units, statistics.n_images, statistics.residual_error)
-        if out is not None:
-            printer.show("", f"  contributions written to {out}")
-
-
-def _show(printer: Out, model: str, units: list[dict[str, object]], n_images: int, error: float) -> None:
-    from residualign.cli.views import bars_table, facts, percent
-
-    def share(unit: dict[str, object]) -> float:
-        return float(str(unit["variance_share"]))
-
-    ranked = sorted(units, key=share, reverse=True)
-    shown = ranked if len(ranked) <= _SHOWN else ranked[:_SHOWN]
+    ranked = sorted(outcome.units, key=share, reverse=True)
+    shown, left = ranked[:_SHOWN], ranked[_SHOWN:]
     rows = [(str(unit["label"]), share(unit), (percent(share(unit)), f"{unit['norm']:.2f}")) for unit in shown]
+    error = f"{len(ranked)} units sum to the model's output within {statistics.residual_error:.0e}"
     printer.show(
-        facts(
-            ("model", model),
-            ("images", f"{n_images:,}"),
-            ("sum check", f"{len(units)} units sum to the model's output within {error:.0e}"),
-        ),
+        facts(("model", outcome.model), ("images", f"{statistics.n_images:,}"), ("sum check", error)),
         "",
         bars_table(("unit", "share of variance", "length"), rows, printer.stdout, largest=max(map(share, ranked))),
     )
-    left = ranked[len(shown) :]
     if left:
-        printer.show(
-            "", f"  {len(left)} further units carry {percent(sum(map(share, left)))} together; --json lists all"
-        )
+        carried = percent(sum(map(share, left)))
+        printer.show("", f"  {len(left)} more units carry {carried} together; --json lists all")
+    if outcome.request.out is not None:
+        printer.show("", f"  contributions written to {outcome.request.out}")

@@ -1,25 +1,25 @@
-"""`residualign demo`: the whole story in minutes, without a network."""
+"""How `residualign demo` looks: the whole story, each part as soon as it is done."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-from residualign.cli import options as o
+from residualign._messages import percent
 from residualign.cli.classify import decided
 from residualign.cli.console import Out
-from residualign.cli.views import facts, has_blocks, heading, method_line, paragraph, percent, seconds, share_bars
+from residualign.cli.views import facts, has_blocks, heading, method_line, paragraph, seconds, share_bars
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from residualign.commands.demo import DemoOutcome, Example
     from residualign.store import Store
 
-__all__ = ["draw"]
+__all__ = ["Story", "draw", "show"]
 
 _STORY = (
     "An image embedding is an exact sum of what every attention head and every MLP of the encoder adds. ResiDual "
@@ -28,7 +28,7 @@ _STORY = (
 )
 
 _YOURS = (
-    "FOLDER holds one folder of images a class. In place of mini, name any CLIP or ViT in transformers format: a "
+    "FOLDER contains one folder of images per class. In place of mini, give any CLIP or ViT in transformers format: a "
     "directory, or a hub id such as openai/clip-vit-base-patch32."
 )
 
@@ -37,34 +37,26 @@ _PROBE = "The linear probe is a rival: logistic regression on the same embedding
 _N_HEADS = 3
 
 
-def demo(
-    out: o.Out = Path("residualign-demo"),
-    quick: o.Quick = False,
-    seed: o.Seed = 0,
-    overwrite: o.Overwrite = False,
-    json: o.Json = False,
-) -> None:
-    """Adapt the embedded model to real handwritten digits: zero-shot, every method, an adapter you can use."""
-    story = _Story(json)
-    story.show("", paragraph(_STORY), "")
-    # brings torch: who has something to read does not mind the seconds that takes
-    from residualign.commands.demo import demo_request, run_demo
-
-    request = demo_request(out, quick=quick, seed=seed, overwrite=overwrite, command=("residualign", *sys.argv[1:]))
-    outcome = run_demo(request, story)
-    story.finish(_payload(outcome))
-    if not json:
-        _tell_the_rest(story, outcome)
+def show(story: Out, outcome: DemoOutcome) -> None:
+    """Tell what comes after the methods."""
+    _tell_the_rest(story, outcome)
 
 
-class _Story(Out):
+class Story(Out):
     """Tells each part as soon as it is done."""
 
+    _n_test = 0
     _has_rows = False
+
+    def __init__(self, as_json: bool) -> None:
+        super().__init__(as_json)
+        # before torch is loaded: who has something to read does not mind the seconds that takes
+        self.show("", paragraph(_STORY), "")
 
     def done(self, result: object, duration: float) -> None:
         """Show what has just been finished."""
         from residualign.classification.probe import LinearProbe
+        from residualign.cli.adapt import before_line, probe_line, result_line
         from residualign.runs.results import MethodResult
         from residualign.store import Store
 
@@ -72,14 +64,12 @@ class _Story(Out):
             self._show_pass(result, duration)
         elif isinstance(result, MethodResult):
             if not self._has_rows:
-                self._has_rows = True
-                self.show(heading("Test accuracy, before and after learning the scales"), "")
-                self.show(method_line(None, self.stdout))
-                self.show(method_line(("zero-shot", result.accuracy["zero_shot"], None, None), self.stdout))
-            row = (result.method, result.accuracy["adapted"], result.parameters, duration)
-            self.show(method_line(row, self.stdout))
+                self._has_rows, self._n_test = True, result.n_test
+                self.show(heading("Accuracy on validation and test images, before and after learning the scales"), "")
+                self.show(method_line(None, self.stdout), method_line(before_line(result), self.stdout))
+            self.show(method_line(result_line(result), self.stdout))
         elif isinstance(result, LinearProbe):
-            self.show(method_line(("linear probe", result.accuracy, result.parameters, duration), self.stdout))
+            self.show(method_line(probe_line(result, self._n_test), self.stdout))
             self.show("", paragraph(_PROBE, style="quiet"), "")
 
     def _show_pass(self, store: Store, duration: float) -> None:
@@ -110,7 +100,7 @@ def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
     heads, spectra = head_shares(residual), adapted.spectra.spectra
     shown = heads if len(heads) <= 2 * _N_HEADS else [*heads[:_N_HEADS], *heads[-_N_HEADS:]]
     story.show(
-        heading("Which heads became louder, and which quieter"),
+        heading("Which heads were amplified, and which suppressed"),
         "",
         share_bars([(head.label, head.before, head.after) for head in shown], story.stdout, "head"),
         "",
@@ -125,14 +115,14 @@ def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
     )
     for example in outcome.examples:
         _show_example(story, example)
-    folder = str(adapted.request.out)
+    folder = str(adapted.out)
     story.show(
         heading("The adapter"),
         "",
         facts(
-            ("folder", f"{folder}, {_size(adapted.request.out)} without the store of the pass"),
-            ("method", f"{adapted.chosen.method}; the adapter of every method lies in {folder}/methods"),
-            ("page", f"residualign report {folder} shows in pictures and words what was learned"),
+            ("folder", f"{folder}, {_size(adapted.out)} without the store of the pass"),
+            ("method", f"{adapted.chosen.method}; the adapter of every method is in {folder}/methods"),
+            ("page", f"residualign report {folder} makes a page that shows what was learned"),
         ),
         "",
         heading("Your own images"),
@@ -149,8 +139,6 @@ def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
 
 
 def _show_example(story: Out, example: Example) -> None:
-    from residualign.cli.demo import draw
-
     verdict = example.verdict
     right = example.truth == verdict.label
     texts = (
@@ -174,23 +162,6 @@ def _size(folder: Path) -> str:
     return f"{sum((folder / name).stat().st_size for name in ADAPTER_FILES) / 1e6:.1f} MB"
 
 
-def _payload(outcome: DemoOutcome) -> dict[str, Any]:
-    probe = outcome.probe
-    return outcome.adapted.to_json() | {
-        "linear_probe": {
-            "accuracy": probe.accuracy,
-            "val": probe.val_accuracy,
-            "parameters": probe.parameters,
-            "strength": probe.strength,
-            "seconds": probe.seconds,
-        },
-        "examples": [
-            {"truth": example.truth, "before": example.before, **example.verdict.to_json()}
-            for example in outcome.examples
-        ],
-    }
-
-
 _ASCII = " .:-=+*#%@"
 
 
@@ -202,6 +173,8 @@ def draw(image: Image.Image, console: Console, side: int = 8) -> list[Text]:
 
     In grey where the terminal has colours, black and white where it has none, in ASCII where the encoding lacks blocks.
     """
+    from PIL import Image
+
     grey = image.convert("L").resize((side, side), Image.Resampling.BOX)
     pixels = [[int(grey.getpixel((x, y))) for x in range(side)] for y in range(side)]  # type: ignore[arg-type]
     pairs = [list(zip(pixels[y], pixels[y + 1], strict=True)) for y in range(0, side, 2)]

@@ -1,78 +1,35 @@
-"""`residualign evaluate`: how good an adapter is, beside the classifier it started from."""
+"""How `residualign evaluate` looks: an adapter beside the classifier it started from."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from residualign.cli import options as o
+from residualign._messages import interval, percent
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
-    from residualign.classification.evaluation import Comparison
+    from residualign.commands.evaluate import EvaluateOutcome
 
 _SHOWN = 20
 
 
-def evaluate(
-    adapter: o.AdapterDir,
-    data: o.Data,
-    model: o.ModelPath = None,
-    classes: o.Classes = None,
-    stream: o.Stream = False,
-    skip_bad: o.SkipBad = False,
-    device: o.Device = "cpu",
-    dtype: o.DTypeOption = o.DType.float32,
-    batch_size: o.BatchSize = 32,
-    workers: o.Workers = 2,
-    json: o.Json = False,
-) -> None:
-    """Evaluate an adapter on the test images of DATA (or of a store), before and after adapting.
+def show(out: Out, outcome: EvaluateOutcome) -> None:
+    """Print both classifiers, the change, and the classes, worst first."""
+    from residualign.cli.views import facts, plain_table
 
-    Accuracy with 95 % interval, mean over classes, calibration error, and every class.
-    """
-    from residualign.commands._inputs import Machine
-    from residualign.commands.evaluate import run_evaluate
-    from residualign.runs.summary import BEFORE
-
-    out = Out(json)
-    machine = Machine(device, dtype.value, batch_size, workers)
-    outcome = run_evaluate(
-        adapter, data, machine, model=model, classes=classes, stream=stream, skip_bad=skip_bad, progress=out
-    )
-    kind = outcome.adapter.classifier.kind
-    compared = outcome.comparison.describe()
-    before, after = compared.pop("before"), compared.pop("after")
-    payload: dict[str, Any] = {
-        "adapter": str(adapter),
-        "model": outcome.adapter.model_info.get("name"),
-        "data": data,
-        "method": outcome.adapter.method,
-        "classifier": kind,
-        "zero_shot_is": BEFORE[kind],
-        "split": "test",
-        "split_rule": outcome.split_rule,
-        "n_images": outcome.comparison.after.n,
-        "n_skipped": len(outcome.skipped),
-        "skipped": list(outcome.skipped),
-        "accuracy": {"zero_shot": before["accuracy"], "adapted": after["accuracy"]},
-        **compared,
-        "zero_shot": before,
-        "adapted": after,
-    }
-    out.finish(payload)
-    if not json:
-        _show(out, payload, outcome.comparison, "class means" if kind == "means" else "zero-shot")
-
-
-def _show(out: Out, payload: dict[str, Any], comparison: Comparison, before_name: str) -> None:
-    from residualign.cli.views import facts, percent, plain_table
-
+    adapter, comparison = outcome.adapter, outcome.comparison
+    before_name = "class means" if adapter.classifier.kind == "means" else "zero-shot"
     rows = []
-    for name, one in ((before_name, comparison.before), (str(payload["method"]), comparison.after)):
+    for name, one in ((before_name, comparison.before), (adapter.method, comparison.after)):
         low, high = one.interval
-        interval = f"{100 * low:.1f} – {100 * high:.1f}"
         rows.append(
-            (name, percent(one.accuracy), interval, percent(one.macro_accuracy), percent(one.calibration_error))
+            (
+                name,
+                percent(one.accuracy),
+                interval(low, high),
+                percent(one.macro_accuracy),
+                percent(one.calibration_error),
+            )
         )
     low, high = comparison.interval
     gained = f"{100 * comparison.difference:+.1f} points, 95 % between {100 * low:+.1f} and {100 * high:+.1f}"
@@ -82,8 +39,8 @@ def _show(out: Out, payload: dict[str, Any], comparison: Comparison, before_name
     columns = (("accuracy", True), ("95 %", True), ("mean of classes", True), ("calibration error", True))
     out.show(
         facts(
-            ("adapter", f"{payload['adapter']} on {payload['model']}"),
-            ("images", f"{payload['n_images']:,} test images of {payload['data']} ({payload['split_rule']})"),
+            ("adapter", f"{outcome.request.adapter} on {adapter.model_info.get('name')}"),
+            ("images", f"{comparison.after.n:,} test images of {outcome.request.data} ({outcome.split_rule})"),
             ("change", gained),
         ),
         "",
@@ -95,4 +52,4 @@ def _show(out: Out, payload: dict[str, Any], comparison: Comparison, before_name
         ),
     )
     if len(ranked) > len(shown):
-        out.show("", f"  {len(ranked) - len(shown)} further classes; --json lists all")
+        out.show("", f"  {len(ranked) - len(shown)} more classes; --json lists all")

@@ -10,17 +10,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Sequence
 
 from residualign.errors import BadInputError, RunError, system_reason
 
-__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "explain", "resume_sentence"]
+__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "explain", "interrupted_sentence"]
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-
-_RESUMABLE = frozenset({"adapt", "demo", "extract"})
 
 # what the CPU allocators of torch say; they raise a plain RuntimeError
 _ALLOCATOR_SAYS = ("can't allocate memory", "not enough memory", "out of memory")
@@ -40,13 +36,9 @@ def explain(error: BaseException) -> tuple[int, str] | None:
     return None
 
 
-def resume_sentence(arguments: Sequence[str]) -> str:
-    """What to say after Ctrl-C: nothing is lost where the command can go on, and how."""
-    if not arguments or arguments[0] not in _RESUMABLE:
-        return "interrupted"
-    # started again with --overwrite it would throw away what it has
-    again = shlex.join(["residualign", *(word for word in arguments if word != "--overwrite")])
-    return f"interrupted; what was done is kept, go on with: {again}"
+def interrupted_sentence(again: str | None) -> str:
+    """What to say after Ctrl-C. again: the command that goes on from what was done; None where nothing is kept."""
+    return "interrupted" if again is None else f"interrupted; completed work is kept. To resume: {again}"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -1,92 +1,39 @@
-"""`residualign geometry`: how many dimensions every head and MLP fills, and how that changes with depth."""
+"""How `residualign geometry` looks: a table per kind of unit, and what changes with depth in a sentence."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from residualign.cli import options as o
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
+    from residualign.commands.geometry import GeometryOutcome
     from residualign.geometry import Geometry, LayerProfile, UnitGeometry
 
 _NAMES = {"head": "heads", "mlp": "MLPs"}
 
 
-def geometry(
-    source: o.ModelOrStore,
-    data: o.OptionalData = None,
-    split: o.SplitOption = o.SplitChoice.train,
-    unit: o.UnitLabels = None,
-    threshold: o.Threshold = 0.99,
-    fraction: o.Fraction = 0.9,
-    subsamples: o.Subsamples = 100,
-    reference: o.Reference = None,
-    seed: o.Seed = 0,
-    store: o.StoreOption = None,
-    model: o.ModelPath = None,
-    out: o.AnalysisOut = None,
-    format: o.Formats = None,
-    stream: o.Stream = False,
-    skip_bad: o.SkipBad = False,
-    overwrite: o.Overwrite = False,
-    device: o.Device = "cpu",
-    dtype: o.DTypeOption = o.DType.float32,
-    batch_size: o.BatchSize = 32,
-    workers: o.Workers = 2,
-    json: o.Json = False,
-) -> None:
-    """Linear and intrinsic dimension of every unit, and how they change with depth: MODEL with DATA, or a STORE.
-
-    L: principal components that hold 0.99 of the variance. N: intrinsic dimension (TwoNN). Intervals are 95 %, from
-    half samples of the images.
-    """
-    from residualign.commands._inputs import Machine
-    from residualign.commands.geometry import run_geometry
-
-    printer = Out(json)
-    outcome = run_geometry(
-        source,
-        data,
-        Machine(device, dtype.value, batch_size, workers),
-        split=split.value,
-        units=unit,
-        reference=reference,
-        threshold=threshold,
-        fraction=fraction,
-        subsamples=subsamples,
-        seed=seed,
-        store=store,
-        model=model,
-        stream=stream,
-        skip_bad=skip_bad,
-        out=out,
-        formats=[one.value for one in format] if format else None,
-        overwrite=overwrite,
-        progress=printer,
-    )
-    printer.finish(outcome.payload)
-    if json:
-        return
-    found, payload = outcome.geometry, outcome.payload
+def show(printer: Out, outcome: GeometryOutcome) -> None:
+    """Print the geometry of the layers, or of the units that were named."""
     from residualign.cli.views import facts
 
+    found, request = outcome.geometry, outcome.request
     duplicates = max(one.n_duplicates for one in found.units)
     printer.show(
         facts(
-            ("model", str(payload["model"])),
-            ("images", f"{found.n_images:,} of {payload['data']}, {split.value}"),
+            ("model", outcome.model),
+            ("images", f"{found.n_images:,} of {outcome.data}, {request.split}"),
             ("components of", str(found.source)),
-            *((("duplicates", f"up to {duplicates:,} of a unit, dropped"),) if duplicates else ()),
+            *((("duplicates", f"up to {duplicates:,} per unit, dropped"),) if duplicates else ()),
         )
     )
-    if unit:
+    if request.unit:
         _show_units(printer, found.units)
     else:
         _show_profiles(printer, found)
     if outcome.files:
-        printer.show("", f"  {len(outcome.files)} files in {out}")
+        printer.show("", f"  {len(outcome.files)} files in {request.out}")
 
 
 def _show_units(printer: Out, units: tuple[UnitGeometry, ...]) -> None:
@@ -181,6 +128,6 @@ def _interval(interval: tuple[float, float], digits: int = 1) -> str:
 
 
 def _share(value: float) -> str:
-    from residualign.cli.views import percent
+    from residualign._messages import percent
 
     return percent(value) if math.isfinite(value) else percent(None)

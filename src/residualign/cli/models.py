@@ -1,4 +1,4 @@
-"""`residualign models`: the models that have a short name; `models check`: whether a model can be taken apart."""
+"""How `residualign models` and `models check` look."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from residualign.cli import options as o
+from residualign.cli.commands import JSON, PlainHelp, add_command
 from residualign.cli.console import Out
-from residualign.cli.exits import BAD_INPUT
+from residualign.commands import models
 
 if TYPE_CHECKING:
-    from residualign.commands.models import CheckedModel, RefusedModel
-    from residualign.models.names import RegisteredModel
+    from residualign.commands.models import CheckedModel, CheckOutcome, ModelsOutcome, RefusedModel
 
 __all__ = ["app"]
 
 
-class _Listing(TyperGroup):
+class _Listing(PlainHelp, TyperGroup):
     """Lists the models where no command follows."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -27,95 +26,44 @@ class _Listing(TyperGroup):
         ctx.default_map = {name: {"json": as_json} for name in self.commands}
         result = super().invoke(ctx)
         if ctx.invoked_subcommand is None:
-            _list(Out(as_json))
+            printer = Out(as_json)
+            outcome = models.run(models.ModelsRequest(), printer)
+            printer.finish(outcome.to_json())
+            if not as_json:
+                show(printer, outcome)
         return result
 
 
-app = typer.Typer(cls=_Listing, rich_markup_mode="markdown")
-
-_BOUNDS = ("residual", "residual-heads")
-"""Methods that learn at most the number given: the spectrum decides."""
-
-_SHOWN = ("coarse", "spectral-output", "residual-heads", "residual", "linear")
+app = typer.Typer(cls=_Listing, rich_markup_mode="markdown", help=models.ModelsRequest.__doc__)
 
 
 @app.callback(invoke_without_command=True)
-def models(json: o.Json = False) -> None:
-    """The models that have a short name, their sizes, and how many numbers each method learns on them.
-
-    `models check NAME...` loads any model, registered or not, and adds up its units.
-    """
+def _models(json: JSON = False) -> None:
+    pass
 
 
-@app.command()
-def check(
-    names: o.ModelNames,
-    dtype: o.CheckedDTypes = None,
-    device: o.Device = "cpu",
-    out: o.ReportFile = None,
-    overwrite: o.Overwrite = False,
-    json: o.Json = False,
-) -> None:
-    """Load each model (a hub model is downloaded) and check that its units sum to its output.
+class _EachModel(Out):
+    """Shows a model as soon as it is checked."""
 
-    A model that is refused does not keep the others from being checked; the exit code is then 2.
-    """
-    from residualign.commands.models import check_model, check_report_file, write_report_file
+    def done(self, result: object, seconds: float) -> None:
+        """Show what was found of one model."""
+        from residualign.commands.models import CheckedModel, RefusedModel
 
-    printer = Out(json)
-    if out is not None:
-        check_report_file(out, overwrite)
-    dtypes = [choice.value for choice in dtype or (o.DType.float32, o.DType.float64)]
-    results: list[CheckedModel | RefusedModel] = []
-    for name in names:
-        printer.note(f"checking {name}")
-        results.append(check_model(name, dtypes, device))
-        _show_result(printer, results[-1])
-    passed = all(result.describe()["passed"] for result in results)
-    report = {"passed": passed, "models": [result.describe() for result in results]}
-    if out is not None:
-        write_report_file(out, report)
-        printer.show("", f"  report written to {out}")
-    printer.finish(report)
-    if not passed:
-        raise typer.Exit(BAD_INPUT)
+        if isinstance(result, CheckedModel | RefusedModel):
+            _show_result(self, result)
 
 
-def _list(printer: Out) -> None:
-    from residualign.models.names import registered_models
-
-    entries = list(registered_models().values())
-    counts = {entry.name: _counts(entry) for entry in entries}
-    printer.finish(
-        {
-            "models": [
-                {
-                    **{key: getattr(entry, key) for key in entry.__dataclass_fields__},
-                    "learned": {method: counts[entry.name][method] for method in _SHOWN},
-                    "learned_at_most": [method for method in _SHOWN if method in _BOUNDS],
-                }
-                for entry in entries
-            ]
-        }
-    )
-    if not printer.as_json:
-        _show_table(printer, entries, counts)
+def show_check(printer: Out, outcome: CheckOutcome) -> None:
+    """Say where the file is: each model has been shown already."""
+    if outcome.request.out is not None:
+        printer.show("", f"  written to {outcome.request.out}")
 
 
-def _counts(entry: RegisteredModel) -> dict[str, int]:
-    from residualign.fitting.methods import most_parameters
-
-    return most_parameters(
-        entry.layers,
-        entry.heads,
-        entry.width,
-        entry.dim,
-        attention_pooled=entry.pooling == "attention",
-        methods=_SHOWN,
-    )
+add_command(app, "check", models.CheckRequest, models.check, show_check, _EachModel)
 
 
-def _show_table(printer: Out, entries: list[RegisteredModel], counts: dict[str, dict[str, int]]) -> None:
+def show(printer: Out, outcome: ModelsOutcome) -> None:
+    """Print the registered models: their sizes, and what methods learn on them."""
     from residualign.cli.views import heading, paragraph, plain_table
 
     sizes = [
@@ -125,23 +73,29 @@ def _show_table(printer: Out, entries: list[RegisteredModel], counts: dict[str, 
             *(f"{size:,}" for size in (entry.layers, entry.heads, entry.width, entry.dim, entry.image_size)),
             f"{entry.parameters / 1e6:.1f} M",
         )
-        for entry in entries
+        for entry in outcome.entries
     ]
     titles = (("name", False), ("source", False), ("layers", True), ("heads", True), ("width", True), ("dim", True))
     learned = [
-        (entry.name, *(f"{'<= ' if method in _BOUNDS else ''}{counts[entry.name][method]:,}" for method in _SHOWN))
-        for entry in entries
+        (
+            entry.name,
+            *(
+                f"{'<= ' if method in models.BOUNDS else ''}{outcome.learned[entry.name][method]:,}"
+                for method in models.METHODS
+            ),
+        )
+        for entry in outcome.entries
     ]
     printer.show(
         plain_table((*titles, ("pixels", True), ("tower", True)), sizes),
         "",
         heading("learned numbers of each method"),
         "",
-        plain_table((("name", False), *((method, True) for method in _SHOWN)), learned),
+        plain_table((("name", False), *((method, True) for method in models.METHODS)), learned),
         "",
         paragraph(
-            "joint learns the scales of residual and dim numbers a class. Any other model in transformers format, "
-            "open_clip or timm has its own name: see residualign models check --help."
+            "joint learns the scales of residual and dim numbers per class. Any other model in transformers format, "
+            "open_clip or timm is given by its own name: see residualign models check --help."
         ),
     )
 

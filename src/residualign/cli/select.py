@@ -1,10 +1,9 @@
-"""`residualign select`: which heads carry a task, and how few of them are enough."""
+"""How `residualign select` looks: which heads carry a task, and how few of them are enough."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from residualign.cli import options as o
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -14,76 +13,8 @@ if TYPE_CHECKING:
     from residualign.selection.result import SelectionStudy
 
 
-def select(
-    source: o.ModelOrStore,
-    data: o.OptionalData = None,
-    score: o.Scores = None,
-    ablation: o.Ablations = None,
-    keep_mlps: o.KeepMlps = False,
-    heads: o.HeadBudget = None,
-    compare: o.CompareStores = None,
-    split: o.SplitOption = o.SplitChoice.test,
-    reference: o.Reference = None,
-    classifier: o.ClassifierOption = None,
-    classes: o.Classes = None,
-    template: o.Templates = None,
-    store: o.StoreOption = None,
-    model: o.ModelPath = None,
-    seed: o.Seed = 0,
-    adapter: o.SavedAdapter = None,
-    out: o.AnalysisOut = None,
-    formats: o.Formats = None,
-    stream: o.Stream = False,
-    skip_bad: o.SkipBad = False,
-    overwrite: o.Overwrite = False,
-    device: o.Device = "cpu",
-    dtype: o.DTypeOption = o.DType.float32,
-    batch_size: o.BatchSize = 32,
-    workers: o.Workers = 2,
-    json: o.Json = False,
-) -> None:
-    """Rank heads and keep the best, everything else ablated: MODEL DATA, or a STORE.
-
-    Heads are scored on validation images; accuracy is that of the --split. --adapter saves a selection as an adapter.
-    """
-    from residualign.commands._inputs import Machine
-    from residualign.commands.select import SelectRequest, run_select
-    from residualign.selection.scores import SCORES
-
-    printer = Out(json)
-    outcome = run_select(
-        SelectRequest(
-            source=source,
-            data=data,
-            scores=tuple(one.value for one in score) if score else SCORES,
-            ablations=tuple(one.value for one in ablation) if ablation else ("mean", "zero"),
-            heads=heads,
-            keep_mlps=keep_mlps,
-            compare=tuple(compare or ()),
-            split=split.value,
-            reference=reference,
-            classifier=classifier,
-            classes=None if classes is None else str(classes),
-            templates=None if template is None else tuple(template),
-            store=store,
-            model=model,
-            seed=seed,
-            adapter=adapter,
-            out=out,
-            formats=tuple(one.value for one in formats) if formats else None,
-            stream=stream,
-            skip_bad=skip_bad,
-            overwrite=overwrite,
-            machine=Machine(device, dtype.value, batch_size, workers),
-        ),
-        printer,
-    )
-    printer.finish(outcome.to_json())
-    if not json:
-        _show(printer, outcome)
-
-
-def _show(out: Out, outcome: SelectOutcome) -> None:
+def show(out: Out, outcome: SelectOutcome) -> None:
+    """Print the accuracy curves at some budgets, layer by layer, and what was chosen."""
     from residualign.cli.views import facts
 
     first = outcome.study
@@ -163,7 +94,7 @@ def _overlaps(outcome: SelectOutcome) -> RenderableType:
 
 
 def _adapter(outcome: SelectOutcome) -> str:
-    from residualign.cli.views import percent
+    from residualign._messages import percent
     from residualign.selection.scores import score_title
 
     chosen = outcome.selection

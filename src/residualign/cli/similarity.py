@@ -1,10 +1,9 @@
-"""`residualign similarity`: what of a model's units stays the same from one set of images, or model, to another."""
+"""How `residualign similarity` looks: layers of all comparisons side by side, then units and pairs of each."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from residualign.cli import options as o
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -12,83 +11,26 @@ if TYPE_CHECKING:
     from residualign.similarity import UnitSimilarity
 
 _SHOWN = 5
+_NAME = 20
 
 
-def similarity(
-    sources: o.Sources,
-    split: o.SplitOption = o.SplitChoice.train,
-    unit: o.UnitLabels = None,
-    variance: o.Variance = 0.9,
-    pairs: o.Pairs = False,
-    matching: o.MatchingOption = o.MatchingChoice.greedy,
-    same_space: o.SameSpace = False,
-    anchors: o.Anchors = 100,
-    seed: o.Seed = 0,
-    out: o.AnalysisOut = None,
-    format: o.Formats = None,
-    overwrite: o.Overwrite = False,
-    stream: o.Stream = False,
-    skip_bad: o.SkipBad = False,
-    device: o.Device = "cpu",
-    dtype: o.DTypeOption = o.DType.float32,
-    batch_size: o.BatchSize = 32,
-    workers: o.Workers = 2,
-    json: o.Json = False,
-) -> None:
-    """Compare the principal components of every unit: STORE STORE..., or MODEL DATA DATA...; the first with each other.
-
-    Prints the normalised spectral cosine of each layer (0 to 1, 1 for the same components), weighted by variance and
-    unweighted. Where the images are the same ones, CKA too, which needs no common space: across models.
-    """
-    from residualign.commands._inputs import Machine
-    from residualign.commands.similarity import Settings, run_similarity, similarity_payload, similarity_tables
-    from residualign.runs.files import check_analysis_files, write_analysis_files
-
-    printer = Out(json)
-    formats = None if format is None else [choice.value for choice in format]
-    check_analysis_files(out, formats, overwrite)
-    machine = Machine(device, dtype.value, batch_size, workers)
-    settings = Settings(
-        split=split.value,
-        variance_threshold=variance,
-        pairs=pairs,
-        matching=matching.value,
-        same_space=same_space,
-        anchors=anchors,
-        seed=seed,
-        unit_labels=None if unit is None else tuple(unit),
-    )
-    outcome = run_similarity(sources, machine, settings, stream=stream, skip_bad=skip_bad, progress=printer)
-    payload = similarity_payload(outcome)
-    written = None
-    if out is not None:
-        from residualign.figures.similarity import similarity_figures
-
-        tables = similarity_tables(outcome)
-        written = write_analysis_files(out, "similarity", payload, tables, similarity_figures(tables), formats)
-    printer.finish({**payload, "files": None if written is None else [str(path) for path in written]})
-    if not json:
-        _show(printer, outcome)
-        if written is not None:
-            printer.show("", f"  {len(written)} files written to {out}")
-
-
-def _show(printer: Out, outcome: SimilarityOutcome) -> None:
+def show(printer: Out, outcome: SimilarityOutcome) -> None:
+    """Print what was compared, layer by layer, and the units that agree most and least."""
     from residualign.cli.views import facts
 
-    first = outcome.first
+    first, request = outcome.first, outcome.request
     printer.show(
         facts(
             ("model", first.model),
-            ("images", f"{first.spectra.n_samples:,} of {first.name}, {outcome.settings.split}"),
-            *(("beside", _beside(first.model, one.second)) for one in outcome.compared),
+            ("images", f"{first.spectra.n_samples:,} of {first.name}, {request.split}"),
+            *(("compared with", _described(first.model, one.second)) for one in outcome.compared),
         )
     )
     alike = [one for one in outcome.compared if one.spectral is not None]
     if alike:
         _show_layers(printer, alike)
     # with several others, tables of heads for each of them would bury what is above
-    one_pair, chosen = len(outcome.compared) == 1, outcome.settings.unit_labels is not None
+    one_pair, chosen = len(outcome.compared) == 1, bool(request.unit)
     for one in outcome.compared:
         if one.spectral is not None and (one_pair or chosen):
             _show_units(printer, one, chosen)
@@ -96,15 +38,17 @@ def _show(printer: Out, outcome: SimilarityOutcome) -> None:
             _show_cka(printer, one)
         if one.pairs_cka is not None or one.pairs is not None:
             _show_pairs(printer, one, one_pair)
+    if outcome.files:
+        printer.show("", f"  {len(outcome.files)} files in {request.out}")
 
 
-def _beside(model: str, other: Source) -> str:
+def _described(model: str, other: Source) -> str:
     images = f"{other.spectra.n_samples:,} of {other.name}"
     return images if other.model == model else f"{images}, model {other.model}"
 
 
 def _show_layers(printer: Out, compared: list[Compared]) -> None:
-    from residualign.cli.views import heading, plain_table
+    from residualign.cli.views import heading
 
     for kind, weighting, title in (
         ("head", "weighted", "heads, mean of each layer, weighted by variance"),
@@ -115,27 +59,39 @@ def _show_layers(printer: Out, compared: list[Compared]) -> None:
         for one in compared:
             assert one.spectral is not None
             layers = one.spectral.layers("head" if kind == "head" else "mlp")
-            pairs = [(getattr(x.cosine, weighting), getattr(x.cosine, f"{weighting}_optimal")) for x in layers]
-            columns.append([f"{_figure(greedy)} ({_figure(optimal)})" for greedy, optimal in pairs])
-        rows = [(str(layer), *line) for layer, line in enumerate(zip(*columns, strict=True))]
-        names = [(one.second.name, True) for one in compared]
-        printer.show("", heading(f"  {title}: greedy (optimal)"), plain_table((("layer", False), *names), rows))
+            columns.append([_both(line.cosine, weighting) for line in layers])
+        printer.show("", heading(f"  {title}: greedy (optimal)"))
+        _show_columns(printer, compared, "layer", [str(i) for i in range(len(columns[0]))], columns)
     of_output = [one.spectral.output.cosine for one in compared if one.spectral is not None]
-    printer.show(
-        "",
-        heading("  the whole output: greedy (optimal)"),
-        plain_table(
-            (("", False), *((one.second.name, True) for one in compared)),
-            [
-                ("weighted", *(f"{_figure(c.weighted)} ({_figure(c.weighted_optimal)})" for c in of_output)),
-                ("unweighted", *(f"{_figure(c.unweighted)} ({_figure(c.unweighted_optimal)})" for c in of_output)),
-            ],
-        ),
-    )
+    names = ["weighted", "unweighted"]
+    printer.show("", heading("  the whole output: greedy (optimal)"))
+    _show_columns(printer, compared, "", names, [[_both(cosine, name) for name in names] for cosine in of_output])
+
+
+def _show_columns(
+    printer: Out, compared: list[Compared], title: str, names: list[str], columns: list[list[str]]
+) -> None:
+    """A column per comparison, as many beside one another as the terminal has room for."""
+    from residualign.cli.views import plain_table
+
+    each = max(1, (printer.stdout.width - len("  unweighted")) // (2 + _NAME))
+    for start in range(0, len(compared), each):
+        part = slice(start, start + each)
+        titles = ((title, False), *((_short(one.second.name), True) for one in compared[part]))
+        printer.show(*([""] if start else []), plain_table(titles, list(zip(names, *columns[part], strict=True))))
+
+
+def _both(cosine: object, weighting: str) -> str:
+    return f"{_figure(getattr(cosine, weighting))} ({_figure(getattr(cosine, f'{weighting}_optimal'))})"
+
+
+def _short(name: str) -> str:
+    """A name that fits a column: its end says most, and its first letters may be a number that tells two apart."""
+    return name if len(name) <= _NAME else f"{name[:3]}…{name[4 - _NAME :]}"
 
 
 def _show_units(printer: Out, one: Compared, chosen: bool) -> None:
-    from residualign.cli.views import heading, plain_table
+    from residualign.cli.views import heading, paragraph, plain_table
 
     assert one.spectral is not None
     means = {} if one.means is None else {mean.label: mean for mean in one.means}
@@ -147,7 +103,7 @@ def _show_units(printer: Out, one: Compared, chosen: bool) -> None:
         of_means = (None, None) if mean is None else (mean.cosine, mean.relative_cosine)
         return (unit.label, counts, *(_figure(value) for value in (*figures, *of_means)))
 
-    columns = ("components", "weighted", "optimal", "unweighted", "optimal", "means' cosine", "to anchors")
+    columns = ("kept", "weighted", "optimal", "unweighted", "optimal", "means", "anchors")
     titles = tuple((title, True) for title in columns)
     labels = {unit.label for unit in one.units}
     listed = [unit for unit in one.spectral.units if unit.label in labels]
@@ -155,9 +111,18 @@ def _show_units(printer: Out, one: Compared, chosen: bool) -> None:
         known = [unit for unit in listed if unit.kind == "head" and unit.cosine.weighted >= 0]
         ranked = sorted(known, key=lambda unit: unit.cosine.weighted)
         listed = ranked if len(ranked) <= 2 * _SHOWN else [*ranked[:_SHOWN], *ranked[-_SHOWN:]]
-    what = "units" if chosen else "heads, least alike first (some of either end; --json lists all)"
+    what = "units" if chosen else f"heads, least alike first (the first and last {_SHOWN}; --json lists all)"
     rows = [line(unit) for unit in (*listed, one.spectral.output)]
-    printer.show("", heading(f"  {one.second.name}: {what}"), plain_table((("", False), *titles), rows))
+    printer.show(
+        "",
+        heading(f"  {one.second.name}: {what}"),
+        plain_table((("", False), *titles), rows),
+        paragraph(
+            "kept: components of the first and of the second. means: cosine of the two means; anchors: the same, of "
+            "similarities to the anchors.",
+            "quiet",
+        ),
+    )
 
 
 def _show_cka(printer: Out, one: Compared) -> None:
@@ -176,7 +141,7 @@ def _show_pairs(printer: Out, one: Compared, in_full: bool) -> None:
     """The pairs of heads that are most alike; in one tower, those of different heads."""
     import torch
 
-    from residualign.cli.views import heading, plain_table
+    from residualign.cli.views import heading, paragraph, plain_table
 
     found = []
     if one.pairs is not None:
@@ -192,12 +157,12 @@ def _show_pairs(printer: Out, one: Compared, in_full: bool) -> None:
             shown = [pair for pair in pairs if not one_tower or pair[0].label != pair[1].label][: 2 * _SHOWN]
             rows = [(first.label, second.label, _figure(value)) for first, second, value in shown]
             title = f"  {one.second.name}: {'different ' if one_tower else ''}heads that are most alike, {what}"
-            titles = ((one.first.name, False), (one.second.name, False), (what, True))
+            titles = ((_short(one.first.name), False), (_short(one.second.name), False), (what, True))
             printer.show("", heading(title), plain_table(titles, rows))
         if one_tower:
             itself = sum(heads[i].label == others[int(j)].label for i, j in enumerate(values.argmax(dim=1)))
             sentence = f"{itself} of {len(heads)} heads are most like the head of the same place, by {what}"
-            printer.show("", f"  {one.second.name}: {sentence}")
+            printer.show("", paragraph(f"{one.second.name}: {sentence}"))
 
 
 def _figure(value: float | None) -> str:

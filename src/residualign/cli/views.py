@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.cells import cell_len
 from rich.console import Console, JustifyMethod, RenderableType
@@ -11,7 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from residualign._messages import NONE, interval, percent
+
 __all__ = [
+    "MethodLine",
     "bar",
     "bars_table",
     "facts",
@@ -19,34 +23,35 @@ __all__ = [
     "heading",
     "method_line",
     "paragraph",
-    "percent",
     "plain_table",
     "seconds",
     "share_bars",
-    "whole_percent",
 ]
 
+_SHORT_BAR = 10
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BAR_WIDTH, _HALF_BAR, _READABLE, _WIDEST = 24, 14, 84, 44
 
-MethodRow = tuple[str, float | None, int | None, float | None]
-"""Name, accuracy in [0, 1], learned parameters, seconds; None where there is none."""
 
+@dataclass(frozen=True)
+class MethodLine:
+    """One classifier: accuracies in [0, 1] on validation and test images, learned parameters, seconds of the fit.
 
-def percent(share: float | None) -> str:
-    """A share as people read it: `70.1 %`."""
-    return "–" if share is None else f"{100 * share:.1f} %"
+    test_interval: the 95 % interval of the test accuracy. None where there is none.
+    """
 
-
-def whole_percent(share: float | None) -> str:
-    """A share without decimals: `70 %`."""
-    return "–" if share is None else f"{100 * share:.0f} %"
+    name: str
+    test: float | None
+    test_interval: tuple[float, float] | None
+    val: float | None = None
+    parameters: int | None = None
+    seconds: float | None = None
 
 
 def seconds(value: float | None) -> str:
     """A duration as people read it: `0.4 s`, `2 min 05 s`."""
     if value is None:
-        return "–"
+        return NONE
     return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {int(value % 60):02d} s"
 
 
@@ -89,25 +94,25 @@ def heading(text: str) -> RenderableType:
     return Text(text, style="heading")
 
 
-def method_line(row: MethodRow | None, console: Console, marked: bool = False) -> Text:
-    """One method: its test accuracy as a bar and a figure, learned parameters, seconds. None gives the titles.
+def method_line(line: MethodLine | None, console: Console, marked: bool = False) -> Text:
+    """One method: its test accuracy as a bar, validation and test accuracy, parameters, seconds. None gives the titles.
 
     Lines stand under one another without a table, so that each can be printed when its method is done.
     """
-    if row is None:
-        titles = f"{'method':<16}  {'test accuracy':<{_BAR_WIDTH}}  {'':>7}  {'parameters':>10}  {'fit':>8}"
+    if line is None:
+        titles = f"{'method':<15} {'':<{_SHORT_BAR}} {'val':>7} {'test':>7}  {'95 %':>11} {'parameters':>10} {'fit':>7}"
         return Text(f"  {titles}", style="quiet")
-    name, accuracy, parameters, duration = row
-    length = bar(accuracy or 0.0, _BAR_WIDTH, has_blocks(console))
-    figures = "" if parameters is None else f"{parameters:,}"
+    length = bar(line.test or 0.0, _SHORT_BAR, has_blocks(console))
+    figures = "" if line.parameters is None else f"{line.parameters:,}"
+    spread = "" if line.test_interval is None else interval(*line.test_interval)
     return Text.assemble(
         "  ",
-        (f"{name:<16}", "title" if marked else ""),
-        "  ",
-        (length, "accent" if parameters is not None else "quiet"),
-        "  ",
-        (f"{percent(accuracy):>7}", "title" if marked else ""),
-        f"  {figures:>10}  {'' if duration is None else seconds(duration):>8}",
+        (f"{line.name:<15}", "title" if marked else ""),
+        " ",
+        (length, "accent" if line.parameters is not None else "quiet"),
+        f" {'' if line.val is None else percent(line.val):>7} ",
+        (f"{percent(line.test):>7}", "title" if marked else ""),
+        f"  {spread:>11} {figures:>10} {'' if line.seconds is None else seconds(line.seconds):>7}",
     )
 
 
@@ -136,7 +141,7 @@ def plain_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str
         longest = max(cell_len(str(cell)) for cell in (title, *(row[i] for row in rows)))
         width = min(longest, _WIDEST) if i else None
         justify: JustifyMethod = "right" if numeric else "left"
-        table.add_column(title, justify=justify, no_wrap=True, overflow="ellipsis", min_width=width, max_width=width)
+        table.add_column(title, justify=justify, no_wrap=i > 0, overflow="ellipsis", min_width=width, max_width=width)
     for row in rows:
         table.add_row(*row)
     return Padding(table, (0, 0, 0, 2), expand=False)

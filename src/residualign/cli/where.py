@@ -1,10 +1,9 @@
-"""`residualign where`: which patches of an image a head read its contribution from."""
+"""How `residualign where` looks: one line per image and head, with what its value is the sum of."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from residualign.cli import options as o
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -13,82 +12,50 @@ if TYPE_CHECKING:
 _SHOWN = 24
 
 
-def where(
-    source: o.ModelOrAdapter,
-    images: o.Images,
-    unit: o.UnitLabels = None,
-    component: o.Components = None,
-    text: o.TextOption = None,
-    against: o.AgainstTexts = None,
-    reference: o.Reference = None,
-    model: o.ModelPath = None,
-    out: o.AnalysisOut = None,
-    formats: o.Formats = None,
-    overwrite: o.Overwrite = False,
-    skip_bad: o.SkipBad = False,
-    device: o.Device = "cpu",
-    dtype: o.DTypeOption = o.DType.float32,
-    batch_size: o.BatchSize = 8,
-    json: o.Json = False,
-) -> None:
-    """Show where in images chosen heads (--unit) read what they contribute, patch by patch, as exact sums.
-
-    Along a --component of the head, or a --text; with an adapter's DIR in place of MODEL along what set the first class
-    apart from the second; else the length of every part. --out writes heat maps over the pictures.
-    """
-    from residualign.commands._inputs import Machine
-    from residualign.commands.where import run_where
-
-    printer = Out(json)
-    outcome = run_where(
-        source,
-        images,
-        Machine(device, dtype.value, batch_size, 0),
-        units=unit,
-        components=component,
-        text=text,
-        against=against,
-        reference=reference,
-        model=model,
-        skip_bad=skip_bad,
-        out=out,
-        formats=None if formats is None else [one.value for one in formats],
-        overwrite=overwrite,
-        progress=printer,
-    )
-    printer.finish(outcome.to_json())
-    if not json:
-        _show(printer, outcome)
-        if out is not None:
-            printer.show("", f"  maps written to {out}")
-
-
-def _show(printer: Out, outcome: WhereOutcome) -> None:
+def show(printer: Out, outcome: WhereOutcome) -> None:
+    """Print the sums, the first of them where there are many."""
     from residualign.cli.views import facts, plain_table
 
     location = outcome.location
-    rows, columns = location.maps.shape[2:]
+    height, width = location.maps.shape[2:]
+    # lengths do not add up, parts along a direction do
+    signed = location.kind != "norm"
+    meaning = "total = patches + prefix (class token, registers) + constant; " if signed else ""
     printer.show(
         facts(
             ("model", outcome.model),
             ("maps", outcome.along),
-            ("patches", f"{rows} x {columns}; parts sum to each head's value within {location.error:.0e}"),
+            ("patches", f"{height} x {width}; parts sum to each head's value within {location.error:.0e}"),
+            ("columns", f"{meaning}peak: the largest patch, at row, column"),
         ),
         "",
     )
+    rows = outcome.rows()
     table = [
         (
-            one["image"],
             one["target"],
-            f"{one['total']:.4g}",
-            *(() if location.kind == "norm" else (f"{one['patches']:.4g}", f"{one['prefix']:.4g}")),
-            f"{one['constant']:.4g}",
-            f"{one['peak']:.3g} at {one['peak_row']}, {one['peak_column']}",
+            f"{one['total']:.3g}",
+            *((f"{one['patches']:.3g}", f"{one['prefix']:.3g}") if signed else ()),
+            f"{one['constant']:.3g}",
+            f"{one['peak']:.3g}",
+            f"{one['peak_row']}, {one['peak_column']}",
         )
-        for one in outcome.rows()
+        for one in rows[:_SHOWN]
     ]
-    parts = () if location.kind == "norm" else (("patches", True), ("class token, registers", True))
-    titles = (("image", False), ("head", False), ("total", True), *parts, ("constant", True))
-    printer.show(plain_table((*titles, ("largest patch: row, column", True)), table[:_SHOWN]))
-    if len(table) > _SHOWN:
-        printer.show("", f"  {len(table) - _SHOWN} further maps; --json lists all")
+    parts = ("total", "patches", "prefix", "constant", "peak") if signed else ("total", "constant", "peak")
+    titles = (("head", False), *((title, True) for title in parts), ("at", False))
+    # of a long path the end says more than the beginning
+    room = printer.stdout.width - sum(
+        2 + max(len(title), *(len(line[i]) for line in table)) for i, (title, _) in enumerate(titles)
+    )
+    names = [_end(one["image"], room - 2) for one in rows]
+    lines = [(name, *line) for name, line in zip(names, table, strict=False)]
+    printer.show(plain_table((("image", False), *titles), lines))
+    if len(rows) > _SHOWN:
+        printer.show("", f"  {len(rows) - _SHOWN} more maps; --json lists all")
+    if outcome.files:
+        printer.show("", f"  {len(outcome.files)} files in {outcome.request.out}")
+
+
+def _end(path: str, width: int) -> str:
+    return path if len(path) <= width else "…" + path[len(path) - max(width, 8) + 1 :]

@@ -7,16 +7,19 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
+from residualign._messages import listed, skipped_sentence
 from residualign._progress import Progress
-from residualign.commands._messages import left_out_sentence, unknown_words_sentence
+from residualign.classification.classifier import Classifier, ClassifierKind, text_classifier, zero_shot_vectors
+from residualign.commands._flags import Inputs, Loading, Prompts, Sampled, Words
 from residualign.data import ImageData, load_data
-from residualign.data.images import has_image_extension, read_image
+from residualign.data.images import BadImageError, has_image_extension, read_image
+from residualign.data.prompts import DEFAULT_TEMPLATE, read_prompts, rename_classes
 from residualign.errors import BadInputError
 from residualign.extraction import extract
 from residualign.load import load_model
@@ -28,85 +31,65 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FileSource",
-    "Machine",
     "Subject",
     "analysed_split",
     "analysed_store",
+    "chosen_classifier",
     "chosen_units",
     "expand_images",
     "load_subject",
     "make_store",
     "open_store",
+    "opened_images",
+    "refuse_store_for_store",
 ]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how the encoder runs; none of it is meant to change a result beyond rounding, but for dtype."""
-
-    device: str = "cpu"
-    dtype: str = "float32"
-    batch_size: int = 32
-    workers: int = 2
-
-    @property
-    def store_dtype(self) -> Literal["float32", "float64"]:
-        """What is written for an encoder that runs in this dtype: contributions of half types are float32."""
-        return "float64" if self.dtype == "float64" else "float32"
 
 
 @dataclass
 class Subject:
-    """A model and data, or a finished store and nothing else."""
+    """A model and data, or a finished store and nothing else. loading: how images are read and the encoder runs."""
 
     model_name: str
-    machine: Machine
+    loading: Loading
     data: ImageData | None = None
     store: Store | None = None
     _model: VisionModel | None = field(default=None, repr=False)
 
     def model(self) -> VisionModel:
-        """The model, loaded when it is first needed; `BadInputError` where the store was made with another one."""
+        """The model, loaded when it is first needed; `BadInputError` if the store was made with different weights."""
         if self._model is None:
-            model = load_model(self.model_name, device=self.machine.device, dtype=self.machine.dtype)
+            model = load_model(self.model_name, device=self.loading.device, dtype=self.loading.dtype)
             if self.store is not None and model.fingerprint != self.store.model["fingerprint"]:
                 raise BadInputError(
-                    f"model {self.model_name!r} has other weights than the store {self.store.path} was made with; "
-                    "give the right one with --model"
+                    f"model {self.model_name!r} does not have the weights that the store {self.store.path} was made "
+                    "with; give the right one with --model"
                 )
             self._model = model
         return self._model
 
 
 def load_subject(
-    source: str,
-    data: str | None,
-    machine: Machine,
-    *,
-    classes: str | os.PathLike[str] | None = None,
-    templates: Sequence[str] | None = None,
-    model_name: str | None = None,
-    stream: bool = False,
-    progress: Progress,
+    source: str, data: str | None, request: Loading, progress: Progress, *, model: str | None = None
 ) -> Subject:
     """What was typed as `STORE`, or as `MODEL DATA`, opened and checked; images are not read yet.
 
-    model_name: where a store's model has moved to. stream: as in `load_data`. Raises `BadInputError` for what cannot be
-    used.
+    request: how images are read; class names and templates, where it has any, are those of the data. model: new
+    location of a store's model. Raises `BadInputError` for what cannot be used.
     """
     if data is None:
         store = open_store(source)
-        return Subject(model_name or str(store.model["name"]), machine, store=store)
-    if model_name is not None:
+        return Subject(model or str(store.model["name"]), request, store=store)
+    if model is not None:
         raise BadInputError(
-            f"--model {model_name} says where a store's or adapter's model is; here it is already {source}"
+            f"--model {model} is the new location of a store's or adapter's model; the model is already given: {source}"
         )
-    # a single one may be a file of templates, which load_data finds out
-    told = templates[0] if templates is not None and len(templates) == 1 else templates
-    found = load_data(data, classes=classes, templates=told, stream=stream)
+    words = request if isinstance(request, Prompts) else Prompts()
+    found = load_data(data, classes=words.classes, templates=_templates(words), stream=request.stream)
     for note in found.notes:
         progress.warn(note)
-    subject = Subject(source, machine, data=found)
+    if isinstance(request, Sampled) and request.quick:
+        found = _sample(found)
+    subject = Subject(source, request, data=found)
     subject.model()
     return subject
 
@@ -114,23 +97,24 @@ def load_subject(
 def open_store(path: str) -> Store:
     """The store that was typed alone; the error says what else would do."""
     if "://" not in path and not _holds_store(path):
-        raise BadInputError(f"{path!r} is no store; expected a store that `extract` made, or MODEL and DATA")
+        raise BadInputError(
+            f"{path!r} is not a store; expected a store made by `residualign extract`, or MODEL and DATA"
+        )
     return Store.open(path)
 
 
 def make_store(
     subject: Subject,
     path: str | os.PathLike[str],
+    progress: Progress,
     *,
-    skip_bad: bool = False,
     overwrite: bool = False,
     uses_text: bool = True,
-    progress: Progress,
 ) -> tuple[Store, float]:
     """The store of a subject and the seconds the pass took: begun, continued, or opened where it is finished.
 
-    overwrite removes a store that is there first. uses_text: whether class names will be read by the text tower, and
-    unknown words matter. The errors of `extract`.
+    overwrite removes a store that is there first. uses_text: whether class names will be read by the text tower, so
+    that unknown words matter. The errors of `extract`.
     """
     began = time.perf_counter()
     if subject.store is not None:
@@ -138,64 +122,56 @@ def make_store(
     assert subject.data is not None
     if overwrite and _holds_store(path):
         remove_store(path)
-    model, data, machine = subject.model(), subject.data, subject.machine
-    if uses_text and (sentence := unknown_words_sentence(model, data.class_names)) is not None:
-        progress.warn(sentence)
+    model, data, loading = subject.model(), subject.data, subject.loading
+    if uses_text:
+        _warn_of_unknown_words(model, data.class_names, progress)
     with progress.task("images") as tick:
         store = extract(
             model,
             data,
             path,
-            batch_size=machine.batch_size,
-            workers=machine.workers,
-            skip_bad=skip_bad,
-            dtype=machine.store_dtype,
+            batch_size=loading.batch_size,
+            workers=loading.workers,
+            skip_bad=loading.skip_bad,
+            dtype=_store_dtype(loading.dtype),
             progress=tick,
         )
+    subject.store = store
     if store.skipped:
-        progress.warn(left_out_sentence(store.skipped))
+        progress.warn(skipped_sentence(store.skipped))
     return store, time.perf_counter() - began
-
-
-def _holds_store(path: str | os.PathLike[str]) -> bool:
-    return any((Path(path) / name).exists() for name in ("manifest.json", "unfinished.json"))
 
 
 @contextmanager
 def analysed_store(
-    source: str,
-    data: str | None,
-    machine: Machine,
-    *,
-    store: str | os.PathLike[str] | None = None,
-    classes: str | os.PathLike[str] | None = None,
-    templates: Sequence[str] | None = None,
-    model: str | None = None,
-    stream: bool = False,
-    skip_bad: bool = False,
-    uses_text: bool = False,
-    units: Iterable[str] | None = None,
+    request: Inputs,
     progress: Progress,
+    *,
+    keep: str | os.PathLike[str] | None = None,
+    uses_text: bool = False,
+    units: Iterable[str] = (),
 ) -> Iterator[tuple[Store, Subject]]:
     """The store of what was typed as `STORE`, or as `MODEL DATA`, and what it was made of.
 
-    store: where a store of a model and data is made, or continued, and kept; without it one lies in a temporary folder
-    and is gone when the context ends. units: labels that the analysis will ask for, looked at before the pass over the
-    images. Errors: those of `load_subject`, `chosen_units` and `make_store`.
+    The store of a model and data is kept at `--store`, or else at `keep`; with neither it is in a temporary folder and
+    gone when the context ends. units: labels that the analysis will ask for, checked before the pass over the images.
+    Errors: those of `load_subject`, `chosen_units` and `make_store`.
     """
-    if data is None and store is not None:
-        raise BadInputError("--store says where to put the store of a model and data; here a store is given already")
-    subject = load_subject(
-        source, data, machine, classes=classes, templates=templates, model_name=model, stream=stream, progress=progress
-    )
-    if units is not None and subject.data is not None:
+    refuse_store_for_store(request)
+    subject = load_subject(request.source, request.data, request, progress, model=request.model)
+    if subject.data is not None:
         chosen_units(subject.model().units, units)
     with tempfile.TemporaryDirectory(prefix="residualign-") as scratch:
-        path = store or os.path.join(scratch, "store")
-        made, seconds = make_store(subject, path, skip_bad=skip_bad, uses_text=uses_text, progress=progress)
-        subject.store = made
+        path = request.store or keep or os.path.join(scratch, "store")
+        made, seconds = make_store(subject, path, progress, uses_text=uses_text)
         progress.done(made, seconds)
         yield made, subject
+
+
+def refuse_store_for_store(request: Inputs) -> None:
+    """`BadInputError` for `--store` beside a STORE."""
+    if request.data is None and request.store is not None:
+        raise BadInputError("--store is where the store of MODEL and DATA is kept; a store is already given here")
 
 
 def analysed_split(store: Store, name: str) -> StoreSplit:
@@ -207,16 +183,47 @@ def analysed_split(store: Store, name: str) -> StoreSplit:
     return split
 
 
-def chosen_units(units: Units, labels: Iterable[str] | None, default: str = "all") -> tuple[Unit, ...]:
+def chosen_units(units: Units, labels: Iterable[str], default: str = "all") -> tuple[Unit, ...]:
     """The units named by labels, or by "heads", "mlps", "all", each once and in unit order.
 
-    `BadInputError` for a label the tower has not.
+    `BadInputError` for a label that the tower does not have.
     """
     groups = {"heads": units.of_kind("head"), "mlps": units.of_kind("mlp"), "all": tuple(units)}
     wanted = {
-        unit for label in (labels or (default,)) for unit in (groups[label] if label in groups else (units.get(label),))
+        unit
+        for label in (tuple(labels) or (default,))
+        for unit in (groups[label] if label in groups else (units.get(label),))
     }
     return tuple(unit for unit in units if unit in wanted)
+
+
+def chosen_classifier(
+    request: Words, subject: Subject, store: Store, progress: Progress
+) -> Classifier | ClassifierKind | None:
+    """The classifier that was asked for: by its kind, or, where a store gets new words, made by the text tower.
+
+    New words for a model and data are already in the store that was made of them.
+    """
+    if subject.data is not None or (request.classes is None and not request.template):
+        return request.classifier
+    if request.classifier == "means":
+        raise BadInputError(
+            "--classes and --template change class vectors from text; they cannot be combined with --classifier means "
+            "on a store"
+        )
+    names, templates = read_prompts(request.classes, _templates(request))
+    class_names = rename_classes(store.class_names, names)
+    model = subject.model()
+    if model.logit_scale is None:
+        raise BadInputError(f"model {model.name!r} has no text tower, so --classes and --template have no effect")
+    _warn_of_unknown_words(model, class_names, progress)
+    vectors = zero_shot_vectors(model.encode_text, class_names, templates or store.templates or (DEFAULT_TEMPLATE,))
+    return text_classifier(vectors, class_names, model.logit_scale, model.logit_bias)
+
+
+def _templates(words: Prompts) -> str | tuple[str, ...] | None:
+    # a single one may be a file of templates, which the reader finds out
+    return words.template[0] if len(words.template) == 1 else words.template or None
 
 
 class FileSource:
@@ -228,7 +235,7 @@ class FileSource:
 
 
 def expand_images(paths: Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
-    """Image files in the order given; a folder is replaced by the images below it, sorted, hidden ones left out.
+    """Image files in the order given; a folder is replaced by the images below it, sorted, without hidden ones.
 
     A file is taken whatever its name says: opening it will tell. Raises `BadInputError` for a path that does not exist
     and for a folder without images.
@@ -238,7 +245,7 @@ def expand_images(paths: Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
         if path.is_dir():
             inside = sorted(file for file in path.rglob("*") if _is_image(file, path))
             if not inside:
-                raise BadInputError(f"the folder {str(path)!r} holds no images")
+                raise BadInputError(f"the folder {str(path)!r} contains no images")
             found += inside
         elif os.path.exists(path):
             found.append(path)
@@ -247,6 +254,55 @@ def expand_images(paths: Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def opened_images(paths: Iterable[Path], skip_bad: bool, skipped: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+    """Images that can be read, in RGB, with their paths; with skip_bad the others are added to `skipped`."""
+    for path in paths:
+        try:
+            yield path, read_image(path)
+        except BadImageError as error:
+            if not skip_bad:
+                raise
+            skipped.append(error.key)
+
+
 def _is_image(file: Path, root: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
     return not hidden and has_image_extension(file.name) and file.is_file()
+
+
+QUICK_EACH, QUICK_MOST = 20, 1000
+"""`--quick` takes at most so many images per class and split, and about so many per split."""
+
+
+def _sample(data: ImageData) -> ImageData:
+    """A small sample of every split, the same each time."""
+    train, val, test = (split.take(_sample_rows(split.labels)) for split in data.splits)
+    return replace(data, train=train, val=val, test=test, split_rule=f"{data.split_rule}; a sample (--quick)")
+
+
+def _sample_rows(labels: Sequence[int]) -> list[int]:
+    """Images of each class at equal distances, in their order: neighbours in a folder are often alike."""
+    rows: dict[int, list[int]] = {}
+    for row, label in enumerate(labels):
+        rows.setdefault(label, []).append(row)
+    each = max(1, min(QUICK_EACH, QUICK_MOST // max(1, len(rows))))
+    chosen = [own[i * len(own) // each] for own in rows.values() for i in range(min(each, len(own))) if len(own) > each]
+    return sorted([*chosen, *(row for own in rows.values() if len(own) <= each for row in own)])
+
+
+def _holds_store(path: str | os.PathLike[str]) -> bool:
+    return any((Path(path) / name).exists() for name in ("manifest.json", "unfinished.json"))
+
+
+def _store_dtype(dtype: str) -> Literal["float32", "float64"]:
+    """What is written for an encoder that runs in this type: contributions of half types are float32."""
+    return "float64" if dtype == "float64" else "float32"
+
+
+def _warn_of_unknown_words(model: VisionModel, class_names: Sequence[str], progress: Progress) -> None:
+    unknown = model.unknown_words(list(class_names))
+    if unknown:
+        progress.warn(
+            f"the text tower of {model.name!r} does not know {len(unknown)} of {len(class_names)} class names "
+            f"({listed(unknown)}); consider --classifier means"
+        )

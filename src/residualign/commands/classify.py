@@ -1,28 +1,41 @@
-"""Label images with an adapter, and say which heads decided."""
+"""`residualign classify`: labels for images, and which heads decided."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from residualign._progress import SILENT, Progress
+from residualign.commands._flags import AdapterDir, BatchSize, Encoder, ImagePaths, ModelPath, SkipBad
+from residualign.units import Unit
 
-from residualign._progress import Progress
-from residualign.adapter.adapter import Adapter, load_adapter
-from residualign.adapter.attribution import Attribution
-from residualign.commands._inputs import Machine, expand_images
-from residualign.commands._messages import left_out_sentence
-from residualign.data.images import BadImageError, read_image
-from residualign.errors import BadInputError
+if TYPE_CHECKING:
+    from PIL import Image
 
-__all__ = ["ClassifyOutcome", "Decision", "Verdict", "classify_images", "opened_images", "run_classify"]
+    from residualign.adapter.adapter import Adapter
+    from residualign.adapter.attribution import Attribution
+
+__all__ = ["ClassifyOutcome", "ClassifyRequest", "Decision", "Verdict", "classify_images", "run"]
 
 N_HEADS = 3
 N_CLASSES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyRequest(Encoder):
+    """Label images with an adapter.
+
+    Beside label and probability are the heads that decided, each with its share of the margin between the first two
+    classes; a share below zero favors the second. The column `all heads` is the share of all heads together.
+    """
+
+    adapter: AdapterDir
+    images: ImagePaths
+    model: ModelPath = None
+    skip_bad: SkipBad = False
+    batch_size: BatchSize = 32
 
 
 @dataclass(frozen=True)
@@ -59,41 +72,50 @@ class Verdict:
 class ClassifyOutcome:
     """Verdicts in the order of the images, without the skipped ones."""
 
+    request: ClassifyRequest
     adapter: Adapter
     verdicts: tuple[Verdict, ...]
     skipped: tuple[str, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """What `classify --json` prints."""
+        return {
+            "adapter": str(self.request.adapter),
+            "model": self.adapter.model_info.get("name"),
+            "method": self.adapter.method,
+            "n_images": len(self.verdicts),
+            "n_skipped": len(self.skipped),
+            "skipped": list(self.skipped),
+            "images": [verdict.to_json() for verdict in self.verdicts],
+        }
 
-def run_classify(
-    folder: str | os.PathLike[str],
-    images: Sequence[str | os.PathLike[str]],
-    machine: Machine,
-    *,
-    model: str | None = None,
-    skip_bad: bool = False,
-    progress: Progress,
-) -> ClassifyOutcome:
-    """Classify image files, and those in folders, with the adapter in `folder`.
 
-    model: where the adapter's model has moved to. `BadInputError` for an image that cannot be read, naming it, unless
-    skip_bad; and where none can.
+def run(request: ClassifyRequest, progress: Progress = SILENT) -> ClassifyOutcome:
+    """Classify image files, and those in folders.
+
+    `BadInputError` for an image that cannot be read, naming it, unless skip_bad; and where none can.
     """
-    files = expand_images(images)
-    adapter = load_adapter(folder, model=model, device=machine.device, dtype=machine.dtype)
+    from residualign._messages import skipped_sentence
+    from residualign.adapter.adapter import load_adapter
+    from residualign.commands._inputs import expand_images, opened_images
+    from residualign.errors import BadInputError
+
+    files = expand_images(request.images)
+    adapter = load_adapter(request.adapter, model=request.model, device=request.device, dtype=request.dtype)
     skipped: list[str] = []
     verdicts: list[Verdict] = []
     with progress.task("images") as tick:
-        for start in range(0, len(files), machine.batch_size):
-            batch = files[start : start + machine.batch_size]
-            opened = list(opened_images(batch, skip_bad, skipped))
+        for start in range(0, len(files), request.batch_size):
+            batch = files[start : start + request.batch_size]
+            opened = list(opened_images(batch, request.skip_bad, skipped))
             if opened:
                 verdicts += classify_images(adapter, [str(path) for path, _ in opened], [image for _, image in opened])
             tick(start + len(batch), len(files))
     if not verdicts:
-        raise BadInputError(f"none of the {len(files)} images could be read, {skipped[0]!r} first")
+        raise BadInputError(f"none of the {len(files)} images could be read; the first is {skipped[0]!r}")
     if skipped:
-        progress.warn(left_out_sentence(skipped))
-    return ClassifyOutcome(adapter, tuple(verdicts), tuple(skipped))
+        progress.warn(skipped_sentence(skipped))
+    return ClassifyOutcome(request, adapter, tuple(verdicts), tuple(skipped))
 
 
 def classify_images(adapter: Adapter, names: Sequence[str], images: Sequence[Image.Image]) -> list[Verdict]:
@@ -120,28 +142,26 @@ def classify_images(adapter: Adapter, names: Sequence[str], images: Sequence[Ima
 
 
 def _largest_heads(attribution: Attribution, image: int) -> tuple[Decision, ...]:
-    heads = [(label, share) for label, share in attribution.top(image, len(attribution.labels)) if ".H" in label]
+    heads = [
+        (label, share) for label, share in attribution.top(image, len(attribution.labels)) if _kind(label) == "heads"
+    ]
     return tuple(Decision(label, _finite(share)) for label, share in heads[:N_HEADS])
 
 
 def _kinds(attribution: Attribution, image: int) -> dict[str, float | None]:
     totals = {"heads": 0.0, "mlps": 0.0, "rest": 0.0}
     for label, share in zip(attribution.labels, attribution.shares[image].tolist(), strict=True):
-        totals["heads" if ".H" in label else "mlps" if label.endswith(".mlp") else "rest"] += share
+        totals[_kind(label)] += share
     return {kind: _finite(total) for kind, total in totals.items()}
+
+
+def _kind(label: str) -> str:
+    # constants have a share too, and no unit
+    if label == "rest":
+        return "rest"
+    return {"head": "heads", "mlp": "mlps", "embedding": "rest"}[Unit.parse(label).kind]
 
 
 def _finite(share: float) -> float | None:
     """None where the margin is exactly zero: there is then nothing to share."""
     return share if math.isfinite(share) else None
-
-
-def opened_images(paths: Sequence[Path], skip_bad: bool, skipped: list[str]) -> Iterator[tuple[Path, Image.Image]]:
-    """Images that can be read, in RGB; with skip_bad the keys of the others go to `skipped`."""
-    for path in paths:
-        try:
-            yield path, read_image(path)
-        except BadImageError as error:
-            if not skip_bad:
-                raise
-            skipped.append(error.key)

@@ -1,61 +1,115 @@
-"""`residualign data`: the card of a data set, and its files."""
+"""`residualign data`: the registered data sets, or the card of one data set and its files."""
 
 from __future__ import annotations
 
 import contextlib
 import html
-import json
 import os
-import statistics
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from PIL import Image
+from residualign._progress import SILENT, Progress
+from residualign.commands._flags import OUTPUT, Overwrite, Quick, Stream, Workers, argument, flag
+from residualign.commands._request import NEUTRAL
 
-from residualign._files import publish, saying_what_is_kept
-from residualign._progress import Progress
-from residualign.data import ImageData, Split, load_data
-from residualign.data.examine import ImageFacts, examine
-from residualign.data.images import BadImageError
-from residualign.errors import BadInputError
-from residualign.figures.contact_sheet import COLUMNS, ROWS, contact_sheet
+if TYPE_CHECKING:
+    from PIL import Image
 
-__all__ = ["FILES", "DataCard", "Duplicates", "Spread", "card_markdown", "make_card", "run_data"]
+    from residualign.data.card import DataCard
+    from residualign.data.registered import RegisteredSet
+
+__all__ = ["FILES", "CardOutcome", "DataRequest", "SetsOutcome", "card_markdown", "run"]
 
 FILES = ("README.md", "data.json", "contact_sheet.png")
-
 """What is written into the folder."""
 
 
-def run_data(
-    name: str,
-    *,
-    out: Path | None = None,
-    stream: bool = False,
-    quick: bool = False,
-    overwrite: bool = False,
-    workers: int = 2,
-    progress: Progress,
-) -> DataCard:
+@dataclass(frozen=True, kw_only=True)
+class DataRequest:
+    """Describe a data set: classes and splits, sizes, unreadable images, duplicates across splits.
+
+    Decodes every image; with --quick a few per class. --out writes a card, its JSON and a contact sheet. Without DATA,
+    lists the registered names.
+    """
+
+    name: Annotated[
+        str | None,
+        argument(
+            "DATA",
+            "Data set: a folder, hf:org/name, or a registered name. Leave out to list the registered names.",
+        ),
+    ] = None
+    out: Annotated[
+        Path | None,
+        flag("--out", OUTPUT, "Output directory for the card, its JSON and the contact sheet.", metavar="DIR"),
+        NEUTRAL,
+    ] = None
+    stream: Stream = False
+    quick: Quick = False
+    overwrite: Overwrite = False
+    workers: Workers = 2
+
+
+@dataclass(frozen=True)
+class SetsOutcome:
+    """The registered data sets."""
+
+    sets: tuple[RegisteredSet, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `data --json` prints."""
+        return {"names": [one.name for one in self.sets], "sets": [asdict(one) for one in self.sets]}
+
+
+@dataclass(frozen=True)
+class CardOutcome:
+    """The card of one data set."""
+
+    request: DataRequest
+    card: DataCard
+
+    def to_json(self) -> dict[str, Any]:
+        """What `data DATA --json` prints."""
+        return self.card.to_json() | {"out": None if self.request.out is None else str(self.request.out)}
+
+
+def run(request: DataRequest, progress: Progress = SILENT) -> SetsOutcome | CardOutcome:
     """The card of DATA; with `out`, its Markdown, JSON and contact sheet in that folder.
 
     Raises `BadInputError` for data that no command takes, and, before anything is read, for an `out` that is a file,
-    holds other files, or holds a card (unless overwrite); `RunError` where it cannot be written.
+    has other files in it, or has a card (unless overwrite); `RunError` where it cannot be written.
     """
-    if out is not None:
-        _check_out(out, overwrite)
-    card = make_card(name, stream=stream, quick=quick, workers=workers, progress=progress)
-    if out is not None:
-        contents = (card_markdown(card), json.dumps(card.to_json(), indent=1) + "\n")
-        with saying_what_is_kept(out, "no image was changed"):
-            out.mkdir(parents=True, exist_ok=True)
-            for file, text in zip(FILES, contents, strict=False):
-                publish(out / file, text.encode("utf-8", "backslashreplace"))
-            publish(out / FILES[-1], _sheet(card))
-    return card
+    from residualign.data import registered_sets
+    from residualign.data.card import make_card
+    from residualign.errors import BadInputError
+
+    if request.name is None:
+        given = {"--out": request.out, "--quick": request.quick, "--stream": request.stream}
+        if used := [flag for flag, value in given.items() if value]:
+            raise BadInputError(f"{used[0]} needs DATA: a folder or a registered name")
+        return SetsOutcome(tuple(registered_sets()))
+    if request.out is not None:
+        _check_out(request.out, request.overwrite)
+    card = make_card(
+        request.name, stream=request.stream, quick=request.quick, workers=request.workers, progress=progress
+    )
+    for sentence in card.warnings:
+        progress.warn(sentence)
+    if request.out is not None:
+        _write(card, request.out)
+    return CardOutcome(request, card)
+
+
+def _write(card: DataCard, out: Path) -> None:
+    from residualign._files import json_bytes, publish, saying_what_is_kept
+
+    contents = (card_markdown(card).encode("utf-8", "backslashreplace"), json_bytes(card.to_json()), _sheet(card))
+    with saying_what_is_kept(out, "no image was changed"):
+        out.mkdir(parents=True, exist_ok=True)
+        for file, content in zip(FILES, contents, strict=True):
+            publish(out / file, content)
 
 
 def card_markdown(card: DataCard) -> str:
@@ -66,7 +120,7 @@ def card_markdown(card: DataCard) -> str:
     lines += [f"{card.n_images:,} images of {len(data.class_names):,} classes: {splits}.", ""]
     lines += [f"- splits: {_cell(data.split_rule)}"]
     looked = "all decoded" if card.n_examined == card.n_images else f"{card.n_examined:,} of them decoded (`--quick`)"
-    lines += [f"- images: {looked}, {len(card.bad)} cannot be read"]
+    lines += [f"- images: {looked}, {len(card.bad)} unreadable"]
     if card.width is not None and card.height is not None:
         for word, spread in (("width", card.width), ("height", card.height)):
             lines.append(f"- {word}: {spread.min} to {spread.max} pixels, median {spread.median:g}")
@@ -75,14 +129,14 @@ def card_markdown(card: DataCard) -> str:
             lines.append(f"- {word}: " + ", ".join(f"{_cell(name)} {count:,}" for name, count in counted.items()))
     lines += ["- prompts: " + ", ".join(f"<code>{_cell(template)}</code>" for template in data.templates), ""]
     if card.warnings:
-        lines += ["## Mind", "", *(f"- {_cell(sentence)}" for sentence in card.warnings), ""]
+        lines += ["## Warnings", "", *(f"- {_cell(sentence)}" for sentence in card.warnings), ""]
     lines += [f"![some images of each class]({FILES[-1]})", "", "## Classes", ""]
     names = [split.name for split in data.splits]
     lines += [f"| class | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
     for label, name in enumerate(data.class_names):
         lines.append(f"| {_cell(name)} | " + " | ".join(f"{card.counts[split][label]:,}" for split in names) + " |")
     if card.bad:
-        lines += ["", "## Images that cannot be read", "", "| image | why |", "|---|---|"]
+        lines += ["", "## Unreadable images", "", "| image | why |", "|---|---|"]
         lines += [f"| {_cell(one.key)} | {_cell(one.problem or '')} |" for one in card.bad]
     return "\n".join(lines) + "\n"
 
@@ -93,6 +147,8 @@ def _cell(text: str) -> str:
 
 
 def _sheet(card: DataCard) -> bytes:
+    from residualign.figures.contact_sheet import ROWS, contact_sheet
+
     data = card.data
     bad = {one.key for one in card.bad}
     rows = [(name, list(_pictures(card, label, bad))) for label, name in enumerate(data.class_names[:ROWS])]
@@ -105,6 +161,9 @@ def _sheet(card: DataCard) -> bytes:
 
 def _pictures(card: DataCard, label: int, bad: set[str]) -> Iterator[Image.Image]:
     """The first images of a class that can be read, of the training split first."""
+    from residualign.data.images import BadImageError
+    from residualign.figures.contact_sheet import COLUMNS
+
     found = 0
     for split in card.data.splits:
         for position, own in enumerate(split.labels):
@@ -118,193 +177,13 @@ def _pictures(card: DataCard, label: int, bad: set[str]) -> Iterator[Image.Image
 
 
 def _check_out(folder: Path, overwrite: bool) -> None:
+    from residualign.errors import BadInputError
+
     if os.path.lexists(folder) and not folder.is_dir():
         raise BadInputError(f"{str(folder)!r} is a file, expected a folder or a new name")
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     others = [name for name in names if name not in FILES]
     if others:
-        raise BadInputError(f"the folder {str(folder)!r} holds {others[0]!r}; choose a new or an empty folder")
+        raise BadInputError(f"the folder {str(folder)!r} contains {others[0]!r}; choose a new or an empty folder")
     if names and not overwrite:
-        raise BadInputError(f"{str(folder)!r} holds a card; add --overwrite to replace it, or choose another folder")
-
-
-QUICK_EACH, QUICK_MOST = 5, 1000
-
-
-"""`--quick` looks at the images of a class in a split up to this many, and at so many of a split."""
-
-
-_EXAMPLES = 20
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Smallest, median and largest value."""
-
-    min: int
-    median: float
-    max: int
-
-    @staticmethod
-    def of(values: Sequence[int]) -> Spread | None:
-        """None of no values."""
-        return Spread(min(values), float(statistics.median(values)), max(values)) if values else None
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """Groups of images with the same pixels.
-
-    across_splits: groups that lie in more than one split, which lets test images be learned. within_split: the others.
-    across_classes: groups, of either kind, with more than one label. examples: keys of the first groups across splits.
-    """
-
-    across_splits: int
-    within_split: int
-    across_classes: int
-    examples: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class DataCard:
-    """counts: images of each class (in label order) by split. n_examined: how many were decoded, bad ones counted.
-
-    limits: why the data serves as a reference set only, None where every command takes it.
-    """
-
-    data: ImageData
-    counts: dict[str, tuple[int, ...]]
-    n_examined: int
-    width: Spread | None
-    height: Spread | None
-    formats: dict[str, int]
-    modes: dict[str, int]
-    bad: tuple[ImageFacts, ...]
-    duplicates: Duplicates
-    limits: str | None
-
-    @property
-    def n_images(self) -> int:
-        """Images of all splits, bad ones counted."""
-        return sum(map(sum, self.counts.values()))
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What a careful user would want to know, one sentence each."""
-        told = [*self.data.notes]
-        if self.limits is not None:
-            told.append(f"this data can serve as a reference set only: {self.limits}")
-        if self.bad:
-            told.append(f"{len(self.bad)} of {self.n_examined} images cannot be read ({self.bad[0].key!r} first)")
-        if self.data.strays:
-            told.append(
-                f"files that are no images lie among them: {len(self.data.strays)} ({self.data.strays[0]!r} first)"
-            )
-        found = self.duplicates
-        if found.across_splits:
-            pair = " = ".join(repr(key) for key in found.examples[0][:2])
-            told.append(
-                f"leak: {_n_pictures(found.across_splits)} in more than one split, pixel for pixel ({pair} first)"
-            )
-        if found.across_classes:
-            told.append(f"{_n_pictures(found.across_classes)} in more than one class, pixel for pixel")
-        return tuple(told)
-
-    def to_json(self) -> dict[str, Any]:
-        """What `data --json` prints."""
-        described = self.data.describe()
-        return {
-            "data": described["name"],
-            "n_images": self.n_images,
-            **{f"n_{split.name}": len(split) for split in self.data.splits},
-            "n_classes": len(self.data.class_names),
-            "classes": [
-                {"name": name, **{split: counts[label] for split, counts in self.counts.items()}}
-                for label, name in enumerate(self.data.class_names)
-            ],
-            "split_rule": self.data.split_rule,
-            "templates": list(self.data.templates),
-            "n_examined": self.n_examined,
-            "width": None if self.width is None else asdict(self.width),
-            "height": None if self.height is None else asdict(self.height),
-            "formats": self.formats,
-            "modes": self.modes,
-            "n_bad": len(self.bad),
-            "bad": [{"split": one.split, "key": one.key, "reason": one.problem} for one in self.bad],
-            "duplicates": asdict(self.duplicates),
-            "strays": list(self.data.strays),
-            "reference_only": self.limits,
-            "warnings": list(self.warnings),
-        }
-
-
-def make_card(
-    name: str, *, stream: bool = False, quick: bool = False, workers: int = 2, progress: Progress
-) -> DataCard:
-    """The card of anything the commands take as DATA; data for a reference set only (one class, no labels) too.
-
-    quick: decode a few images of each class instead of all; then bad images and duplicates may be missed. Raises
-    `BadInputError` for what no command takes. Costs one decoding of each image, and a hash of each in memory.
-    """
-    data, limits = _load(name, stream)
-    wanted = [(split, _some(split) if quick else range(len(split))) for split in data.splits]
-    facts = []
-    with progress.task("images") as tick:
-        total = sum(len(positions) for _, positions in wanted)
-        for one in examine(wanted, workers=workers):
-            facts.append(one)
-            tick(len(facts), total)
-    good = [one for one in facts if one.problem is None]
-    kinds = [one.stored_as or ("pixels, no file", "RGB") for one in good]
-    return DataCard(
-        data=data,
-        counts={split.name: split.class_counts(len(data.class_names)) for split in data.splits},
-        n_examined=len(facts),
-        width=Spread.of([one.width for one in good]),
-        height=Spread.of([one.height for one in good]),
-        formats=dict(Counter(kind for kind, _ in kinds).most_common()),
-        modes=dict(Counter(mode for _, mode in kinds).most_common()),
-        bad=tuple(one for one in facts if one.problem is not None),
-        duplicates=_duplicates(good),
-        limits=limits,
-    )
-
-
-def _n_pictures(n: int) -> str:
-    return "1 picture lies" if n == 1 else f"{n} pictures lie"
-
-
-def _load(name: str, stream: bool) -> tuple[ImageData, str | None]:
-    try:
-        return load_data(name, stream=stream), None
-    except BadInputError as error:
-        try:
-            return load_data(name, split=False, stream=stream), str(error)
-        except BadInputError:
-            raise error from None
-
-
-def _some(split: Split) -> list[int]:
-    """Positions of the first images of each class, ascending; fewer of each where there are many classes."""
-    each = max(1, min(QUICK_EACH, QUICK_MOST // max(1, len(set(split.labels)))))
-    seen: Counter[int] = Counter()
-    chosen = []
-    for position, label in enumerate(split.labels):
-        seen[label] += 1
-        if seen[label] <= each:
-            chosen.append(position)
-    return chosen[:QUICK_MOST]
-
-
-def _duplicates(facts: Sequence[ImageFacts]) -> Duplicates:
-    groups: defaultdict[bytes, list[ImageFacts]] = defaultdict(list)
-    for one in facts:
-        groups[one.pixel_hash].append(one)
-    equal = [group for group in groups.values() if len(group) > 1]
-    across = [group for group in equal if len({one.split for one in group}) > 1]
-    return Duplicates(
-        across_splits=len(across),
-        within_split=len(equal) - len(across),
-        across_classes=sum(len({one.label for one in group}) > 1 for group in equal),
-        examples=tuple(tuple(one.key for one in group) for group in across[:_EXAMPLES]),
-    )
+        raise BadInputError(f"{str(folder)!r} contains a card; add --overwrite to replace it, or choose another folder")

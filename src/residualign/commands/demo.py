@@ -1,27 +1,40 @@
-"""What `residualign demo` does: the whole story on the embedded model and real digits."""
+"""`residualign demo`: the whole story on the embedded model and real digits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from residualign._progress import SILENT, Progress
+from residualign.commands._flags import Overwrite, Quick, RunOut, Seed
+from residualign.commands._request import command_words
+from residualign.commands.adapt import AdaptRequest, Origin, run_as, run_key
 
-from residualign._progress import Progress
-from residualign.classification.probe import LinearProbe, linear_probe
-from residualign.commands.adapt import AdaptOutcome, AdaptRequest, run_adapt
-from residualign.commands.classify import Verdict, classify_images
-from residualign.data import load_data
-from residualign.errors import BadInputError
-from residualign.fitting.methods import METHODS
-from residualign.runs.folder import check_run_folder, verb_of
-from residualign.store import Store
+if TYPE_CHECKING:
+    from PIL import Image
 
-__all__ = ["DATA", "MODEL", "DemoOutcome", "Example", "demo_request", "run_demo"]
+    from residualign.commands.classify import Verdict
+    from residualign.runs.outcome import AdaptOutcome
+
+__all__ = ["DATA", "MODEL", "DemoOutcome", "DemoRequest", "Example", "run"]
 
 MODEL, DATA = "mini", "digits"
-QUICK_METHODS = ("residual-heads", "residual")
-N_EXAMPLES = 3
+_QUICK_METHODS = ("residual-heads", "residual")
+_N_EXAMPLES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRequest:
+    """Adapt the embedded model to real handwritten digits: zero-shot accuracy, every method, an adapter you can use.
+
+    Needs no network. Takes about a minute; with --quick two methods are fitted.
+    """
+
+    out: RunOut = Path("residualign-demo")
+    quick: Quick = False
+    seed: Seed = 0
+    overwrite: Overwrite = False
 
 
 @dataclass(frozen=True)
@@ -39,51 +52,49 @@ class DemoOutcome:
     """Everything the story is told from."""
 
     adapted: AdaptOutcome
-    probe: LinearProbe
     examples: tuple[Example, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """What `demo --json` prints: that of `adapt`, and the examples."""
+        shown = [{"truth": one.truth, "before": one.before, **one.verdict.to_json()} for one in self.examples]
+        return self.adapted.to_json() | {"examples": shown}
 
-def demo_request(
-    out: Path, *, quick: bool = False, seed: int = 0, overwrite: bool = False, command: tuple[str, ...] = ()
-) -> AdaptRequest:
-    """What the demo asks of `run_adapt`. A folder that the demo made is written anew unless it can be resumed."""
-    request = AdaptRequest(
+
+def run(request: DemoRequest, progress: Progress = SILENT) -> DemoOutcome:
+    """Extract, fit every method and the linear probe, and classify a few test images.
+
+    A folder that the demo made is written anew unless it can be resumed.
+    """
+    from residualign.errors import BadInputError
+    from residualign.fitting.methods import METHODS
+    from residualign.runs.folder import check_run_folder, hide_from_git, verb_of
+
+    adapt = AdaptRequest(
         source=MODEL,
         data=DATA,
-        out=out,
-        methods=QUICK_METHODS if quick else tuple(METHODS),
-        seed=seed,
-        overwrite=overwrite,
-        command=command,
-        verb="demo",
-        ship="residual",
+        out=request.out,
+        method=_QUICK_METHODS if request.quick else tuple(METHODS),
+        seed=request.seed,
+        overwrite=request.overwrite,
     )
+    origin = Origin("demo", command_words("demo", request), ship="residual")
     try:
-        check_run_folder(out, request.identity(), overwrite=overwrite)
+        check_run_folder(adapt.out, run_key(adapt, origin), overwrite=adapt.overwrite)
     except BadInputError:
-        if not out.is_dir() or verb_of(out) != "demo":
+        if not adapt.out.is_dir() or verb_of(adapt.out) != "demo":
             raise
-        request = AdaptRequest(**{**vars(request), "overwrite": True})
-    return request
-
-
-def run_demo(request: AdaptRequest, progress: Progress) -> DemoOutcome:
-    """Extract, fit every method, fit the linear probe, and classify a few test images."""
-    outcome = run_adapt(request, progress)
-    probe = run_probe(outcome.store)
-    progress.done(probe, probe.seconds)
-    return DemoOutcome(outcome, probe, _examples(outcome))
-
-
-def run_probe(store: Store) -> LinearProbe:
-    """The linear probe on the model's own embeddings."""
-    parts = [store.split(name) for name in ("train", "val", "test")]
-    train, val, test = ((part.embeddings(), part.labels) for part in parts)
-    return linear_probe(train, val, test)
+        adapt = replace(adapt, overwrite=True)
+    outcome = run_as(adapt, origin, progress)
+    # somebody's first command must not leave a folder that their next commit would take along
+    hide_from_git(adapt.out)
+    return DemoOutcome(outcome, _examples(outcome))
 
 
 def _examples(outcome: AdaptOutcome) -> tuple[Example, ...]:
-    """Test images of different classes that adapting mended, the surest first; then others that it gets right."""
+    """Test images of different classes that adapting corrected, the surest first; then others that it gets right."""
+    from residualign.commands.classify import classify_images
+    from residualign.data import load_data
+
     data, test = load_data(DATA), outcome.store.split("test")
     coordinates, labels = test.coordinates(), test.labels
     before = outcome.adapter.base_classifier.logits(coordinates.output).argmax(dim=-1)
@@ -92,7 +103,7 @@ def _examples(outcome: AdaptOutcome) -> tuple[Example, ...]:
     right = by_sureness[(after == labels)[by_sureness]].tolist()
     chosen: dict[int, int] = {}
     for i in (*(i for i in right if before[i] != labels[i]), *right):
-        if len(chosen) < N_EXAMPLES:
+        if len(chosen) < _N_EXAMPLES:
             chosen.setdefault(int(labels[i]), i)
     rows = {key: i for i, key in enumerate(data.test.keys)}
     keys = [test.keys[i] for i in chosen.values()]

@@ -1,41 +1,72 @@
-"""How good an adapter is on labelled images, beside the classifier it started from."""
+"""`residualign evaluate`: how good an adapter is on labelled images, beside the classifier it started from."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+from residualign._progress import SILENT, Progress
+from residualign.commands._flags import AdapterDir, Classes, DataName, Loading, ModelPath
 
-from residualign._progress import Progress
-from residualign.adapter.adapter import Adapter, load_adapter
-from residualign.adapter.files import refuse_other_model
-from residualign.classification.evaluation import Comparison, compare, match_classes
-from residualign.commands._inputs import Machine
-from residualign.commands._messages import left_out_sentence
-from residualign.data import load_data
-from residualign.data.batches import pixel_batches
-from residualign.decomposition.coordinates import Coordinates
-from residualign.decomposition.trace import trace_coordinates
-from residualign.errors import BadInputError
-from residualign.store import Store
+if TYPE_CHECKING:
+    from residualign.adapter.adapter import Adapter
+    from residualign.classification.evaluation import Comparison
+    from residualign.decomposition.coordinates import Coordinates
 
-__all__ = ["EvaluateOutcome", "run_evaluate"]
+__all__ = ["EvaluateOutcome", "EvaluateRequest", "run"]
 
 _BLOCK = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest(Loading):
+    """Evaluate an adapter on the test images of DATA (or of a store), before and after adapting.
+
+    Prints accuracy with its 95 % interval, the mean over classes, the calibration error, and every class.
+    """
+
+    adapter: AdapterDir
+    data: DataName
+    model: ModelPath = None
+    classes: Classes = None
 
 
 @dataclass(frozen=True)
 class EvaluateOutcome:
     """split_rule: where the test images are from, in words. skipped: images that could not be read."""
 
+    request: EvaluateRequest
     adapter: Adapter
-    data: str
     split_rule: str
     comparison: Comparison
     skipped: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `evaluate --json` prints."""
+        from residualign.runs.outcome import BEFORE
+
+        kind = self.adapter.classifier.kind
+        compared = self.comparison.describe()
+        before, after = compared.pop("before"), compared.pop("after")
+        return {
+            "adapter": str(self.request.adapter),
+            "model": self.adapter.model_info.get("name"),
+            "data": self.request.data,
+            "method": self.adapter.method,
+            "classifier": kind,
+            "zero_shot_is": BEFORE[kind],
+            "split": "test",
+            "split_rule": self.split_rule,
+            "n_images": self.comparison.after.n,
+            "n_skipped": len(self.skipped),
+            "skipped": list(self.skipped),
+            "accuracy": {"zero_shot": before["accuracy"], "adapted": after["accuracy"]},
+            **compared,
+            "zero_shot": before,
+            "adapted": after,
+        }
 
 
 @dataclass
@@ -48,27 +79,22 @@ class _Test:
     skipped: list[str]
 
 
-def run_evaluate(
-    folder: str | os.PathLike[str],
-    data: str,
-    machine: Machine,
-    *,
-    model: str | None = None,
-    classes: str | os.PathLike[str] | None = None,
-    stream: bool = False,
-    skip_bad: bool = False,
-    progress: Progress,
-) -> EvaluateOutcome:
+def run(request: EvaluateRequest, progress: Progress = SILENT) -> EvaluateOutcome:
     """Compare an adapter with its classifier before adapting, on the test split of a data set or a store.
 
-    classes: names for the data's classes, which have to be the adapter's; their order does not matter. Errors: those of
-    `load_adapter`, `load_data`, `match_classes` and `compare`.
+    The data's classes (renamed by `classes`) have to be the adapter's; their order does not matter. Errors: those of
+    `load_adapter`, `load_data` and `match_classes`.
     """
-    adapter = load_adapter(folder, model=model, device=machine.device, dtype=machine.dtype)
-    is_store = "://" in data or (Path(data) / "manifest.json").is_file()
-    test = (
-        _of_store(adapter, data) if is_store else _of_data(adapter, data, machine, classes, stream, skip_bad, progress)
-    )
+    import torch
+
+    from residualign._messages import skipped_sentence
+    from residualign.adapter.adapter import load_adapter
+    from residualign.classification.evaluation import compare, match_classes
+    from residualign.errors import BadInputError
+
+    adapter = load_adapter(request.adapter, model=request.model, device=request.device, dtype=request.dtype)
+    is_store = "://" in request.data or (Path(request.data) / "manifest.json").is_file()
+    test = _of_store(adapter, request) if is_store else _of_data(adapter, request, progress)
     matched = match_classes(adapter.class_names, test.class_names)
     labels, before, after = [], [], []
     for coordinates, own in test.batches:
@@ -76,36 +102,38 @@ def run_evaluate(
         before.append(adapter.base_classifier.logits(coordinates.output).cpu())
         after.append(adapter.logits(coordinates).cpu())
     if not labels:
-        raise BadInputError(f"the data {data!r} has no test images to evaluate on")
+        raise BadInputError(f"the data {request.data!r} has no test images to evaluate on")
     comparison = compare(torch.cat(before), torch.cat(after), torch.cat(labels), adapter.class_names)
     if test.skipped:
-        progress.warn(left_out_sentence(test.skipped))
-    return EvaluateOutcome(adapter, data, test.split_rule, comparison, tuple(test.skipped))
+        progress.warn(skipped_sentence(test.skipped))
+    return EvaluateOutcome(request, adapter, test.split_rule, comparison, tuple(test.skipped))
 
 
-def _of_store(adapter: Adapter, path: str) -> _Test:
-    store = Store.open(path)
+def _of_store(adapter: Adapter, request: EvaluateRequest) -> _Test:
+    from residualign.adapter.files import refuse_other_model
+    from residualign.data.prompts import read_prompts, rename_classes
+    from residualign.store import Store
+
+    store = Store.open(request.data)
     refuse_other_model(adapter.model_info, store.model)
     split = store.split("test")
     labels = split.labels.tolist()
     starts = range(0, len(split), _BLOCK)
     batches = zip(split.batches(_BLOCK), (labels[start : start + _BLOCK] for start in starts), strict=True)
+    names, _ = read_prompts(request.classes, None)
     # which test images were skipped the store does not tell apart from the others
-    return _Test(batches, store.class_names, str(store.data.get("split_rule")), [])
+    return _Test(batches, rename_classes(store.class_names, names), str(store.data.get("split_rule")), [])
 
 
-def _of_data(
-    adapter: Adapter,
-    name: str,
-    machine: Machine,
-    classes: str | os.PathLike[str] | None,
-    stream: bool,
-    skip_bad: bool,
-    progress: Progress,
-) -> _Test:
-    data = load_data(name, classes=classes, stream=stream)
-    if data.strays and not skip_bad:
-        raise BadInputError(f"{data.strays[0]!r} lies among the images and is none; remove it or add --skip-bad")
+def _of_data(adapter: Adapter, request: EvaluateRequest, progress: Progress) -> _Test:
+    from residualign.data import load_data
+    from residualign.data.batches import pixel_batches
+    from residualign.decomposition.trace import trace_coordinates
+    from residualign.errors import BadInputError
+
+    data = load_data(request.data, classes=request.classes, stream=request.stream)
+    if data.strays and not request.skip_bad:
+        raise BadInputError(f"{data.strays[0]!r} is not an image; remove it or add --skip-bad")
     skipped = list(data.strays)
     split, model = data.test, adapter.model
 
@@ -116,9 +144,9 @@ def _of_data(
                 split,
                 range(len(split)),
                 model.preprocess,
-                batch_size=machine.batch_size,
-                workers=machine.workers,
-                skip_bad=skip_bad,
+                batch_size=request.batch_size,
+                workers=request.workers,
+                skip_bad=request.skip_bad,
             ):
                 skipped.extend(batch.skipped)
                 done += len(batch.positions) + len(batch.skipped)

@@ -1,117 +1,220 @@
-"""Units in words and images: spectra, dictionary and explanation of a store's split, and pictures for its figure."""
+"""`residualign explain`: what heads and their components respond to, in texts and images."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from PIL import Image
+from residualign._progress import SILENT, Progress
+from residualign.commands._flags import (
+    METHOD,
+    ComponentIndex,
+    Dictionary,
+    Files,
+    Inputs,
+    Reference,
+    Split,
+    Top,
+    UnitLabels,
+    flag,
+)
 
-from residualign._progress import Progress
-from residualign.commands._inputs import Subject, analysed_split, chosen_units
-from residualign.commands._spectra import choose_spectra
-from residualign.data.split import ImageData
-from residualign.errors import BadInputError
-from residualign.extraction import fit_spectrum
-from residualign.store import Store
-from residualign.text.dictionary import TextDictionary, choose_texts, encode_dictionary, no_text_sentence
-from residualign.text.explain import explain_units
-from residualign.text.explanation import Explanation, UnitWords
+if TYPE_CHECKING:
+    from PIL import Image
 
-__all__ = ["ExplainOutcome", "end_images", "run_explain"]
+    from residualign.commands._inputs import Subject
+    from residualign.data.split import ImageData
+    from residualign.spectrum import Spectra
+    from residualign.store import Store
+    from residualign.text.dictionary import TextDictionary
+    from residualign.text.explanation import Explanation, UnitWords
 
-DEFAULT_METHOD = "somp"
+__all__ = ["ExplainOutcome", "ExplainRequest", "run"]
+
+_DEFAULT_METHOD = "somp"
+_N_IMAGES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainRequest(Inputs, Files):
+    """Describe what heads and their principal components respond to, in texts and images.
+
+    Takes MODEL and DATA, or a STORE. Chooses descriptions from a dictionary that reconstruct the contribution of a
+    unit, and shows the texts and images at both ends of its components. Units are heads unless --unit names others;
+    components are the first three unless --component names others. A model without a text tower is explained by images
+    alone.
+    """
+
+    dictionary: Dictionary = None
+    split: Split = "train"
+    unit: UnitLabels = ()
+    component: ComponentIndex = ()
+    words: Annotated[
+        Literal["somp", "textspan", "omp"] | None,
+        flag(
+            "--words",
+            METHOD,
+            "How to choose descriptions: somp reconstructs all images together, textspan covers their variance, omp "
+            "reconstructs the first component. By default somp.",
+        ),
+    ] = None
+    texts: Annotated[
+        int, flag("--texts", METHOD, "Number of texts per unit, and per end of a component.", metavar="N", min=1)
+    ] = 5
+    reference: Reference = None
+    top: Top = 6
 
 
 @dataclass(frozen=True)
 class ExplainOutcome:
-    """An explanation and what it was made from. components_from: the images behind the components, in words."""
+    """An explanation and what it was made from.
 
+    components_from: the images behind the components, in words; n_reference: their number. n_unknown: descriptions
+    that the text tower does not know. images: where pictures for the figure are from; None for a store, which has none.
+    """
+
+    request: ExplainRequest
     model: str
     data: str
     components_from: str
     n_reference: int
     n_unknown: int
     explanation: Explanation
+    skipped: tuple[str, ...]
+    images: ImageData | None
+    files: tuple[Path, ...] = ()
+
+    @property
+    def shown(self) -> tuple[UnitWords, ...]:
+        """The units to print and draw: those whose texts explain most."""
+        return self.explanation.most_telling(self.request.top)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
+        """What `explain --json` prints."""
         reference = {"source": self.components_from, "n_images": self.n_reference}
         head = {"model": self.model, "data": self.data, "reference": reference, "n_unknown_texts": self.n_unknown}
-        return head | self.explanation.to_json()
+        skipped = {"n_skipped": len(self.skipped), "skipped": list(self.skipped)}
+        files = {"files": [str(path) for path in self.files]} if self.files else {}
+        return head | skipped | self.explanation.to_json() | files
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        """The tables of `--out`, by file name."""
+        return self.explanation.tables
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The figure of `--out`; none where there are neither texts nor pictures."""
+        from residualign.figures.explain import explain_figures
+
+        if self.explanation.dictionary is None and self.images is None:
+            return {}
+        shown = self.shown
+        labels = [unit.label for unit in shown]
+        # images are read when the figure is drawn, and only where one is asked for
+        return explain_figures(
+            self.tables, "", labels, lambda: _end_images(self.images, shown), self.explanation.method
+        )
 
 
-def run_explain(
-    store: Store,
-    subject: Subject,
-    *,
-    split: str = "train",
-    reference: str | None = None,
-    dictionary: str | os.PathLike[str] | None = None,
-    units: Sequence[str] | None = None,
-    components: Sequence[int] | None = None,
-    n_texts: int = 5,
-    n_images: int = 5,
-    method: str | None = None,
-    progress: Progress,
-) -> ExplainOutcome:
-    """Explain units (heads where none is named) over one split.
+def run(request: ExplainRequest, progress: Progress = SILENT) -> ExplainOutcome:
+    """Explain units over one split, and write tables and a figure.
 
-    reference: whose components; None takes those of the split itself. method None is `DEFAULT_METHOD`, and images alone
-    where the model has no text tower. `BadInputError` for a dictionary or a method with such a model, for units and
-    components that do not exist, and as in the parts.
+    `BadInputError` for a dictionary or a method with a model that has no text tower, for units and components that do
+    not exist, and as in the parts.
     """
-    wanted = chosen_units(store.units, units, default="heads")
-    chosen_split = analysed_split(store, split)
-    machine = subject.machine
-    if store.logit_scale is None and (dictionary is not None or method is not None):
+    from residualign.commands._inputs import analysed_store
+    from residualign.commands._outcome import check_files, with_files
+    from residualign.text.dictionary import load_texts
+
+    check_files(request)
+    if request.dictionary is not None:
+        # a file that cannot be used is refused before the pass over the images
+        load_texts(request.dictionary)
+    with analysed_store(request, progress, units=request.unit) as (store, subject):
+        outcome = _explained(request, store, subject, progress)
+    if request.out is not None and not outcome.figures:
+        progress.note("no figure: a store contains no pictures, and the model has no text tower")
+    return with_files(outcome, request, "explain")
+
+
+def _explained(request: ExplainRequest, store: Store, subject: Subject, progress: Progress) -> ExplainOutcome:
+    from residualign.commands._inputs import analysed_split, chosen_units
+    from residualign.errors import BadInputError
+    from residualign.text.dictionary import no_text_sentence
+    from residualign.text.explain import explain_units
+
+    wanted = chosen_units(store.units, request.unit, default="heads")
+    part = analysed_split(store, request.split)
+    if store.logit_scale is None and (request.dictionary is not None or request.words is not None):
         raise BadInputError(no_text_sentence(str(store.model["name"])))
-    # read before the long work begins
-    texts = choose_texts(dictionary, str(store.model["name"])) if store.logit_scale is not None else None
-    if reference is None:
-        spectra = fit_spectrum(store, split=split)
-    else:
-        spectra = choose_spectra(
-            store, subject.model, reference, batch_size=machine.batch_size, workers=machine.workers, progress=progress
-        ).spectra
+    spectra = _spectra(request, store, subject, progress)
     most = max(spectra[unit.label].n_components for unit in wanted)
-    if components is not None and min(components) >= most:
-        raise BadInputError(f"no unit asked for has a component {min(components)}; the most one has is {most}, from 0")
-    encoded: TextDictionary | None = None
-    if texts is None:
-        progress.note(f"{store.model['name']} has no text tower: units are explained by images alone")
-    else:
-        if texts.n_duplicates:
-            progress.note(f"{texts.n_duplicates} repeated descriptions in {texts.name} were dropped")
-        with progress.task("descriptions") as tick:
-            encoded = encode_dictionary(subject.model(), texts, progress=tick)
-        if encoded.unknown:
-            progress.warn(_unknown_sentence(encoded, str(store.model["name"])))
+    if request.component and min(request.component) >= most:
+        raise BadInputError(
+            f"no component {min(request.component)}: the units to explain have at most {most}, counted from 0"
+        )
+    dictionary = _dictionary(request, store, subject, progress)
     with progress.task("units") as tick:
         explanation = explain_units(
-            chosen_split,
+            part,
             spectra,
-            encoded,
+            dictionary,
             units=wanted,
-            components=components,
-            n_texts=n_texts,
-            n_images=n_images,
-            method=method or DEFAULT_METHOD,
+            components=request.component or None,
+            n_texts=request.texts,
+            n_images=_N_IMAGES,
+            method=request.words or _DEFAULT_METHOD,
             progress=tick,
         )
     return ExplainOutcome(
-        str(store.model["name"]),
-        str(store.data["name"]),
-        "these images" if reference is None else spectra.source,
-        spectra.n_samples,
-        0 if encoded is None else len(encoded.unknown),
-        explanation,
+        request,
+        model=str(store.model["name"]),
+        data=str(store.data["name"]),
+        components_from="these images" if request.reference is None else spectra.source,
+        n_reference=spectra.n_samples,
+        n_unknown=0 if dictionary is None else len(dictionary.unknown),
+        explanation=explanation,
+        skipped=tuple(store.skipped),
+        images=subject.data,
     )
 
 
-def end_images(data: ImageData | None, units: Iterable[UnitWords]) -> dict[str, Image.Image]:
+def _dictionary(request: ExplainRequest, store: Store, subject: Subject, progress: Progress) -> TextDictionary | None:
+    """The descriptions in the model's output space; None for a model without a text tower."""
+    from residualign._messages import listed
+    from residualign.text.dictionary import choose_texts, encode_dictionary
+
+    name = str(store.model["name"])
+    if store.logit_scale is None:
+        progress.note(f"{name} has no text tower: units are explained by images alone")
+        return None
+    # a model that has moved keeps its dictionary beside it
+    texts = choose_texts(request.dictionary, subject.model_name)
+    if texts.n_duplicates:
+        progress.note(f"{texts.n_duplicates} repeated descriptions in {texts.name} were dropped")
+    with progress.task("descriptions") as tick:
+        encoded = encode_dictionary(subject.model(), texts, progress=tick)
+    if encoded.unknown:
+        progress.warn(
+            f"the text tower of {name!r} does not know all words of {len(encoded.unknown)} descriptions "
+            f"({listed(encoded.unknown)}); they are left out"
+        )
+    return encoded
+
+
+def _spectra(request: ExplainRequest, store: Store, subject: Subject, progress: Progress) -> Spectra:
+    from residualign.commands._spectra import choose_spectra
+    from residualign.extraction import fit_spectrum
+
+    if request.reference is None:
+        return fit_spectrum(store, split=request.split)
+    return choose_spectra(store, subject, request.reference, progress).spectra
+
+
+def _end_images(data: ImageData | None, units: Iterable[UnitWords]) -> dict[str, Image.Image]:
     """The images at the ends of all components of these units, by key; none where only a store is at hand."""
     if data is None:
         return {}
@@ -123,9 +226,3 @@ def end_images(data: ImageData | None, units: Iterable[UnitWords]) -> dict[str, 
     }
     # in the order of the rows, which a stream wants
     return {key: split.image(i) for split in data.splits for i, key in enumerate(split.keys) if key in wanted}
-
-
-def _unknown_sentence(dictionary: TextDictionary, model: str) -> str:
-    shown = ", ".join(map(repr, dictionary.unknown[:3])) + (", ..." if len(dictionary.unknown) > 3 else "")
-    n = len(dictionary.unknown)
-    return f"the text tower of {model!r} does not know all words of {n} descriptions ({shown}); they are left out"

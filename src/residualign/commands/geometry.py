@@ -1,119 +1,145 @@
-"""`geometry`: the dimensions of every unit over one split of a store, with tables and figures as files."""
+"""`residualign geometry`: the dimensions of every unit over one split of a store."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from residualign._progress import Progress
-from residualign.commands._inputs import Machine, analysed_split, analysed_store, chosen_units
-from residualign.commands._spectra import choose_spectra
-from residualign.extraction import spectra_of_split
-from residualign.figures.geometry import geometry_figures
-from residualign.geometry import Geometry, measure_geometry
-from residualign.geometry.measure import check_settings
-from residualign.runs.files import check_analysis_files, write_analysis_files
+from residualign._progress import SILENT, Progress
+from residualign.commands._flags import (
+    METHOD,
+    Files,
+    Inputs,
+    Reference,
+    Seed,
+    Split,
+    UnitLabels,
+    VarianceThreshold,
+    flag,
+)
 
-__all__ = ["GeometryOutcome", "run_geometry"]
+if TYPE_CHECKING:
+    from residualign.geometry import Geometry
+
+__all__ = ["GeometryOutcome", "GeometryRequest", "run"]
 
 _FEW = 200
 
 
+@dataclass(frozen=True, kw_only=True)
+class GeometryRequest(Inputs, Files):
+    """Measure the linear and intrinsic dimension of every unit, and how they change with depth.
+
+    Takes MODEL and DATA, or a STORE. L: number of principal components that explain 0.99 of the variance. N: intrinsic
+    dimension (TwoNN). Intervals are 95 %, from half-samples of the images.
+    """
+
+    split: Split = "train"
+    unit: UnitLabels = ()
+    variance_threshold: VarianceThreshold = 0.99
+    fraction: Annotated[
+        float,
+        flag(
+            "--fraction",
+            METHOD,
+            "Share of the points, smallest distance ratios first, that TwoNN is fitted to.",
+            metavar="SHARE",
+        ),
+    ] = 0.9
+    subsamples: Annotated[
+        int,
+        flag(
+            "--subsamples",
+            METHOD,
+            "Number of half-sample resamples for confidence intervals, an even number; 0 for none.",
+            metavar="N",
+            min=0,
+        ),
+    ] = 100
+    reference: Reference = None
+    seed: Seed = 0
+
+
 @dataclass(frozen=True)
 class GeometryOutcome:
-    """What was measured, on what, and the files that were written. payload: what `--json` prints."""
+    """What was measured, on what, and the files that were written. components: where the components are from."""
 
+    request: GeometryRequest
     geometry: Geometry
-    payload: dict[str, Any]
-    files: tuple[Path, ...]
+    model: str
+    data: str
+    components: dict[str, Any]
+    skipped: tuple[str, ...]
+    files: tuple[Path, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What `geometry --json` prints."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "split": self.request.split,
+            "spectra": self.components,
+            "n_skipped": len(self.skipped),
+            "skipped": list(self.skipped),
+            **self.geometry.to_json(),
+            "out": None if self.request.out is None else str(self.request.out),
+        }
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        """The tables of `--out`, by file name."""
+        return self.geometry.tables
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The figures of `--out`, by file name."""
+        from residualign.figures.geometry import geometry_figures
+
+        title = f"{Path(self.model).name} on {Path(self.data).name}, {self.geometry.n_images:,} images"
+        return geometry_figures(self.tables, title, self.geometry.variance_threshold)
 
 
-def run_geometry(
-    source: str,
-    data: str | None,
-    machine: Machine,
-    *,
-    split: str = "train",
-    units: Sequence[str] | None = None,
-    reference: str | None = None,
-    threshold: float = 0.99,
-    fraction: float = 0.9,
-    subsamples: int = 100,
-    seed: int = 0,
-    store: str | os.PathLike[str] | None = None,
-    model: str | None = None,
-    stream: bool = False,
-    skip_bad: bool = False,
-    out: str | os.PathLike[str] | None = None,
-    formats: Sequence[str] | None = None,
-    overwrite: bool = False,
-    progress: Progress,
-) -> GeometryOutcome:
-    """The geometry of the units over a split of a store, or of a model and data.
+def run(request: GeometryRequest, progress: Progress = SILENT) -> GeometryOutcome:
+    """Measure a split, and write tables and figures. Bad input is refused before any image is read where possible."""
+    from residualign.commands._inputs import analysed_split, analysed_store, chosen_units
+    from residualign.commands._outcome import check_files, with_files
+    from residualign.commands._spectra import choose_spectra
+    from residualign.extraction import spectra_of_split
+    from residualign.geometry import measure_geometry
+    from residualign.geometry.measure import check_settings
 
-    units: labels or groups as in `chosen_units`; None for all, and the model's output. reference: whose principal
-    components L is counted in; None: those of the split itself. The rest as in `measure_geometry`. `BadInputError` for
-    what cannot be used, before any image is read where that can be known.
-    """
-    check_settings(threshold, fraction, subsamples)
-    check_analysis_files(out, formats, overwrite)
-    with analysed_store(
-        source,
-        data,
-        machine,
-        store=store,
-        model=model,
-        stream=stream,
-        skip_bad=skip_bad,
-        units=units,
-        progress=progress,
-    ) as (opened, subject):
-        part = analysed_split(opened, split)
-        chosen = chosen_units(opened.units, units) if units else None
+    check_settings(request.variance_threshold, request.fraction, request.subsamples)
+    check_files(request)
+    with analysed_store(request, progress, units=request.unit) as (store, subject):
+        part = analysed_split(store, request.split)
+        chosen = chosen_units(store.units, request.unit) if request.unit else None
         if len(part) < _FEW:
-            progress.warn(f"intrinsic dimensions from {len(part)} images are coarse, and too low; hundreds are needed")
-        if reference is None:
-            spectra, described = spectra_of_split(part, every_component=True), {"kind": "the images themselves"}
-        else:
-            found = choose_spectra(
-                opened,
-                subject.model,
-                reference,
-                batch_size=machine.batch_size,
-                workers=machine.workers,
-                stream=stream,
-                skip_bad=skip_bad,
-                progress=progress,
+            progress.warn(
+                f"intrinsic dimensions from {len(part)} images are coarse and too low; use several hundred images"
             )
-            spectra, described = found.spectra, {"kind": found.kind}
+        if request.reference is None:
+            spectra, kind = spectra_of_split(part, every_component=True), "the images themselves"
+        else:
+            found = choose_spectra(store, subject, request.reference, progress, seed=request.seed)
+            spectra, kind = found.spectra, found.kind
         with progress.task("units") as tick:
             geometry = measure_geometry(
                 part,
                 spectra=spectra,
                 units=chosen,
-                variance_threshold=threshold,
-                fraction=fraction,
-                subsamples=subsamples,
-                seed=seed,
+                variance_threshold=request.variance_threshold,
+                fraction=request.fraction,
+                subsamples=request.subsamples,
+                seed=request.seed,
                 progress=tick,
             )
-        payload = {
-            "model": opened.model["name"],
-            "data": opened.data["name"],
-            "split": split,
-            "spectra": {**described, "source": spectra.source, "n_images": spectra.n_samples},
-            "n_skipped": len(opened.skipped),
-            "skipped": list(opened.skipped),
-            **geometry.to_json(),
-            "out": None if out is None else str(out),
-        }
-    files: tuple[Path, ...] = ()
-    if out is not None:
-        tables = geometry.tables
-        title = f"{Path(str(payload['model'])).name} on {Path(str(payload['data'])).name}, {geometry.n_images:,} images"
-        figures = geometry_figures(tables, title, geometry.variance_threshold)
-        files = write_analysis_files(out, "geometry", payload, tables, figures, formats)
-    return GeometryOutcome(geometry, payload, files)
+        outcome = GeometryOutcome(
+            request,
+            geometry,
+            model=str(store.model["name"]),
+            data=str(store.data["name"]),
+            components={"kind": kind, "source": spectra.source, "n_images": spectra.n_samples},
+            skipped=tuple(store.skipped),
+        )
+    return with_files(outcome, request, "geometry")

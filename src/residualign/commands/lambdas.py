@@ -1,38 +1,64 @@
-"""What an adapter learned, read back: which components moved, what they are worth, how stable they are."""
+"""`residualign lambdas`: what an adapter learned, which components moved and what accuracy they carry."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from residualign._progress import Progress
-from residualign.adapter.adapter import Adapter, load_adapter
-from residualign.adapter.lambdas import (
-    LearningCurve,
-    MovedComponent,
-    PutBackCurve,
-    learning_curve,
-    put_back_curve,
+from residualign._progress import SILENT, Progress
+from residualign.commands._flags import (
+    METHOD,
+    AdapterDir,
+    Encoder,
+    Files,
+    GivenStore,
+    Loading,
+    ModelPath,
+    Seed,
+    Split,
+    Top,
+    flag,
 )
-from residualign.adapter.stability import Stability, Vary, fit_seeds, lambda_stability
-from residualign.classification.evaluation import match_classes
-from residualign.commands._inputs import Machine, Subject, analysed_split
-from residualign.commands._spectra import choose_spectra
-from residualign.errors import BadInputError
-from residualign.extraction import fit_spectrum
-from residualign.fitting.fit import FitSettings, Fitted
-from residualign.runs.files import check_analysis_files, write_analysis_files
-from residualign.runs.folder import METHODS_NAME
-from residualign.runs.opened import store_of_run
-from residualign.store import Store
 
-__all__ = ["LambdasOutcome", "run_lambdas"]
+if TYPE_CHECKING:
+    from residualign.adapter.adapter import Adapter
+    from residualign.adapter.lambdas import LearningCurve, MovedComponent, PutBackCurve
+    from residualign.adapter.stability import Stability, Vary
+    from residualign.spectrum import Spectra
+    from residualign.store import Store
 
-N_RANDOM = 5
-VARIED: tuple[Vary, ...] = ("start", "images")
+__all__ = ["LambdasOutcome", "LambdasRequest", "run"]
+
+_N_RANDOM = 5
+_VARIED: tuple[Vary, ...] = ("start", "images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LambdasRequest(Encoder, Files):
+    """Show what an adapter learned: which components moved, and what accuracy they carry.
+
+    Prints the components that moved the embedding most, how accuracy falls as lambdas are reset to 1, and with --seeds
+    how well fits with different seeds agree. The store is by default the one of the run that DIR belongs to.
+    """
+
+    adapter: AdapterDir
+    store: GivenStore = None
+    split: Split = "test"
+    seeds: Annotated[
+        int,
+        flag(
+            "--seeds",
+            METHOD,
+            "Number of fits to compare, with seeds from --seed on; 1 compares none.",
+            metavar="N",
+            min=1,
+        ),
+    ] = 1
+    top: Top = 20
+    seed: Seed = 0
+    model: ModelPath = None
 
 
 @dataclass(frozen=True)
@@ -42,154 +68,174 @@ class LambdasOutcome:
     stability: by what a seed decided, the start or the training images; empty unless several seeds were asked for.
     """
 
+    request: LambdasRequest
     adapter: Adapter
-    folder: str
     store: str
-    split: str
     moved: tuple[MovedComponent, ...]
     put_back: tuple[PutBackCurve, ...]
     curves: tuple[LearningCurve, ...]
     stability: dict[Vary, tuple[Stability, ...]]
-    seeds: int
-    top: int
+    files: tuple[Path, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What `lambdas --json` prints: the `top` components that moved most; the files have all of them."""
+        request = self.request
         return {
-            "adapter": self.folder,
+            "adapter": os.fspath(request.adapter),
             "model": self.adapter.model_info.get("name"),
             "method": self.adapter.method,
             "store": self.store,
-            "split": self.split,
+            "split": request.split,
             "n_images": self.put_back[0].n_images,
             "n_lambdas": len(self.moved),
             "scale_free": self.adapter.full_scaling.scale_free,
-            "top": self.top,
-            "moved": [one.to_json() for one in self.moved[: self.top]],
+            "top": request.top,
+            "moved": [one.to_json() for one in self.moved[: request.top]],
             "put_back": [curve.to_json() for curve in self.put_back],
             "lambdas_that_carry": {
                 f"{100 - 100 * share:.0f} %": self.put_back[0].needed_for(share) for share in (0.5, 0.1)
             },
-            "seeds": self.seeds,
+            "seeds": request.seeds,
             "stability": {name: [one.to_json() for one in found] for name, found in self.stability.items()},
             "learning_curves": [row for curve in self.curves for row in curve.rows()],
         }
 
+    @property
+    def tables(self) -> dict[str, Any]:
+        """The tables of `--out`, by file name; `stability` where several seeds were compared."""
+        tables: dict[str, Any] = {
+            "moved": [one.to_json() for one in self.moved],
+            "put_back": [
+                {"order": curve.order, "seed": curve.seed, "put_back": n, "accuracy": accuracy}
+                for curve in self.put_back
+                for n, accuracy in zip(curve.put_back, curve.accuracy, strict=True)
+            ],
+            "learning_curves": [row for curve in self.curves for row in curve.rows()],
+        }
+        if self.stability:
+            tables["stability"] = [
+                {"varied": vary, **one.to_json()} for vary, found in self.stability.items() for one in found
+            ]
+        return tables
 
-def run_lambdas(
-    folder: str | os.PathLike[str],
-    machine: Machine,
-    *,
-    store: str | None = None,
-    split: str = "test",
-    seeds: int = 1,
-    top: int = 20,
-    seed: int = 0,
-    model: str | None = None,
-    out: str | os.PathLike[str] | None = None,
-    formats: Sequence[str] | None = None,
-    overwrite: bool = False,
-    progress: Progress,
-) -> LambdasOutcome:
-    """Do everything `residualign lambdas` does.
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The figures of `--out`, by file name."""
+        from residualign.figures.lambdas import lambda_figures
 
-    store: the coordinates to read the lambdas on; None finds the one of the run the adapter lies in. seeds: above one,
-    so many further fits for each of `VARIED`. `BadInputError` for an adapter without lambdas and where no store is at
-    hand.
+        return lambda_figures(
+            self.tables,
+            n_images=self.put_back[0].n_images,
+            scale_free=self.adapter.full_scaling.scale_free,
+            top=self.request.top,
+        )
+
+
+def run(request: LambdasRequest, progress: Progress = SILENT) -> LambdasOutcome:
+    """Read the lambdas on one split, and write tables and figures.
+
+    `BadInputError` for an adapter without lambdas and where no store is at hand.
     """
-    check_analysis_files(out, formats, overwrite)
-    adapter = load_adapter(folder, device=machine.device, dtype=machine.dtype)
+    from residualign.adapter.adapter import load_adapter
+    from residualign.adapter.lambdas import learning_curve
+    from residualign.commands._outcome import check_files, with_files
+    from residualign.errors import BadInputError
+    from residualign.extraction import fit_spectrum
+
+    check_files(request)
+    adapter = load_adapter(request.adapter, model=request.model, device=request.device, dtype=request.dtype)
     if "lambdas" not in adapter.learned:
-        raise BadInputError(f"method {adapter.method!r} has no lambdas to read; {folder} holds no other adapter")
-    found = _store_of(Path(folder), store).in_memory()
-    adapter.attach_store(found)
-    part = analysed_split(found, split)
-    coordinates = part.coordinates()
-    # both may list the same classes in another order
-    labels = match_classes(adapter.class_names, found.class_names)[part.labels]
-    spectra = fit_spectrum(found)
-    curves = []
-    plans = [("largest", 0), ("smallest", 0), *(("random", seed + i) for i in range(N_RANDOM))]
-    with progress.task("orders") as tick:
-        for i, (order, own_seed) in enumerate(plans):
-            curves.append(
-                put_back_curve(adapter.adapted, coordinates, labels, spectra=spectra, order=order, seed=own_seed)
-            )
-            tick(i + 1, len(plans))
+        raise BadInputError(
+            f"method {adapter.method!r} has no lambdas; {request.adapter} contains no other adapter, give the DIR of "
+            "a method that learns them"
+        )
+    store = _store_of(request).in_memory()
+    adapter.attach_store(store)
+    spectra = fit_spectrum(store)
     outcome = LambdasOutcome(
+        request,
         adapter=adapter,
-        folder=os.fspath(folder),
-        store=found.path,
-        split=split,
+        store=store.path,
         moved=adapter.moved(spectra).components,
-        put_back=tuple(curves),
+        put_back=_put_back(request, adapter, store, spectra, progress),
         curves=learning_curve(adapter.history),
-        stability=_stability(adapter, found, machine, model, seed, seeds, progress) if seeds > 1 else {},
-        seeds=seeds,
-        top=top,
+        stability=_stability(request, adapter, store, progress) if request.seeds > 1 else {},
     )
-    if out is not None:
-        _write(outcome, out, formats)
-    return outcome
+    return with_files(outcome, request, "lambdas")
+
+
+def _put_back(
+    request: LambdasRequest, adapter: Adapter, store: Store, spectra: Spectra, progress: Progress
+) -> tuple[PutBackCurve, ...]:
+    """Accuracy as lambdas are reset to 1: largest effect first, smallest first, and in random orders."""
+    from residualign.adapter.lambdas import put_back_curve
+    from residualign.classification.evaluation import match_classes
+    from residualign.commands._inputs import analysed_split
+
+    part = analysed_split(store, request.split)
+    coordinates = part.coordinates()
+    # both may list the same classes in a different order
+    labels = match_classes(adapter.class_names, store.class_names)[part.labels]
+    plans = [("largest", 0), ("smallest", 0), *(("random", request.seed + i) for i in range(_N_RANDOM))]
+    curves = []
+    with progress.task("orders") as tick:
+        for i, (order, seed) in enumerate(plans):
+            curves.append(put_back_curve(adapter.adapted, coordinates, labels, spectra=spectra, order=order, seed=seed))
+            tick(i + 1, len(plans))
+    return tuple(curves)
 
 
 def _stability(
-    adapter: Adapter, store: Store, machine: Machine, model: str | None, seed: int, seeds: int, progress: Progress
+    request: LambdasRequest, adapter: Adapter, store: Store, progress: Progress
 ) -> dict[Vary, tuple[Stability, ...]]:
     """Fits with the settings of the adapter, and how their lambdas correlate."""
+    from residualign.adapter.stability import fit_seeds, lambda_stability
+    from residualign.commands._inputs import Subject
+    from residualign.commands._spectra import choose_spectra
+    from residualign.fitting.fit import FitSettings
+
     settings = adapter.settings
-    subject = Subject(model or str(store.model["name"]), machine, store=store)
-    spectra = choose_spectra(store, subject.model, None, progress=progress).spectra
+    loading = Loading(device=request.device, dtype=request.dtype)
+    subject = Subject(request.model or str(store.model["name"]), loading, store=store)
+    spectra = choose_spectra(
+        store, subject, None, progress, shots=settings.get("shots"), seed=settings.get("seed", 0)
+    ).spectra
+    if adapter.spectra.get("fingerprint") not in (None, spectra.fingerprint):
+        progress.warn(
+            f"the fits to compare use components of {spectra.source}; those of the adapter are of "
+            f"{adapter.spectra.get('source')}"
+        )
     # class means are made anew from the images at hand, each time
     classifier = "means" if adapter.base_classifier.kind == "means" else adapter.base_classifier
     names = {"threshold": "variance_threshold"}
-    chosen = FitSettings(
-        **{
-            names.get(name, name): settings[name]
-            for name in ("mean", "rest", "shots", "threshold", "loss")
-            if settings.get(name)
-        }
-    )
+    given = ("mean", "rest", "shots", "threshold", "loss")
+    chosen = FitSettings(**{names.get(name, name): settings[name] for name in given if settings.get(name)})
     found: dict[Vary, tuple[Stability, ...]] = {}
     with progress.task("fits") as tick:
-        for i, vary in enumerate(VARIED):
-            fits: list[Fitted] = []
-            for k in range(seeds):
+        for i, vary in enumerate(_VARIED):
+            fits: list[Any] = []
+            for k in range(request.seeds):
                 fits += fit_seeds(
-                    store, [seed + k], adapter.method, spectra, vary=vary, classifier=classifier, settings=chosen
+                    store,
+                    [request.seed + k],
+                    adapter.method,
+                    spectra,
+                    vary=vary,
+                    classifier=classifier,
+                    settings=chosen,
                 )
-                tick(i * seeds + k + 1, len(VARIED) * seeds)
+                tick(i * request.seeds + k + 1, len(_VARIED) * request.seeds)
             found[vary] = lambda_stability(fits, spectra)
     return found
 
 
-def _store_of(folder: Path, given: str | None) -> Store:
-    """The store that was named, or that of the run the adapter lies in: one of several methods lies a level deeper."""
-    if given is not None:
-        return Store.open(given)
+def _store_of(request: LambdasRequest) -> Store:
+    """The store that was named, or that of the run the adapter belongs to; a method of several is a level deeper."""
+    from residualign.runs.folder import METHODS_NAME
+    from residualign.runs.opened import store_of_run
+    from residualign.store import Store
+
+    if request.store is not None:
+        return Store.open(request.store)
+    folder = request.adapter
     return store_of_run(folder.parent.parent if folder.parent.name == METHODS_NAME else folder)
-
-
-def _write(outcome: LambdasOutcome, out: str | os.PathLike[str], formats: Sequence[str] | None) -> None:
-    from residualign.figures.lambdas import lambda_figures
-
-    tables = {
-        "moved": [one.to_json() for one in outcome.moved],
-        "put_back": [
-            {"order": curve.order, "seed": curve.seed, "put_back": n, "accuracy": accuracy}
-            for curve in outcome.put_back
-            for n, accuracy in zip(curve.put_back, curve.accuracy, strict=True)
-        ],
-        "learning_curves": [row for curve in outcome.curves for row in curve.rows()],
-    }
-    if outcome.stability:
-        tables["stability"] = [
-            {"varied": vary, **one.to_json()} for vary, found in outcome.stability.items() for one in found
-        ]
-    figures = lambda_figures(
-        tables,
-        n_images=outcome.put_back[0].n_images,
-        scale_free=outcome.adapter.full_scaling.scale_free,
-        top=outcome.top,
-    )
-    write_analysis_files(out, "lambdas", outcome.to_json(), tables, figures, formats)

@@ -1,36 +1,157 @@
-"""Load a model, add up its units in every dtype that was asked for, and report what was found."""
+"""`residualign models`: the models that have a short name; `models check`: whether a model's units add up."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-
-from residualign._files import publish, saying_what_is_kept
-from residualign.errors import BadInputError
-from residualign.load import TOLERANCES, check_sum, load_model
-from residualign.models.names import RegisteredModel, find_registered
+from residualign._progress import SILENT, Progress
+from residualign.commands._flags import MACHINE, OUTPUT, REPEATED, Device, DTypeName, Overwrite, argument, flag
+from residualign.commands._request import NEUTRAL
 
 if TYPE_CHECKING:
+    from residualign.models.names import RegisteredModel
     from residualign.models.vision_model import VisionModel
 
 __all__ = [
+    "BOUNDS",
+    "METHODS",
+    "CheckOutcome",
+    "CheckRequest",
     "CheckedModel",
+    "ModelsOutcome",
+    "ModelsRequest",
     "RefusedModel",
     "SumCheck",
+    "check",
     "check_model",
-    "check_report_file",
     "differences",
-    "peak_memory",
-    "write_report_file",
+    "run",
 ]
+
+METHODS = ("coarse", "spectral-output", "residual-heads", "residual", "linear")
+"""The methods whose numbers are counted."""
+
+BOUNDS = ("residual", "residual-heads")
+"""Methods that learn at most the number given: the spectrum decides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsRequest:
+    """List the models that have a short name, their sizes, and how many numbers each method learns on them.
+
+    `models check NAME...` loads any model, listed or not, and checks that its units sum to its output.
+    """
+
+
+@dataclass(frozen=True)
+class ModelsOutcome:
+    """The registered models. learned: by model and method, the numbers learned; of `BOUNDS`, at most so many."""
+
+    entries: tuple[RegisteredModel, ...]
+    learned: dict[str, dict[str, int]]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `models --json` prints."""
+        return {
+            "models": [
+                {
+                    **{key: getattr(entry, key) for key in entry.__dataclass_fields__},
+                    "learned": {method: self.learned[entry.name][method] for method in METHODS},
+                    "learned_at_most": [method for method in METHODS if method in BOUNDS],
+                }
+                for entry in self.entries
+            ]
+        }
+
+
+def run(request: ModelsRequest, progress: Progress = SILENT) -> ModelsOutcome:
+    """The registered models, and the numbers that methods learn on them. Loads none."""
+    from residualign.fitting.methods import most_parameters
+    from residualign.models.names import registered_models
+
+    entries = tuple(registered_models().values())
+    learned = {
+        entry.name: most_parameters(
+            entry.layers,
+            entry.heads,
+            entry.width,
+            entry.dim,
+            attention_pooled=entry.pooling == "attention",
+            methods=METHODS,
+        )
+        for entry in entries
+    }
+    return ModelsOutcome(entries, learned)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRequest:
+    """Load each model (a hub model is downloaded) and check that its units sum to its output.
+
+    A model that is refused does not keep the others from being checked; the exit code is then 2.
+    """
+
+    names: Annotated[
+        tuple[str, ...],
+        argument(
+            "NAME...",
+            "Models: registered names, directories in transformers format, hub ids (org/name, hf:org/name@revision), "
+            "open_clip:NAME/tag, timm:NAME.",
+        ),
+    ]
+    dtype: Annotated[
+        tuple[DTypeName, ...],
+        flag("--dtype", MACHINE, "Floating-point type the encoder runs in" + REPEATED + "."),
+    ] = ("float32", "float64")
+    device: Device = "cpu"
+    out: Annotated[Path | None, flag("--out", OUTPUT, "Output file (JSON).", metavar="FILE"), NEUTRAL] = None
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """What was found of every model, in the order of their names."""
+
+    request: CheckRequest
+    models: tuple[CheckedModel | RefusedModel, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every model was accepted."""
+        return all(isinstance(one, CheckedModel) for one in self.models)
+
+    @property
+    def exit_code(self) -> int:
+        """2 where a model was refused: what was named cannot be used."""
+        return 0 if self.passed else 2
+
+    def to_json(self) -> dict[str, Any]:
+        """What `models check --json` prints, and what `--out` gets."""
+        return {"passed": self.passed, "models": [one.describe() for one in self.models]}
+
+
+def check(request: CheckRequest, progress: Progress = SILENT) -> CheckOutcome:
+    """Check model after model; write what was found where `out` says."""
+    from residualign._files import json_bytes, publish, saying_what_is_kept
+
+    if request.out is not None:
+        _check_out(request.out, request.overwrite)
+    found: list[CheckedModel | RefusedModel] = []
+    for name in request.names:
+        progress.note(f"checking {name}")
+        found.append(check_model(name, request.dtype, request.device))
+        progress.done(found[-1], found[-1].seconds)
+    outcome = CheckOutcome(request, tuple(found))
+    if request.out is not None:
+        with saying_what_is_kept(request.out, "nothing was written there"):
+            request.out.parent.mkdir(parents=True, exist_ok=True)
+            publish(request.out, json_bytes(outcome.to_json()))
+    return outcome
 
 
 @dataclass(frozen=True)
@@ -94,6 +215,12 @@ def check_model(
     Loaded once, in the widest dtype, and converted downwards, so that every check is of the checkpoint's own weights.
     What `load_model` refuses is returned as a `RefusedModel`; disk and memory that run out are raised.
     """
+    import torch
+
+    from residualign.errors import BadInputError
+    from residualign.load import TOLERANCES, check_sum, load_model
+    from residualign.models.names import find_registered
+
     began = time.perf_counter()
     sums: list[SumCheck] = []
     try:
@@ -149,6 +276,10 @@ def _n_parameters(model: VisionModel) -> int:
 
 
 def _sum_check(dtype: str, error: float) -> SumCheck:
+    import torch
+
+    from residualign.load import TOLERANCES
+
     return SumCheck(dtype, error, TOLERANCES[getattr(torch, dtype)])
 
 
@@ -170,19 +301,10 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def check_report_file(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """`BadInputError` for a folder, and for a file that exists, unless overwrite."""
-    path = Path(path)
+def _check_out(path: Path, overwrite: bool) -> None:
+    from residualign.errors import BadInputError
+
     if path.is_dir():
-        raise BadInputError(f"{str(path)!r} is a folder, expected a file name for the report")
+        raise BadInputError(f"{str(path)!r} is a folder, expected a file name")
     if path.exists() and not overwrite:
         raise BadInputError(f"{str(path)!r} exists; add --overwrite to replace it, or choose another name")
-
-
-def write_report_file(path: str | os.PathLike[str], report: Mapping[str, Any]) -> None:
-    """Write the report; `RunError` where that is not possible."""
-    path = Path(path)
-    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-    with saying_what_is_kept(path, "nothing was written there"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        publish(path, text.encode())

@@ -1,60 +1,87 @@
-"""From a store, or a model and data, to the heads that carry its task: curves, layers, overlaps, an adapter."""
+"""`residualign select`: the heads that carry a task: curves, layers, overlaps, an adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from residualign._progress import Progress, Silent
-from residualign.commands._inputs import Machine, Subject, analysed_split, analysed_store, open_store
-from residualign.commands._spectra import choose_spectra
-from residualign.errors import BadInputError
-from residualign.figures.select import select_figures
-from residualign.runs.files import Table, check_analysis_files, write_analysis_files
-from residualign.runs.summary import BEFORE
-from residualign.selection.result import Overlap, SelectionStudy, overlaps
-from residualign.selection.scores import SCORES, parse_budget
-from residualign.selection.select import Selection, best_selection
-from residualign.selection.study import SCORED_ON, SelectionSubject, selection_subject, study_selection
-from residualign.spectrum import Spectra
-from residualign.store import MAX_BYTES_IN_MEMORY, Store
+from residualign._progress import SILENT, Progress
+from residualign.commands._flags import (
+    INPUT,
+    METHOD,
+    OUTPUT,
+    REPEATED,
+    Files,
+    Inputs,
+    Reference,
+    Seed,
+    Split,
+    Words,
+    flag,
+)
+from residualign.commands._request import NEUTRAL
 
-__all__ = ["SelectOutcome", "SelectRequest", "run_select"]
+if TYPE_CHECKING:
+    from residualign.commands._inputs import Subject
+    from residualign.selection.result import Overlap, SelectionStudy
+    from residualign.selection.select import Selection
+    from residualign.selection.study import SelectionSubject
+    from residualign.store import Store
+
+__all__ = ["SelectOutcome", "SelectRequest", "run"]
 
 
-@dataclass(frozen=True)
-class SelectRequest:
-    """Everything `select` is told.
+@dataclass(frozen=True, kw_only=True)
+class SelectRequest(Inputs, Words, Files):
+    """Rank heads and keep the best, with everything else ablated: MODEL and DATA, or a STORE.
 
-    source and data: a model and data, or a store and None. compare: further stores of the same model. reference: whose
-    means stand for what is left out; None takes the training images. heads: how many an adapter keeps; None lets
-    validation choose.
+    Heads are scored on validation images; accuracy is measured on --split. --adapter saves a selection as an adapter.
     """
 
-    source: str
-    data: str | None = None
-    scores: tuple[str, ...] = SCORES
-    ablations: tuple[str, ...] = ("mean", "zero")
-    heads: str | None = None
-    keep_mlps: bool = False
-    compare: tuple[str, ...] = ()
-    split: str = "test"
-    reference: str | None = None
-    classifier: str | None = None
-    classes: str | None = None
-    templates: tuple[str, ...] | None = None
-    store: str | None = None
-    model: str | None = None
-    seed: int = 0
-    adapter: Path | None = None
-    out: Path | None = None
-    formats: tuple[str, ...] | None = None
-    stream: bool = False
-    skip_bad: bool = False
-    overwrite: bool = False
-    machine: Machine = field(default_factory=Machine)
+    score: Annotated[
+        tuple[Literal["S", "U", "UT", "R", "cosine"], ...],
+        flag(
+            "--score",
+            METHOD,
+            "How to score heads: accuracy of the head alone (S), correlation with the model's output (U), the same "
+            "within the span of the class vectors (UT), random (R), or mean cosine with the output" + REPEATED + ".",
+        ),
+    ] = ("S", "U", "UT", "cosine", "R")
+    ablation: Annotated[
+        tuple[Literal["mean", "zero"], ...],
+        flag("--ablation", METHOD, "What replaces ablated units: their mean, or zero" + REPEATED + "."),
+    ] = ("mean", "zero")
+    keep_mlps: Annotated[bool, flag("--keep-mlps", METHOD, "Keep MLPs and the embedding when heads are ablated.")] = (
+        False
+    )
+    heads: Annotated[
+        str | None,
+        flag(
+            "--heads",
+            METHOD,
+            "Number or share of heads that --adapter keeps. By default the number with the best validation accuracy.",
+            metavar="N|N%",
+        ),
+    ] = None
+    compare: Annotated[
+        tuple[str, ...],
+        flag(
+            "--compare",
+            INPUT,
+            "Another store of the same model, to see whether its data needs the same heads" + REPEATED + ".",
+            metavar="STORE",
+        ),
+    ] = ()
+    split: Split = "test"
+    reference: Reference = None
+    seed: Seed = 0
+    adapter: Annotated[
+        Path | None,
+        flag("--adapter", OUTPUT, "Output directory for an adapter of the selection.", metavar="DIR"),
+        NEUTRAL,
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +94,7 @@ class SelectOutcome:
     studies: tuple[SelectionStudy, ...]
     overlaps: tuple[Overlap, ...]
     selection: Selection | None
+    files: tuple[Path, ...] = ()
 
     @property
     def study(self) -> SelectionStudy:
@@ -75,6 +103,8 @@ class SelectOutcome:
 
     def to_json(self) -> dict[str, Any]:
         """What `select --json` prints."""
+        from residualign.selection.study import SCORED_ON
+
         return {
             "model": self.model,
             "data": self.study.name,
@@ -89,50 +119,54 @@ class SelectOutcome:
             "out": None if self.request.out is None else str(self.request.out),
         }
 
-    def tables(self) -> dict[str, Table]:
+    @property
+    def tables(self) -> dict[str, Any]:
         """The tables of `--out`, by file name."""
         several = [study.tables for study in self.studies]
-        joined: dict[str, Table] = {name: [row for one in several for row in one[name]] for name in several[0]}
+        joined = {name: [row for one in several for row in one[name]] for name in several[0]}
         return joined | {"select_overlap": [one.row for one in self.overlaps]}
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The figures of `--out`, by file name."""
+        from residualign.figures.select import select_figures
 
-def run_select(request: SelectRequest, progress: Progress | None = None) -> SelectOutcome:
-    """Do everything `residualign select` does. Bad input is refused before images are read where that is possible."""
-    progress = progress or Silent()
-    check_analysis_files(request.out, request.formats, request.overwrite)
+        return select_figures(self.tables, self.request.split, self.request.keep_mlps)
+
+
+def run(request: SelectRequest, progress: Progress = SILENT) -> SelectOutcome:
+    """Score, ablate and choose. Bad input is refused before images are read where that is possible."""
+    from residualign.commands._inputs import analysed_split, analysed_store, chosen_classifier
+    from residualign.commands._outcome import check_files, with_files
+    from residualign.selection.result import overlaps
+    from residualign.selection.scores import parse_budget
+    from residualign.selection.select import best_selection
+    from residualign.selection.study import selection_subject
+    from residualign.store import MAX_BYTES_IN_MEMORY
+
+    check_files(request)
     _check_adapter(request)
-    uses_text = request.classifier != "means"
-    with analysed_store(
-        request.source,
-        request.data,
-        request.machine,
-        store=request.store,
-        classes=request.classes,
-        templates=request.templates,
-        model=request.model,
-        stream=request.stream,
-        skip_bad=request.skip_bad,
-        uses_text=uses_text,
-        progress=progress,
-    ) as (store, subject):
+    with analysed_store(request, progress, uses_text=request.classifier != "means") as (store, subject):
         if request.heads is not None:
             parse_budget(request.heads, len(store.units.of_kind("head")))
         stores = [store, *(_compared(path, store) for path in request.compare)]
         # every split is read once
         stores = [one.in_memory(MAX_BYTES_IN_MEMORY // len(stores)) for one in stores]
+        store = stores[0]
         subjects = []
         for one in stores:
             analysed_split(one, request.split)
-            spectra = _reference(request, subject, one, progress) if request.reference is not None else None
-            subjects.append(selection_subject(one, spectra, request.classifier))
+            spectra = _reference(request, subject, one, progress)
+            classifier = chosen_classifier(request, subject, one, progress) if one is store else request.classifier
+            subjects.append(selection_subject(one, spectra, classifier))
         names = _names(stores)
         studies = tuple(_study(request, *one, progress) for one in zip(names, subjects, strict=True))
         selection = None
         if request.adapter is not None:
             selection = best_selection(
                 subjects[0],
-                request.scores,
-                request.ablations,
+                request.score,
+                request.ablation,
                 budget=request.heads,
                 keep_mlps=request.keep_mlps,
                 seed=request.seed,
@@ -141,17 +175,15 @@ def run_select(request: SelectRequest, progress: Progress | None = None) -> Sele
         outcome = SelectOutcome(
             request, str(store.model["name"]), subjects[0].source, studies, overlaps(studies), selection
         )
-    if request.out is not None:
-        tables = outcome.tables()
-        figures = select_figures(tables, request.split, request.keep_mlps)
-        write_analysis_files(request.out, "select", outcome.to_json(), tables, figures, request.formats)
-    return outcome
+    return with_files(outcome, request, "select")
 
 
 def _check_adapter(request: SelectRequest) -> None:
+    from residualign.errors import BadInputError
+
     if request.adapter is None:
         if request.heads is not None:
-            raise BadInputError("--heads says how many heads the adapter keeps; give --adapter DIR too")
+            raise BadInputError("--heads is the number of heads that the adapter keeps; give --adapter DIR too")
         return
     path = request.adapter
     if path.exists() and not path.is_dir():
@@ -161,26 +193,25 @@ def _check_adapter(request: SelectRequest) -> None:
 
 
 def _compared(path: str, first: Store) -> Store:
+    from residualign.commands._inputs import open_store
+    from residualign.errors import BadInputError
+
     store = open_store(path)
     if store.model["fingerprint"] != first.model["fingerprint"]:
         raise BadInputError(
-            f"the store {path!r} is of other weights than {first.path!r}; chosen heads are compared for one model alone"
+            f"the stores {path!r} and {first.path!r} were made with different weights; selections are compared for "
+            "one model only"
         )
     return store
 
 
-def _reference(request: SelectRequest, subject: Subject, store: Store, progress: Progress) -> Spectra:
-    return choose_spectra(
-        store,
-        subject.model,
-        request.reference,
-        seed=request.seed,
-        batch_size=request.machine.batch_size,
-        workers=request.machine.workers,
-        stream=request.stream,
-        skip_bad=request.skip_bad,
-        progress=progress,
-    ).spectra
+def _reference(request: SelectRequest, subject: Subject, store: Store, progress: Progress) -> Any:
+    """Spectra whose means replace what is ablated; None takes the training images of the store."""
+    from residualign.commands._spectra import choose_spectra
+
+    if request.reference is None:
+        return None
+    return choose_spectra(store, subject, request.reference, progress, seed=request.seed).spectra
 
 
 def _names(stores: Sequence[Store]) -> list[str]:
@@ -192,12 +223,14 @@ def _names(stores: Sequence[Store]) -> list[str]:
 
 
 def _study(request: SelectRequest, name: str, subject: SelectionSubject, progress: Progress) -> SelectionStudy:
+    from residualign.selection.study import study_selection
+
     with progress.task(name) as tick:
         return study_selection(
             subject,
             name=name,
-            scores=request.scores,
-            ablations=request.ablations,
+            scores=request.score,
+            ablations=request.ablation,
             split=request.split,
             keep_mlps=request.keep_mlps,
             seed=request.seed,
@@ -206,6 +239,8 @@ def _study(request: SelectRequest, name: str, subject: SelectionSubject, progres
 
 
 def _study_json(study: SelectionStudy) -> dict[str, Any]:
+    from residualign.runs.outcome import BEFORE
+
     return {**study.to_json(), "zero_shot_is": BEFORE[study.classifier]}
 
 

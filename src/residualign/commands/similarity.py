@@ -1,63 +1,93 @@
-"""Comparing stores, spectra files, or several data sets of one model: the first with each of the others."""
+"""`residualign similarity`: how much the components of every unit agree between data sets, or between models."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from residualign._progress import Progress
-from residualign.commands._inputs import Machine, analysed_split, analysed_store, chosen_units
-from residualign.errors import BadInputError
-from residualign.extraction import fit_spectrum
-from residualign.similarity import (
-    CkaPairs,
-    Comparison,
-    HeadPairs,
-    MeanSimilarity,
-    RelativeMeans,
-    SpectraSimilarity,
-    UnitCka,
-    cka_by_unit,
-    cka_pairs,
-    compare_heads,
-    compare_means,
-    compare_spectra,
-    draw_anchors,
-    relative_means,
+from residualign._progress import SILENT, Progress
+from residualign.commands._flags import (
+    METHOD,
+    Files,
+    Inputs,
+    Loading,
+    Seed,
+    Split,
+    UnitLabels,
+    VarianceThreshold,
+    argument,
+    flag,
 )
-from residualign.similarity.cka import same_images
-from residualign.similarity.result import Matching
-from residualign.spectrum import Spectra
-from residualign.store import StoreSplit
-from residualign.units import Unit
 
-__all__ = [
-    "Compared",
-    "Settings",
-    "SimilarityOutcome",
-    "Source",
-    "run_similarity",
-    "similarity_payload",
-    "similarity_tables",
-]
+if TYPE_CHECKING:
+    from residualign.similarity import (
+        CkaPairs,
+        Comparison,
+        HeadPairs,
+        MeanSimilarity,
+        RelativeMeans,
+        SpectraSimilarity,
+        UnitCka,
+    )
+    from residualign.spectrum import Spectra
+    from residualign.store import StoreSplit
+    from residualign.units import Unit
+
+__all__ = ["Compared", "SimilarityOutcome", "SimilarityRequest", "Source", "run"]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What is compared and how; `unit_labels` None stands for all units."""
+@dataclass(frozen=True, kw_only=True)
+class SimilarityRequest(Loading, Files):
+    """Compare the principal components of every unit between stores, or between data sets of one model.
 
-    split: str = "train"
-    variance_threshold: float = 0.9
-    pairs: bool = False
-    matching: Matching = "greedy"
-    same_space: bool = False
-    anchors: int = 100
-    seed: int = 0
-    unit_labels: tuple[str, ...] | None = None
+    Takes two or more stores, or a MODEL and two or more DATA; the first is compared with each of the others. Prints the
+    normalized spectral cosine per layer: between 0 and 1, 1 for the same components. Stores of the same images are also
+    compared by CKA, which works across models.
+    """
+
+    sources: Annotated[
+        tuple[str, ...],
+        argument(
+            "STORE STORE|MODEL DATA DATA",
+            "Two or more stores (or spectra files), or a model and two or more data sets.",
+        ),
+    ]
+    split: Split = "train"
+    unit: UnitLabels = ()
+    variance_threshold: VarianceThreshold = 0.9
+    pairs: Annotated[bool, flag("--pairs", METHOD, "Also compare every head with every other head.")] = False
+    matching: Annotated[
+        Literal["greedy", "optimal"],
+        flag(
+            "--matching",
+            METHOD,
+            "How --pairs matches components: greedy as published, or the optimal assignment, which takes longer.",
+        ),
+    ] = "greedy"
+    same_space: Annotated[
+        bool,
+        flag(
+            "--same-space",
+            METHOD,
+            "Compare models with different weights that share an output space, such as fine-tuned variants of one "
+            "model.",
+        ),
+    ] = False
+    anchors: Annotated[
+        int,
+        flag(
+            "--anchors",
+            METHOD,
+            "Number of images of the first source that relative representations use as anchors; 0 for none.",
+            metavar="N",
+            min=0,
+        ),
+    ] = 100
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -102,6 +132,8 @@ class Compared:
     @property
     def result(self) -> Comparison:
         """What was found, without the sources."""
+        from residualign.similarity import Comparison
+
         alike = self.first.spectra.units == self.second.spectra.units
         return Comparison(
             first=self.first.name,
@@ -117,65 +149,102 @@ class Compared:
 
 @dataclass(frozen=True)
 class SimilarityOutcome:
-    """What `similarity` found."""
+    """The first source compared with each of the others, and the images that were skipped."""
 
-    settings: Settings
+    request: SimilarityRequest
     compared: tuple[Compared, ...]
     skipped: tuple[str, ...]
+    files: tuple[Path, ...] = ()
 
     @property
     def first(self) -> Source:
         """What the others are compared with."""
         return self.compared[0].first
 
+    def to_json(self) -> dict[str, Any]:
+        """What `similarity --json` prints."""
+        request = self.request
+        # the file itself does not list the files beside it
+        files = {"files": [str(path) for path in self.files] or None} if self.files or request.out is None else {}
+        return {
+            "split": request.split,
+            "variance_threshold": request.variance_threshold,
+            "anchors": request.anchors,
+            "seed": request.seed,
+            "same_space": request.same_space,
+            "first": self.first.describe(),
+            "comparisons": [
+                {name: value for name, value in compared.result.to_json().items() if name != "first"}
+                | {"second": compared.second.describe()}
+                for compared in self.compared
+            ],
+            "n_skipped": len(self.skipped),
+            "skipped": list(self.skipped),
+            **files,
+        }
 
-def run_similarity(
-    sources: Sequence[str],
-    machine: Machine,
-    settings: Settings,
-    *,
-    stream: bool = False,
-    skip_bad: bool = False,
-    progress: Progress,
-) -> SimilarityOutcome:
-    """Compare STORE STORE..., or the data sets of MODEL DATA DATA...: the first with each other one.
+    @property
+    def tables(self) -> dict[str, Any]:
+        """`units` and `layers`, and `pairs` where they were asked for, a row for each comparison and unit."""
+        tables: dict[str, list[Any]] = {"units": [], "layers": [], "pairs": []}
+        for compared in self.compared:
+            for name, rows in compared.result.tables.items():
+                tables[name] += rows
+        return {name: table for name, table in tables.items() if table}
 
-    A spectra file may stand for a store; without activations there are no anchors and no CKA. Raises `BadInputError`
-    for sources that are neither, and for models of other weights whose images differ too, unless `same_space` vouches
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The figures of `--out`, by file name."""
+        from residualign.figures.similarity import similarity_figures
+
+        return similarity_figures(self.tables)
+
+
+def run(request: SimilarityRequest, progress: Progress = SILENT) -> SimilarityOutcome:
+    """Compare the first source with each of the others, and write tables and figures.
+
+    A spectra file may stand for a store; without activations there are no anchors and no CKA. `BadInputError` for
+    sources that are neither, and for models of different weights whose images differ too, unless `same_space` vouches
     for them.
     """
-    if not 0 < settings.variance_threshold <= 1:
-        raise BadInputError(f"--variance is a share above 0 and at most 1, got {settings.variance_threshold:g}")
-    if settings.anchors == 1:
-        raise BadInputError("--anchors is 0 or at least 2: a correlation over one anchor says nothing")
+    from residualign.commands._inputs import chosen_units
+    from residualign.commands._outcome import check_files, with_files
+    from residualign.errors import BadInputError
+
+    if not 0 < request.variance_threshold <= 1:
+        raise BadInputError(f"--variance-threshold is above 0 and at most 1, got {request.variance_threshold:g}")
+    if request.anchors == 1:
+        raise BadInputError("--anchors is 0 or at least 2: a correlation over one anchor is not defined")
+    if request.matching != "greedy" and not request.pairs:
+        raise BadInputError("--matching is how --pairs matches components; give --pairs too")
+    check_files(request)
     with ExitStack() as opened:
-        found = _sources(opened, sources, machine, settings, stream, skip_bad, progress)
+        found = _sources(opened, request, progress)
         first = found[0]
         for other in found[1:]:
-            _check_comparable(first, other, settings)
-        units = chosen_units(first.spectra.units, settings.unit_labels)
-        relative = _relative_means(found, settings, progress)
+            _check_comparable(first, other, request)
+        units = chosen_units(first.spectra.units, request.unit)
+        relative = _relative_means(found, request, progress)
         compared = tuple(
-            _compare(first, other, units, (relative[0], means), settings, progress)
+            _compare(first, other, units, (relative[0], means), request, progress)
             for other, means in zip(found[1:], relative[1:], strict=True)
         )
         skipped = {key: None for source in found if source.split is not None for key in source.split.store.skipped}
-    return SimilarityOutcome(settings, compared, tuple(skipped))
+        outcome = SimilarityOutcome(request, compared, tuple(skipped))
+    return with_files(outcome, request, "similarity")
 
 
-def _sources(
-    opened: ExitStack,
-    typed: Sequence[str],
-    machine: Machine,
-    settings: Settings,
-    stream: bool,
-    skip_bad: bool,
-    progress: Progress,
-) -> list[Source]:
+def _sources(opened: ExitStack, request: SimilarityRequest, progress: Progress) -> list[Source]:
+    """Every source with its components; stores that are made of data are gone when `opened` closes."""
+    from residualign.errors import BadInputError
+    from residualign.extraction import fit_spectrum
+    from residualign.spectrum import Spectra
+
+    typed = request.sources
     of_model = not _is_made(typed[0])
     if len(typed) < (3 if of_model else 2):
         raise BadInputError(
-            f"similarity compares two or more stores (or spectra files), or two or more data sets of one model, MODEL "
+            "similarity compares two or more stores (or spectra files), or two or more data sets of one model, MODEL "
             f"DATA DATA; got {' '.join(map(repr, typed))}"
         )
     given = typed[1:] if of_model else typed
@@ -183,19 +252,9 @@ def _sources(
     for source in given:
         if not of_model and _is_spectra_file(source):
             parts.append(Spectra.load(source))
-            continue
-        model_or_store, data = (typed[0], source) if of_model else (source, None)
-        context = analysed_store(
-            model_or_store,
-            data,
-            machine,
-            stream=stream,
-            skip_bad=skip_bad,
-            units=settings.unit_labels or None,
-            progress=progress,
-        )
-        store, _ = opened.enter_context(context)
-        parts.append(analysed_split(store, settings.split))
+        else:
+            model_or_store, data = (typed[0], source) if of_model else (source, None)
+            parts.append(_split(opened, request, model_or_store, data, progress))
     names = _names(given, parts)
     found = []
     with progress.task("principal components") as tick:
@@ -203,10 +262,22 @@ def _sources(
             if isinstance(part, Spectra):
                 found.append(Source(name, source, "unknown", part, None))
             else:
-                spectra = fit_spectrum(part.store, split=settings.split)
+                spectra = fit_spectrum(part.store, split=request.split)
                 found.append(Source(name, source, str(part.store.model["name"]), spectra, part))
             tick(i + 1, len(given))
     return found
+
+
+def _split(
+    opened: ExitStack, request: SimilarityRequest, source: str, data: str | None, progress: Progress
+) -> StoreSplit:
+    """The images of one store, or of a store that is made of a model and data."""
+    from residualign.commands._inputs import analysed_split, analysed_store
+
+    loading = {one.name: getattr(request, one.name) for one in fields(Loading)}
+    inputs = Inputs(source=source, data=data, **loading)
+    store, _ = opened.enter_context(analysed_store(inputs, progress, units=request.unit))
+    return analysed_split(store, request.split)
 
 
 def _is_spectra_file(source: str) -> bool:
@@ -214,7 +285,7 @@ def _is_spectra_file(source: str) -> bool:
 
 
 def _is_made(source: str) -> bool:
-    """Whether this is a store or a spectra file, and no model."""
+    """Whether this is a store or a spectra file rather than a model."""
     here = Path(source).expanduser()
     holds_store = any((here / name).exists() for name in ("manifest.json", "unfinished.json"))
     return "://" in source or holds_store or _is_spectra_file(source)
@@ -222,6 +293,8 @@ def _is_made(source: str) -> bool:
 
 def _names(typed: Sequence[str], parts: Sequence[StoreSplit | Spectra]) -> list[str]:
     """The data's own name where that tells the sources apart, else what was typed."""
+    from residualign.spectrum import Spectra
+
     own = [part.source if isinstance(part, Spectra) else str(part.store.data["name"]) for part in parts]
     for names in (own, list(typed)):
         short = [os.path.basename(name.rstrip("/")) or name for name in names]
@@ -231,35 +304,43 @@ def _names(typed: Sequence[str], parts: Sequence[StoreSplit | Spectra]) -> list[
     return [f"{i + 1}: {name}" for i, name in enumerate(own)]
 
 
-def _in_one_space(first: Source, other: Source, settings: Settings) -> bool:
+def _in_one_space(first: Source, other: Source, request: SimilarityRequest) -> bool:
     # spectra of an older file may not say whose they are: then the user's choice of files is taken as the answer
     known = (first.spectra.model_fingerprint, other.spectra.model_fingerprint)
-    return settings.same_space or not all(known) or known[0] == known[1]
+    return request.same_space or not all(known) or known[0] == known[1]
 
 
 def _same_images(first: Source, other: Source) -> bool:
+    from residualign.similarity.cka import same_images
+
     return first.split is not None and other.split is not None and same_images(first.split, other.split)
 
 
-def _check_comparable(first: Source, other: Source, settings: Settings) -> None:
-    if not (_in_one_space(first, other, settings) or _same_images(first, other)):
+def _check_comparable(first: Source, other: Source, request: SimilarityRequest) -> None:
+    from residualign.errors import BadInputError
+
+    if not (_in_one_space(first, other, request) or _same_images(first, other)):
         raise BadInputError(
             f"{first.typed} and {other.typed} come from models with different weights; add --same-space if these are "
             "fine-tuned variants of one model, or give stores of the same images in the same order, which CKA compares"
         )
 
 
-def _relative_means(found: Sequence[Source], settings: Settings, progress: Progress) -> list[RelativeMeans | None]:
+def _relative_means(
+    found: Sequence[Source], request: SimilarityRequest, progress: Progress
+) -> list[RelativeMeans | None]:
     """Of every source that shares the first one's space; all None where the first has no images, or none is asked."""
+    from residualign.similarity import draw_anchors, relative_means
+
     first = found[0]
-    if first.split is None or settings.anchors == 0:
+    if first.split is None or request.anchors == 0:
         return [None] * len(found)
-    anchors = draw_anchors(first.split, settings.anchors, settings.seed)
+    anchors = draw_anchors(first.split, request.anchors, request.seed)
     relative: list[RelativeMeans | None] = []
     with progress.task("relative to anchors") as tick:
         for i, source in enumerate(found):
             alike = source.spectra.units == first.spectra.units and source.spectra.dim == first.spectra.dim
-            if source.split is not None and alike and _in_one_space(first, source, settings):
+            if source.split is not None and alike and _in_one_space(first, source, request):
                 relative.append(relative_means(source.split, anchors))
             else:
                 relative.append(None)
@@ -272,56 +353,26 @@ def _compare(
     other: Source,
     units: tuple[Unit, ...],
     relative: tuple[RelativeMeans | None, RelativeMeans | None],
-    settings: Settings,
+    request: SimilarityRequest,
     progress: Progress,
 ) -> Compared:
-    a, b, same_space = first.spectra, other.spectra, settings.same_space
+    from residualign.similarity import cka_by_unit, cka_pairs, compare_heads, compare_means, compare_spectra
+
+    a, b, same_space = first.spectra, other.spectra, request.same_space
     spectral, means, pairs, by_unit, pairs_cka = None, None, None, None, None
-    threshold = settings.variance_threshold
-    if _in_one_space(first, other, settings):
+    threshold = request.variance_threshold
+    if _in_one_space(first, other, request):
         spectral = compare_spectra(a, b, variance_threshold=threshold, same_space=same_space)
         both = None if relative[0] is None or relative[1] is None else (relative[0], relative[1])
         means = compare_means(a, b, both, same_space=same_space)
-        if settings.pairs:
-            pairs = compare_heads(a, b, variance_threshold=threshold, matching=settings.matching, same_space=same_space)
+        if request.pairs:
+            pairs = compare_heads(a, b, variance_threshold=threshold, matching=request.matching, same_space=same_space)
     if _same_images(first, other):
         assert first.split is not None
         assert other.split is not None
         # of other towers only the output has a counterpart
         by_unit = cka_by_unit(first.split, other.split, units if a.units == b.units else ())
-        if settings.pairs or a.units != b.units:
+        if request.pairs or a.units != b.units:
             with progress.task(f"CKA of heads with {other.name}") as tick:
                 pairs_cka = cka_pairs(first.split, other.split, progress=tick)
     return Compared(first, other, units, spectral, means, by_unit, pairs, pairs_cka)
-
-
-Line = dict[str, Any]
-
-
-def similarity_payload(outcome: SimilarityOutcome) -> Line:
-    """The one JSON object."""
-    settings = outcome.settings
-    return {
-        "split": settings.split,
-        "variance_threshold": settings.variance_threshold,
-        "anchors": settings.anchors,
-        "seed": settings.seed,
-        "same_space": settings.same_space,
-        "first": outcome.first.describe(),
-        "comparisons": [
-            {name: value for name, value in compared.result.to_json().items() if name != "first"}
-            | {"second": compared.second.describe()}
-            for compared in outcome.compared
-        ],
-        "n_skipped": len(outcome.skipped),
-        "skipped": list(outcome.skipped),
-    }
-
-
-def similarity_tables(outcome: SimilarityOutcome) -> dict[str, list[Line]]:
-    """`units` and `layers`, and `pairs` where they were asked for, a row for each comparison and unit."""
-    tables: dict[str, list[Line]] = {"units": [], "layers": [], "pairs": []}
-    for compared in outcome.compared:
-        for name, rows in compared.result.tables.items():
-            tables[name] += map(dict, rows)
-    return {name: table for name, table in tables.items() if table}

@@ -1,116 +1,168 @@
-"""The ablations the paper leaves open: a grid of fits from one store, resumable, as one table with spread."""
+"""`residualign sweep`: a grid of fits from one store, resumable, as one table with spread."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from residualign._progress import Progress, Silent
-from residualign.commands._inputs import Machine, Subject, analysed_split, analysed_store
-from residualign.commands._spectra import choose_spectra
-from residualign.errors import BadInputError
-from residualign.extraction import fit_spectrum
-from residualign.figures.sweep import sweep_figures
-from residualign.fitting.sweep import (
-    FACTORS,
-    FactorLevel,
-    Run,
-    Setting,
-    SettingSummary,
-    factor_levels,
-    run_setting,
-    settings_of,
-    summarise_runs,
+from residualign._progress import SILENT, Progress
+from residualign.commands._flags import (
+    METHOD,
+    OUTPUT,
+    REPEATED,
+    Formats,
+    Inputs,
+    Mean,
+    Overwrite,
+    Reference,
+    Rest,
+    Seed,
+    Shots,
+    Words,
+    flag,
 )
-from residualign.runs.files import Table, check_analysis_files, write_analysis_files
-from residualign.runs.folder import STORE_NAME
-from residualign.runs.log import RUNS_NAME, RunLog
-from residualign.runs.summary import BEFORE
-from residualign.spectrum import Spectra
-from residualign.store import DirectoryLock, Store
+from residualign.commands._request import KEEPS_WORK
 
-__all__ = ["AblateOutcome", "AblateRequest", "run_ablate"]
+if TYPE_CHECKING:
+    from residualign.classification.classifier import Classifier
+    from residualign.commands._inputs import Subject
+    from residualign.fitting.sweep import FactorLevel, Run, Setting, SettingSummary
+    from residualign.spectrum import Spectra
+    from residualign.store import Store
+
+__all__ = ["SweepOutcome", "SweepRequest", "run"]
 
 REFERENCE, TARGET = "reference", "target"
 
-_GRID: dict[str, tuple[str, ...]] = {
-    "components": ("50%", "90%", "all"),
-    "scaled": ("heads", "mlps", "both"),
-    "start": ("ones", "randn"),
-    "learning_rate": ("none", "0.8"),
-}
-_QUICK: dict[str, tuple[str, ...]] = {
-    "components": ("90%", "all"),
-    "scaled": ("heads", "both"),
-    "start": ("ones",),
-    "learning_rate": ("none",),
-}
-_REPEATS, _QUICK_REPEATS, _QUICK_SHOTS = 3, 1, 10
+_QUICK_SHOTS = 10
 
 
 @dataclass(frozen=True)
-class AblateRequest:
-    """Everything `ablate` is told. Levels of factors: see `Setting`; an empty tuple takes the usual ones.
+class _Grid:
+    """What is fitted unless something else is asked for."""
 
-    bases: "reference", "target"; empty takes target, and reference where there is one. repeats: seeds from `seed` on;
-    None takes three, one with `quick`. rest, mean: the same for all settings.
+    components: tuple[str, ...]
+    scaled: tuple[str, ...]
+    starts: tuple[str, ...]
+    learning_rates: tuple[str, ...]
+    repeats: int
+
+
+_USUAL = _Grid(("50%", "90%", "all"), ("heads", "mlps", "both"), ("ones", "randn"), ("none", "0.8"), 3)
+_QUICK = _Grid(("90%", "all"), ("heads", "both"), ("ones",), ("none",), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest(Inputs, Words):
+    """Fit a grid of settings, all from the same store: MODEL and DATA, or a STORE.
+
+    With --out each run is kept as it ends: the same command resumes, and a larger grid continues a smaller one.
     """
 
-    source: str
-    data: str | None = None
-    components: tuple[str, ...] = ()
-    scaled: tuple[str, ...] = ()
-    bases: tuple[str, ...] = ()
-    starts: tuple[str, ...] = ()
-    learning_rates: tuple[str, ...] = ()
-    repeats: int | None = None
-    seed: int = 0
-    mean: str = "keep"
-    rest: str = "keep"
-    shots: int | None = None
-    reference: str | None = None
-    classifier: str | None = None
-    classes: str | None = None
-    templates: tuple[str, ...] | None = None
-    store: str | None = None
-    model: str | None = None
-    quick: bool = False
-    out: Path | None = None
-    formats: tuple[str, ...] | None = None
-    stream: bool = False
-    skip_bad: bool = False
-    overwrite: bool = False
-    machine: Machine = field(default_factory=Machine)
+    keep_components: Annotated[
+        tuple[str, ...],
+        flag(
+            "--keep-components",
+            METHOD,
+            "Components of each unit that are scaled: a count, those that explain a share of its variance, or all"
+            + REPEATED
+            + ". By default 50%, 90% and all; with --quick 90% and all.",
+            metavar="N|N%|all",
+        ),
+    ] = ()
+    scaled: Annotated[
+        tuple[Literal["heads", "mlps", "both"], ...],
+        flag(
+            "--scaled",
+            METHOD,
+            "Units that are scaled" + REPEATED + ". By default all three; with --quick heads and both.",
+        ),
+    ] = ()
+    basis: Annotated[
+        tuple[Literal["reference", "target"], ...],
+        flag(
+            "--basis",
+            METHOD,
+            "Principal components of the reference images or of the training images" + REPEATED + ". By default "
+            "target, and reference where there is one.",
+        ),
+    ] = ()
+    start: Annotated[
+        tuple[Literal["ones", "randn"], ...],
+        flag(
+            "--start",
+            METHOD,
+            "Initial lambdas: ones, or 1 + N(0, 1)" + REPEATED + ". By default both; with --quick ones.",
+        ),
+    ] = ()
+    learning_rate: Annotated[
+        tuple[str, ...],
+        flag(
+            "--learning-rate",
+            METHOD,
+            "Learning rate of Schedule-Free AdamW; auto searches for one, none fits with L-BFGS" + REPEATED + ". By "
+            "default none and 0.8; with --quick none.",
+            metavar="RATE|auto|none",
+        ),
+    ] = ()
+    repeats: Annotated[
+        int | None,
+        flag(
+            "--repeats",
+            METHOD,
+            "Number of seeds per setting, from --seed on. By default 3; with --quick 1.",
+            metavar="N",
+            min=1,
+        ),
+    ] = None
+    mean: Mean = None
+    rest: Rest = "keep"
+    shots: Shots = None
+    reference: Reference = None
+    seed: Seed = 0
+    out: Annotated[
+        Path | None,
+        flag("--out", OUTPUT, "Output directory for runs, tables and figures.", metavar="DIR"),
+        KEEPS_WORK,
+    ] = None
+    format: Formats = ()
+    overwrite: Overwrite = False
 
     @property
     def few(self) -> int | None:
-        """Training images a class; None takes all."""
+        """Training images per class; None takes all."""
         return self.shots or (_QUICK_SHOTS if self.quick else None)
+
+    @property
+    def scaled_mean(self) -> str:
+        """What becomes of the means of scaled units, the same for all settings; kept unless something else is asked."""
+        return self.mean or "keep"
 
     def settings(self, bases: tuple[str, ...]) -> tuple[Setting, ...]:
         """The grid on these bases. `BadInputError` for a level that does not exist."""
-        usual = _QUICK if self.quick else _GRID
-        repeats = self.repeats or (_QUICK_REPEATS if self.quick else _REPEATS)
+        from residualign.fitting.sweep import settings_of
+
+        usual = _QUICK if self.quick else _USUAL
         return settings_of(
-            self.components or usual["components"],
-            self.scaled or usual["scaled"],
+            self.keep_components or usual.components,
+            self.scaled or usual.scaled,
             bases,
-            self.starts or usual["start"],
-            self.learning_rates or usual["learning_rate"],
-            range(self.seed, self.seed + repeats),
+            self.start or usual.starts,
+            self.learning_rate or usual.learning_rates,
+            range(self.seed, self.seed + (self.repeats or usual.repeats)),
             seeds_always_matter=self.few is not None,
         )
 
 
 @dataclass(frozen=True)
-class AblateOutcome:
+class SweepOutcome:
     """What a grid gave. bases: where the components of each basis are from. resumed: runs that were there before."""
 
-    request: AblateRequest
+    request: SweepRequest
     model: str
     data: str
     classifier: str
@@ -120,24 +172,31 @@ class AblateOutcome:
     runs: tuple[Run, ...]
     resumed: int
     seconds: float
+    files: tuple[Path, ...] = ()
 
     @property
     def summaries(self) -> tuple[SettingSummary, ...]:
-        """One a setting."""
+        """One per setting."""
+        from residualign.fitting.sweep import summarise_runs
+
         return summarise_runs(self.runs)
 
     @property
     def levels(self) -> tuple[FactorLevel, ...]:
-        """One a level of a factor."""
+        """One per level of a factor."""
+        from residualign.fitting.sweep import factor_levels
+
         return factor_levels(self.summaries)
 
     @property
     def best(self) -> SettingSummary:
-        """The setting of best validation accuracy; of equal ones that with the fewest parameters."""
+        """The setting with the best validation accuracy; of equal ones that with the fewest parameters."""
         return max(self.summaries, key=lambda one: (one.val, -one.parameters))
 
     def to_json(self) -> dict[str, Any]:
-        """What `ablate --json` prints."""
+        """What `sweep --json` prints."""
+        from residualign.runs.outcome import BEFORE
+
         return {
             "model": self.model,
             "data": self.data,
@@ -146,7 +205,7 @@ class AblateOutcome:
             "zero_shot": self.zero_shot,
             "zero_shot_is": BEFORE[self.classifier],
             "bases": self.bases,
-            "mean": self.request.mean,
+            "mean": self.request.scaled_mean,
             "rest": self.request.rest,
             "shots": self.request.few,
             "seed": self.request.seed,
@@ -160,71 +219,56 @@ class AblateOutcome:
             "out": None if self.request.out is None else str(self.request.out),
         }
 
-    def tables(self) -> dict[str, Table]:
+    @property
+    def tables(self) -> dict[str, Any]:
         """The tables of `--out`, by file name."""
         return {
-            "ablate_settings": [_summary_row(one) for one in self.summaries],
-            "ablate_factors": _level_rows(self.levels),
-            "ablate_runs": [run.to_json() for run in self.runs],
+            "sweep_settings": [_summary_row(one) for one in self.summaries],
+            "sweep_factors": _level_rows(self.levels),
+            "sweep_runs": [run.to_json() for run in self.runs],
         }
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The figures of `--out`, by file name."""
+        from residualign.figures.sweep import sweep_figures
 
-def run_ablate(request: AblateRequest, progress: Progress | None = None) -> AblateOutcome:
-    """Do everything `residualign ablate` does. With `out`, runs are kept as they end and the same request goes on.
+        title = self.data.rstrip("/").rsplit("/", 1)[-1]
+        return sweep_figures(self.tables["sweep_settings"], title, self.zero_shot, name="sweep_factors")
+
+
+def run(request: SweepRequest, progress: Progress = SILENT) -> SweepOutcome:
+    """Fit the grid. With `out`, runs are kept as they end and the same request goes on.
 
     A larger grid goes on from a smaller one; what all runs share (store, components, mean, rest, shots, classifier) has
     to be the same. Bad input is refused before images are read where that is possible.
     """
-    progress = progress or Silent()
+    from residualign.commands._inputs import analysed_split, analysed_store, chosen_classifier
+    from residualign.commands._outcome import with_files
+    from residualign.runs.folder import STORE_NAME
+    from residualign.runs.log import RunLog
+
     _check_out(request)
     # levels that do not exist are found before the pass
-    request.settings(request.bases or (TARGET,))
+    request.settings(request.basis or (TARGET,))
     inside = None if request.out is None or request.data is None else str(request.out / STORE_NAME)
     with (
         _locked(request.out),
-        analysed_store(
-            request.source,
-            request.data,
-            request.machine,
-            store=request.store or inside,
-            classes=request.classes,
-            templates=request.templates,
-            model=request.model,
-            stream=request.stream,
-            skip_bad=request.skip_bad,
-            uses_text=request.classifier != "means",
-            progress=progress,
-        ) as (store, subject),
+        analysed_store(request, progress, keep=inside, uses_text=request.classifier != "means") as (store, subject),
     ):
         began = time.perf_counter()
         store = store.in_memory()
         for name in ("train", "val"):
             analysed_split(store, name)
         spectra = _bases(request, subject, store, progress)
-        settings = request.settings(tuple(spectra))
-        log = RunLog(request.out, _common(request, store, spectra), overwrite=request.overwrite)
-        known = {run.setting: run for run in map(Run.from_json, log.records)}
-        resumed = sum(setting in known for setting in settings)
-        with progress.task("runs") as tick:
-            for i, setting in enumerate(settings):
-                if setting not in known:
-                    known[setting] = run_setting(
-                        store,
-                        spectra,
-                        setting,
-                        classifier=request.classifier,
-                        mean=request.mean,
-                        rest=request.rest,
-                        shots=request.few,
-                    )
-                    log.add(known[setting].to_json())
-                tick(i + 1, len(settings))
-        runs = tuple(known[setting] for setting in settings)
-        outcome = AblateOutcome(
+        classifier = chosen_classifier(request, subject, store, progress)
+        log = RunLog(request.out, _common(request, store, spectra, classifier), overwrite=request.overwrite)
+        runs, resumed = _fitted(request, store, spectra, classifier, log, progress)
+        outcome = SweepOutcome(
             request=request,
             model=str(store.model["name"]),
             data=str(store.data["name"]),
-            classifier=_kind(request, store),
+            classifier=_kind(classifier, store),
             zero_shot=runs[0].zero_shot,
             sizes={name: len(store.split(name)) for name in store.splits},
             bases={name: one.source for name, one in spectra.items()},
@@ -232,71 +276,106 @@ def run_ablate(request: AblateRequest, progress: Progress | None = None) -> Abla
             resumed=resumed,
             seconds=time.perf_counter() - began,
         )
-    if request.out is not None:
-        tables, title = outcome.tables(), outcome.data.rstrip("/").rsplit("/", 1)[-1]
-        figures = sweep_figures(tables["ablate_settings"], title, outcome.zero_shot, name="ablate_factors")
-        write_analysis_files(request.out, "ablate", outcome.to_json(), tables, figures, request.formats)
-    return outcome
+    return with_files(outcome, request, "sweep")
 
 
-def _check_out(request: AblateRequest) -> None:
-    """A folder with runs is gone on with; what else is there is refused as for any analysis."""
+def _fitted(
+    request: SweepRequest,
+    store: Store,
+    spectra: dict[str, Spectra],
+    classifier: Classifier | str | None,
+    log: Any,
+    progress: Progress,
+) -> tuple[tuple[Run, ...], int]:
+    """The runs of the grid, those that were there before among them, and how many these were."""
+    from residualign.fitting.sweep import Run, run_setting
+
+    settings = request.settings(tuple(spectra))
+    known = {one.setting: one for one in map(Run.from_json, log.records)}
+    resumed = sum(setting in known for setting in settings)
+    with progress.task("runs") as tick:
+        for i, setting in enumerate(settings):
+            if setting not in known:
+                known[setting] = run_setting(
+                    store,
+                    spectra,
+                    setting,
+                    classifier=classifier,
+                    mean=request.scaled_mean,
+                    rest=request.rest,
+                    shots=request.few,
+                )
+                log.add(known[setting].to_json())
+            tick(i + 1, len(settings))
+    return tuple(known[setting] for setting in settings), resumed
+
+
+def _check_out(request: SweepRequest) -> None:
+    """A folder with runs is continued; any other content is refused as for any analysis."""
+    from residualign.runs.files import check_analysis_files
+    from residualign.runs.folder import STORE_NAME
+    from residualign.runs.log import RUNS_NAME
+
     begun = request.out is not None and (request.out / RUNS_NAME).is_file()
     unfinished = request.out is not None and (request.out / STORE_NAME).is_dir()
-    check_analysis_files(request.out, request.formats, request.overwrite or begun or unfinished)
+    check_analysis_files(request.out, request.format, request.overwrite or begun or unfinished)
 
 
 @contextmanager
 def _locked(folder: Path | None) -> Iterator[None]:
+    from residualign._files import DirectoryLock
+
     with nullcontext() if folder is None else DirectoryLock(folder):
         yield
 
 
-def _bases(request: AblateRequest, subject: Subject, store: Store, progress: Progress) -> dict[str, Spectra]:
+def _bases(request: SweepRequest, subject: Subject, store: Store, progress: Progress) -> dict[str, Spectra]:
     """The spectra by the names of the bases that are wanted."""
-    wanted = request.bases or (TARGET, REFERENCE)
+    from residualign.commands._spectra import choose_spectra
+    from residualign.errors import BadInputError
+    from residualign.extraction import fit_spectrum
+
     spectra = {}
-    for name in dict.fromkeys(wanted):
+    for name in dict.fromkeys(request.basis or (TARGET, REFERENCE)):
         if name == TARGET:
             spectra[TARGET] = fit_spectrum(store)
             continue
-        chosen = choose_spectra(
-            store,
-            subject.model,
-            request.reference,
-            seed=request.seed,
-            batch_size=request.machine.batch_size,
-            workers=request.machine.workers,
-            stream=request.stream,
-            skip_bad=request.skip_bad,
-            progress=progress,
-        )
+        chosen = choose_spectra(store, subject, request.reference, progress, seed=request.seed)
         if chosen.kind != "training split":
             spectra[REFERENCE] = chosen.spectra
-        elif request.bases:
+        elif request.basis:
             raise BadInputError(
-                "the model ships no spectra; say with --reference which images the reference basis is of"
+                "the model comes without spectra; name the images of the reference basis with --reference"
             )
     return spectra
 
 
-def _common(request: AblateRequest, store: Store, spectra: dict[str, Spectra]) -> dict[str, Any]:
+def _common(
+    request: SweepRequest, store: Store, spectra: dict[str, Spectra], classifier: Classifier | str | None
+) -> dict[str, Any]:
     """What all runs of one file have in common."""
+    words: dict[str, Any] = {"classes": str(request.classes)} if request.classes is not None else {}
+    words |= {"template": list(request.template)} if request.template else {}
     return {
         "store": store.fingerprint,
-        "mean": request.mean,
+        "mean": request.scaled_mean,
         "rest": request.rest,
         "shots": request.few,
-        "classifier": _kind(request, store),
+        "classifier": _kind(classifier, store),
+        **(words if request.data is None else {}),
         **{f"{name} basis": one.fingerprint for name, one in spectra.items()},
     }
 
 
-def _kind(request: AblateRequest, store: Store) -> Any:
-    return request.classifier or ("means" if store.text_vectors is None else "text")
+def _kind(classifier: Classifier | str | None, store: Store) -> str:
+    if classifier is None:
+        return "means" if store.text_vectors is None else "text"
+    return classifier if isinstance(classifier, str) else classifier.kind
 
 
 def _summary_row(one: SettingSummary) -> dict[str, Any]:
+    from residualign.fitting.sweep import FACTORS
+
     return {
         **dict(zip(FACTORS, one.factors, strict=True)),
         "n_seeds": one.n_seeds,
@@ -310,6 +389,8 @@ def _summary_row(one: SettingSummary) -> dict[str, Any]:
 
 
 def _level_rows(levels: tuple[FactorLevel, ...]) -> list[dict[str, Any]]:
+    from residualign.fitting.sweep import FACTORS
+
     return [
         {
             "factor": one.factor,

@@ -1,48 +1,84 @@
-"""Heat maps of chosen heads over chosen images, for people: along a component, a text, or what decided the class."""
+"""`residualign where`: which patches of an image chosen heads read their contribution from."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+from residualign._progress import SILENT, Progress
+from residualign.commands._flags import (
+    METHOD,
+    REPEATED,
+    BatchSize,
+    ComponentIndex,
+    Files,
+    ImagePaths,
+    Loading,
+    ModelPath,
+    Reference,
+    UnitLabels,
+    argument,
+    flag,
+)
 
-from residualign._progress import Progress
-from residualign.adapter.adapter import Adapter, load_adapter
-from residualign.adapter.attribution import decision_directions
-from residualign.adapter.files import CONFIG
-from residualign.commands._inputs import Machine, chosen_units, expand_images
-from residualign.commands._messages import left_out_sentence
-from residualign.commands._spectra import given_spectra, shipped_spectra
-from residualign.commands.classify import opened_images
-from residualign.errors import BadInputError
-from residualign.extraction import fit_spectrum
-from residualign.load import load_model
-from residualign.location import Location, locate
-from residualign.location.result import shown_pixels
-from residualign.models.vision_model import VisionModel
-from residualign.runs.files import check_analysis_files, write_analysis_files
-from residualign.spectrum import Spectra
-from residualign.store import Store
-from residualign.units import Units
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
-__all__ = ["WhereOutcome", "run_where"]
+    from residualign.adapter.adapter import Adapter
+    from residualign.location import Location
+    from residualign.models.vision_model import VisionModel
+    from residualign.spectrum import Spectra
+    from residualign.units import Units
 
-MAX_MAPS = 12
+__all__ = ["WhereOutcome", "WhereRequest", "run"]
+
+_ROWS_PER_SHEET = 8
+_MAX_MAPS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhereRequest(Loading, Files):
+    """Show which image patches chosen heads (--unit) read their contribution from.
+
+    Maps follow a principal component of the head (--component) or a text (--text). With the DIR of an adapter and
+    neither of them, they follow the margin between an image's first and second class; with a MODEL, they show the
+    length of each part. The parts sum to the head's exact value. Components are by default computed from the training
+    split of an adapter, or come with the model. With --out, writes heat maps over the images.
+    """
+
+    source: Annotated[str, argument("MODEL|DIR", "A model, or the output directory of `residualign adapt`.")]
+    images: ImagePaths
+    unit: UnitLabels = ()
+    component: ComponentIndex = ()
+    text: Annotated[str | None, flag("--text", METHOD, "Text that the maps follow.", metavar="TEXT")] = None
+    against: Annotated[
+        tuple[str, ...],
+        flag(
+            "--against",
+            METHOD,
+            "Text to contrast --text with; the maps follow the difference of the two, or of --text and the mean of "
+            "several" + REPEATED + ".",
+            metavar="TEXT",
+        ),
+    ] = ()
+    reference: Reference = None
+    model: ModelPath = None
+    batch_size: BatchSize = 8
 
 
 @dataclass(frozen=True)
 class WhereOutcome:
-    """along: what the maps are along, in words. pictures: (height, width, 3) in [0, 1], what the model saw.
+    """The maps. along: what they follow, in words. pictures: (height, width, 3) in [0, 1], what the model saw.
 
-    classes: by image, the first and the second class of an adapter; empty for a model.
+    classes: per image, the first and the second class of an adapter; empty where the maps do not follow a margin.
     """
 
+    request: WhereRequest
     model: str
     along: str
     images: tuple[str, ...]
@@ -50,9 +86,10 @@ class WhereOutcome:
     classes: tuple[tuple[str, str], ...]
     location: Location
     skipped: tuple[str, ...]
+    files: tuple[Path, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
-        """One mapping an image and target: the total and what it is made of, and the patch with the largest part."""
+        """One row per image and target: the total and what it is the sum of, and the patch with the largest part."""
         found = []
         location = self.location
         for i, name in enumerate(self.images):
@@ -92,126 +129,183 @@ class WhereOutcome:
             "images": named,
         }
 
+    @property
+    def tables(self) -> dict[str, Any]:
+        """The table of `--out`."""
+        return {"where": self.rows()}
 
-def run_where(
-    source: str,
-    images: Sequence[str | os.PathLike[str]],
-    machine: Machine,
-    *,
-    units: Sequence[str] | None,
-    components: Sequence[int] | None = None,
-    text: str | None = None,
-    against: Sequence[str] | None = None,
-    reference: str | None = None,
-    model: str | None = None,
-    skip_bad: bool = False,
-    out: str | os.PathLike[str] | None = None,
-    formats: Sequence[str] | None = None,
-    overwrite: bool = False,
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Sheets of heat maps, by file name."""
+        from residualign.figures.where import where_figures
+
+        rows = self.rows()
+        if self.classes:
+            decided = [dict(zip(("label", "second"), pair, strict=True)) for pair in self.classes]
+            n_targets = len(self.location.targets)
+            rows = [{**row, **decided[i // n_targets]} for i, row in enumerate(rows)]
+        unit = "logits" if self.classes else "embedding units"
+        return where_figures(
+            rows,
+            f"{os.path.basename(os.path.normpath(self.model))}: {self.along}, in {unit}",
+            self.pictures,
+            self.location.maps.double().cpu().numpy(),
+            signed=self.location.kind == "direction",
+        )
+
+
+def run(request: WhereRequest, progress: Progress = SILENT) -> WhereOutcome:
+    """Map the images, and write a table and heat maps. Errors: those of `load_model`, `load_adapter` and `locate`."""
+    from residualign.adapter.adapter import load_adapter
+    from residualign.adapter.files import CONFIG
+    from residualign.commands._inputs import expand_images
+    from residualign.commands._outcome import check_files, with_files
+    from residualign.load import load_model
+
+    is_adapter = (Path(request.source) / CONFIG).is_file()
+    _check(request, is_adapter)
+    check_files(request)
+    files = expand_images(request.images)
+    adapter = None
+    if is_adapter:
+        adapter = load_adapter(request.source, model=request.model, device=request.device, dtype=request.dtype)
+        model = adapter.model
+    else:
+        model = load_model(request.source, device=request.device, dtype=request.dtype)
+    heads = _heads(model.units, request.unit)
+    spectra = _spectra(request, model, progress) if request.component else None
+    decides = adapter is not None and request.text is None and not request.component
+    outcome = _located(request, files, model, heads, adapter if decides else None, spectra, progress)
+    return with_files(outcome, request, "where")
+
+
+def _check(request: WhereRequest, is_adapter: bool) -> None:
+    """`BadInputError` for what cannot be combined, before anything is loaded."""
+    from residualign.errors import BadInputError
+
+    if not request.unit:
+        raise BadInputError("choose one or more heads, such as --unit L5.H3")
+    if request.component and request.text is not None:
+        raise BadInputError("maps follow either --component or --text; give one of them")
+    if request.against and request.text is None:
+        raise BadInputError("--against contrasts other texts with --text; give --text too")
+    if request.reference is not None and not request.component:
+        raise BadInputError("--reference is what components are computed from; give --component too")
+    if request.model is not None and not is_adapter:
+        raise BadInputError(
+            f"--model {request.model} is the new location of an adapter's model; {request.source!r} is not an adapter"
+        )
+
+
+def _located(
+    request: WhereRequest,
+    files: Sequence[Path],
+    model: VisionModel,
+    heads: Sequence[str],
+    decider: Adapter | None,
+    spectra: Spectra | None,
     progress: Progress,
 ) -> WhereOutcome:
-    """Do everything `residualign where` does.
+    """The maps of all images. decider: the adapter whose margins they follow, if they do."""
+    from residualign._messages import skipped_sentence
+    from residualign.errors import BadInputError
+    from residualign.location import Location, locate
+    from residualign.location.result import shown_pixels
 
-    source: a model, or the folder of an adapter, whose maps without component and text are along what set each image's
-    first class apart from its second. reference: as in `choose_spectra`. Errors: those of `load_model`, `load_adapter`
-    and `locate`.
-    """
-    check_analysis_files(out, formats, overwrite)
-    if against and text is None:
-        raise BadInputError("--against sets other texts against --text; give --text too")
-    if reference is not None and components is None:
-        raise BadInputError("--reference says where components come from; give --component too")
-    files = expand_images(images)
-    adapter = _adapter(source, model, machine)
-    loaded = load_model(source, device=machine.device, dtype=machine.dtype) if adapter is None else adapter.model
-    heads = _heads(loaded.units, units)
-    spectra = None if components is None else _spectra(source, loaded, reference, machine, skip_bad, progress)
     skipped: list[str] = []
     names, pictures, classes, found = [], [], [], []
-    with progress.task("images") as tick:
-        for start in range(0, len(files), machine.batch_size):
-            batch = list(opened_images(files[start : start + machine.batch_size], skip_bad, skipped))
-            if batch:
-                pixels = loaded.pixels([image for _, image in batch])
-                direction = None
-                if adapter is not None and text is None and components is None:
-                    direction, decided = _decision(adapter, pixels, heads)
-                    classes += decided
-                found.append(
-                    locate(
-                        loaded,
-                        pixels,
-                        heads,
-                        direction=direction,
-                        components=components,
-                        spectra=spectra,
-                        text=text,
-                        against=tuple(against or ()),
-                        batch_size=machine.batch_size,
-                    )
-                )
-                names += [str(path) for path, _ in batch]
-                pictures += list(shown_pixels(pixels, loaded.preprocess.describe()).numpy())
-            tick(min(start + machine.batch_size, len(files)), len(files))
+    for batch in _batches(files, request, skipped, progress):
+        pixels = model.pixels([image for _, image in batch])
+        direction = None
+        if decider is not None:
+            direction, decided = _decision(decider, pixels, heads)
+            classes += decided
+        found.append(
+            locate(
+                model,
+                pixels,
+                heads,
+                direction=direction,
+                components=request.component or None,
+                spectra=spectra,
+                text=request.text,
+                against=request.against,
+                batch_size=request.batch_size,
+            )
+        )
+        names += [str(path) for path, _ in batch]
+        pictures += list(shown_pixels(pixels, model.preprocess.describe()).numpy())
     if not found:
-        raise BadInputError(f"none of the {len(files)} images could be read, {skipped[0]!r} first")
+        raise BadInputError(f"none of the {len(files)} images could be read; the first is {skipped[0]!r}")
     if skipped:
-        progress.warn(left_out_sentence(skipped))
-    outcome = WhereOutcome(
-        model=loaded.name,
-        along=_along(components, text, against, bool(classes)),
+        progress.warn(skipped_sentence(skipped))
+    return WhereOutcome(
+        request,
+        model=model.name,
+        along=_along(request, decider is not None),
         images=tuple(names),
         pictures=tuple(pictures),
         classes=tuple(classes),
         location=Location.cat(found),
         skipped=tuple(skipped),
     )
-    if out is not None:
-        _write(outcome, out, formats)
-    return outcome
 
 
-def _adapter(source: str, model: str | None, machine: Machine) -> Adapter | None:
-    if (Path(source) / CONFIG).is_file():
-        return load_adapter(source, model=model, device=machine.device, dtype=machine.dtype)
-    if model is not None:
-        raise BadInputError(f"--model {model} says where an adapter's model is; {source!r} is no adapter")
-    return None
+def _batches(
+    files: Sequence[Path], request: WhereRequest, skipped: list[str], progress: Progress
+) -> Iterator[list[tuple[Path, Any]]]:
+    """Images that can be read, with their paths; batches of which none can are left out."""
+    from residualign.commands._inputs import opened_images
+
+    with progress.task("images") as tick:
+        for start in range(0, len(files), request.batch_size):
+            part = files[start : start + request.batch_size]
+            if batch := list(opened_images(part, request.skip_bad, skipped)):
+                yield batch
+            tick(start + len(part), len(files))
 
 
-def _heads(units: Units, labels: Sequence[str] | None) -> list[str]:
-    if not labels:
-        raise BadInputError("say which heads: --unit L5.H3 (repeats)")
+def _heads(units: Units, labels: Sequence[str]) -> list[str]:
+    from residualign.commands._inputs import chosen_units
+    from residualign.errors import BadInputError
+
     heads = [unit.label for unit in chosen_units(units, labels)]
-    if len(heads) > MAX_MAPS:
-        raise BadInputError(f"a sheet has room for {MAX_MAPS} heads; got {len(heads)}")
+    if len(heads) > _MAX_MAPS:
+        raise BadInputError(f"a sheet has room for {_MAX_MAPS} heads, got {len(heads)}; name fewer with --unit")
     return heads
 
 
-def _spectra(
-    source: str, model: VisionModel, reference: str | None, machine: Machine, skip_bad: bool, progress: Progress
-) -> Spectra:
-    """Where components come from: what was named, an adapter's store, or what ships with the model."""
-    if reference is not None:
-        spectra = given_spectra(
-            reference, lambda: model, machine.batch_size, machine.workers, False, skip_bad, progress
-        )
-    elif (Path(source) / "store" / "manifest.json").is_file():
-        spectra = fit_spectrum(Store.open(Path(source) / "store"))
-    elif (shipped := shipped_spectra(model.name)) is not None:
-        spectra = Spectra.load(shipped)
+def _spectra(request: WhereRequest, model: VisionModel, progress: Progress) -> Spectra:
+    """Where components come from: what was named, the store of an adapter's run, or what comes with the model."""
+    from residualign.commands._spectra import bundled_spectra, given_spectra
+    from residualign.errors import BadInputError
+    from residualign.extraction import fit_spectrum
+    from residualign.spectrum import Spectra
+    from residualign.store import Store
+
+    source = request.source
+    own_store = Path(source) / "store"
+    if request.reference is not None:
+        spectra = given_spectra(request.reference, lambda: model, request, progress)
+    elif (own_store / "manifest.json").is_file():
+        spectra = fit_spectrum(Store.open(own_store))
+    elif (bundled := bundled_spectra(model.name)) is not None:
+        spectra = Spectra.load(bundled)
     else:
         raise BadInputError(
-            f"no components lie with {source!r}; name images, a store or a spectra file they come from with --reference"
+            f"no components come with {source!r}; name images, a store or a spectra file to compute them from with "
+            "--reference"
         )
     if spectra.model_fingerprint and spectra.model_fingerprint != model.fingerprint:
-        raise BadInputError(f"the components were computed with other weights than {source!r} has")
+        raise BadInputError(f"the components were computed with different weights than {source!r} has")
     return spectra
 
 
 def _decision(
     adapter: Adapter, pixels: Tensor, heads: Sequence[str]
 ) -> tuple[dict[str, Tensor], list[tuple[str, str]]]:
+    from residualign.adapter.attribution import decision_directions
+
     coordinates = adapter.take_apart(pixels)
     top = adapter.logits(coordinates).topk(2, dim=-1).indices.tolist()
     names = adapter.class_names
@@ -220,26 +314,10 @@ def _decision(
     ]
 
 
-def _along(components: Sequence[int] | None, text: str | None, against: Sequence[str] | None, decides: bool) -> str:
-    if components is not None:
-        return "along the head's own component"
-    if text is not None:
-        return f"along the text {text!r}" + (f" against {', '.join(map(repr, against))}" if against else "")
-    return "along what set the first class apart from the second" if decides else "length of every part"
-
-
-def _write(outcome: WhereOutcome, out: str | os.PathLike[str], formats: Sequence[str] | None) -> None:
-    from residualign.figures.where import where_figures
-
-    rows = outcome.rows()
-    decided = [dict(zip(("label", "second"), pair, strict=True)) for pair in outcome.classes]
-    n_targets = len(outcome.location.targets)
-    unit = "logits" if outcome.classes else "embedding units"
-    figures = where_figures(
-        [{**row, **decided[i // n_targets]} for i, row in enumerate(rows)] if decided else rows,
-        f"{os.path.basename(os.path.normpath(outcome.model))}: {outcome.along}, in {unit}",
-        outcome.pictures,
-        outcome.location.maps.double().cpu().numpy(),
-        signed=outcome.location.kind == "direction",
-    )
-    write_analysis_files(out, "where", outcome.to_json(), {"where": rows}, figures, formats)
+def _along(request: WhereRequest, decides: bool) -> str:
+    if request.component:
+        return "along a component of the head"
+    if request.text is not None:
+        others = f" against {', '.join(map(repr, request.against))}" if request.against else ""
+        return f"along the text {request.text!r}{others}"
+    return "along the margin between the first and the second class" if decides else "length of each part"

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from residualign._files import publish, saying_what_is_kept
 from residualign._progress import Progress, Silent
 from residualign.adapter.lambdas import MovedComponent, learning_curve
 from residualign.classification.evaluation import wilson_interval
 from residualign.classification.probe import linear_probe
-from residualign.errors import BadInputError
 from residualign.report.contents import (
     CurvePoint,
     MethodLine,
@@ -25,44 +23,10 @@ from residualign.report.findings import findings, made_facts
 from residualign.report.measure import MOVED, Measured, measure_run, texts_of_run
 from residualign.report.report import Report
 from residualign.report.units import layer_lines
-from residualign.runs.files import check_analysis_files, write_analysis_files
-from residualign.runs.folder import REPORT_NAME
 from residualign.runs.opened import RunResults, open_run
-from residualign.runs.summary import BEFORE
+from residualign.runs.outcome import BEFORE
 
-__all__ = ["build_report", "run_report"]
-
-
-def run_report(
-    folder: str | os.PathLike[str],
-    *,
-    out: str | os.PathLike[str] | None = None,
-    formats: Sequence[str] | None = None,
-    store: str | None = None,
-    model: str | None = None,
-    dictionary: str | os.PathLike[str] | None = None,
-    device: str = "cpu",
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> tuple[Report, tuple[Path, ...]]:
-    """Do everything `residualign report` does: build the report, write the page, and what `formats` asks for.
-
-    out: a folder for the page and for tables and figures; None puts the page beside the adapter. Returns the report and
-    the files written. `BadInputError` for what cannot be read and for a page that is there already, unless overwrite;
-    `RunError` where writing fails.
-    """
-    check_analysis_files(out, formats, overwrite)
-    page = Path(out or folder) / REPORT_NAME
-    if page.exists() and not overwrite:
-        raise BadInputError(f"{str(page)!r} exists; add --overwrite to replace it, or choose another folder with --out")
-    report = build_report(folder, store=store, model=model, dictionary=dictionary, device=device, progress=progress)
-    with saying_what_is_kept(page, "the run itself is untouched, and the same command makes the page"):
-        page.parent.mkdir(parents=True, exist_ok=True)
-        publish(page, report.html.encode())
-    written = [page]
-    if out is not None and formats:
-        written += write_analysis_files(out, "report", report.to_json(), report.tables, report.figures, formats)
-    return report, tuple(written)
+__all__ = ["build_report"]
 
 
 def build_report(
@@ -205,7 +169,7 @@ def _method_lines(run: RunResults, n_test: int) -> tuple[MethodLine, ...]:
     probe = _probe(run)
     if probe is not None:
         # without its seconds: an older run has its probe fitted here, and the same run has to give the same page
-        numbers = {name: probe[name] for name in ("parameters", "val_accuracy")}
+        numbers = {"parameters": probe["parameters"], "val_accuracy": probe["val"]}
         lines.append(line("linear probe", "probe", probe["accuracy"], **numbers))
     return tuple(lines)
 
@@ -221,7 +185,7 @@ def _probe(run: RunResults) -> dict[str, Any] | None:
     found = linear_probe(
         (train.embeddings(), train.labels), (val.embeddings(), val.labels), (test.embeddings(), test.labels)
     )
-    return {"accuracy": found.accuracy, "val_accuracy": found.val_accuracy, "parameters": found.parameters}
+    return found.to_json()
 
 
 def _moved_lines(moved: Sequence[MovedComponent], units: Sequence[UnitLine]) -> tuple[MovedLine, ...]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from residualign._files import TEMPORARY_SUFFIX, publish, saying_what_is_kept
 from residualign.errors import BadInputError
 
-__all__ = ["RUN_NAME", "RunFolder", "check_run_folder", "open_run_folder", "verb_of"]
+__all__ = ["RUN_NAME", "RunFolder", "check_run_folder", "hide_from_git", "open_run_folder", "verb_of"]
 
 RUN_NAME = "run.json"
 STORE_NAME = "store"
@@ -31,7 +31,7 @@ RESULT_NAME = "result.json"
 
 REPORT_NAME = "report.html"
 
-OWN_FILES = (RUN_NAME, "summary.json", "thumbnails.zip", REPORT_NAME, *ADAPTER_FILES)
+OWN_FILES = (RUN_NAME, "summary.json", "thumbnails.zip", REPORT_NAME, ".gitignore", *ADAPTER_FILES)
 
 _FORMAT, _VERSION = "residualign run", 1
 
@@ -119,6 +119,12 @@ def verb_of(path: str | os.PathLike[str]) -> str | None:
     """The command that made a run folder; None where it is none."""
     folder = Path(path)
     return str(_read_state(folder)["request"].get("verb")) if (folder / RUN_NAME).is_file() else None
+
+
+def hide_from_git(path: Path) -> None:
+    """Tell git to leave this folder out, as virtual environments do; `RunError` if that cannot be written."""
+    with _kept(path):
+        publish(path / ".gitignore", b"*\n")
 
 
 @contextmanager

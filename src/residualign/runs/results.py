@@ -46,6 +46,11 @@ class MethodResult(FitRecord):
     confusion_after: list[list[int]]
     units: tuple[UnitScale, ...]
 
+    @property
+    def n_test(self) -> int:
+        """Test images behind the accuracy."""
+        return sum(map(sum, self.confusion_after))
+
     def headline(self) -> dict[str, Any]:
         """What `adapt --json` says of a method."""
         return {"seconds_fit" if name == "seconds" else name: value for name, value in vars(self.record).items()}

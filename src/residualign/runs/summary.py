@@ -21,7 +21,7 @@ from residualign.runs.folder import RunFolder
 from residualign.text.explain import explain_units
 
 if TYPE_CHECKING:
-    from residualign.commands.adapt import AdaptOutcome
+    from residualign.runs.outcome import AdaptOutcome
 
 __all__ = [
     "MAX_BYTES",
@@ -32,7 +32,6 @@ __all__ = [
     "Thumbnails",
     "choose_examples",
     "make_thumbnails",
-    "outcome_json",
     "write_summary",
 ]
 
@@ -44,41 +43,6 @@ _PACKAGES = ("residualign", "torch", "transformers", "numpy", "scikit-learn")
 
 # pictures for a page: the first components of every head, so many images at each end, so many in all
 _COMPONENTS, _EACH_END, _MOST_FURTHEST = 3, 4, 600
-
-BEFORE = {"text": "zero-shot: class vectors from text", "means": "class means of the training images"}
-
-"""What `accuracy.zero_shot` is, by classifier."""
-
-
-def outcome_json(outcome: AdaptOutcome) -> dict[str, Any]:
-    """What `adapt --json` prints; `methods` is there where several were fitted."""
-    store, chosen = outcome.store, outcome.chosen
-    sizes = {f"n_{name}": chosen.settings.get(f"n_{name}", len(store.split(name))) for name in store.splits}
-    content = {
-        "model": store.model["name"],
-        "data": store.data["name"],
-        "classes": len(outcome.adapter.class_names),
-        **sizes,
-        "n_skipped": len(outcome.skipped),
-        "skipped": list(outcome.skipped),
-        "split_rule": store.data.get("split_rule"),
-        "reference": outcome.spectra.spectra.source,
-        "reference_kind": outcome.spectra.kind,
-        "n_reference": outcome.spectra.spectra.n_samples,
-        "residual_error": store.residual_error,
-        "seconds": outcome.seconds,
-        "classifier": chosen.classifier,
-        "zero_shot_is": BEFORE[chosen.classifier],
-        **chosen.headline(),
-        "seed": outcome.request.seed,
-        "shots": outcome.request.shots,
-        "out": str(outcome.request.out),
-        "store": store.path,
-        "resumed": outcome.resumed,
-    }
-    if len(outcome.results) > 1:
-        content["methods"] = [result.headline() for result in outcome.results]
-    return content
 
 
 def write_summary(outcome: AdaptOutcome, folder: RunFolder, data: ImageData | None) -> None:
@@ -97,9 +61,9 @@ def write_summary(outcome: AdaptOutcome, folder: RunFolder, data: ImageData | No
     content = {
         "format": SUMMARY_FORMAT,
         "version": _VERSION,
-        **outcome_json(outcome),
+        **outcome.to_json(),
         "made_with": {
-            "command": list(outcome.request.command),
+            "command": list(outcome.command),
             "python": platform.python_version(),
             **{name: version(name) for name in _PACKAGES},
         },

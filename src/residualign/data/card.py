@@ -1,0 +1,194 @@
+"""The card of a data set: counts, sizes, unreadable images, duplicates."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from residualign._progress import Progress
+from residualign.data.examine import ImageFacts, examine
+from residualign.data.load import load_data
+from residualign.data.split import ImageData, Split
+from residualign.errors import BadInputError
+
+__all__ = ["DataCard", "Duplicates", "Spread", "make_card"]
+
+QUICK_EACH, QUICK_MOST = 5, 1000
+"""A quick card decodes at most so many images per class and split, and at most so many per split."""
+
+
+_EXAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Smallest, median and largest value."""
+
+    min: int
+    median: float
+    max: int
+
+    @staticmethod
+    def of(values: Sequence[int]) -> Spread | None:
+        """None of no values."""
+        return Spread(min(values), float(statistics.median(values)), max(values)) if values else None
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Groups of images with the same pixels.
+
+    across_splits: groups that lie in more than one split, which lets test images be learned. within_split: the others.
+    across_classes: groups, of either kind, with more than one label. examples: keys of the first groups across splits.
+    """
+
+    across_splits: int
+    within_split: int
+    across_classes: int
+    examples: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """counts: images of each class (in label order) by split. n_examined: how many were decoded, bad ones counted.
+
+    limits: why the data serves as a reference set only, None where every command takes it.
+    """
+
+    data: ImageData
+    counts: dict[str, tuple[int, ...]]
+    n_examined: int
+    width: Spread | None
+    height: Spread | None
+    formats: dict[str, int]
+    modes: dict[str, int]
+    bad: tuple[ImageFacts, ...]
+    duplicates: Duplicates
+    limits: str | None
+
+    @property
+    def n_images(self) -> int:
+        """Images of all splits, bad ones counted."""
+        return sum(map(sum, self.counts.values()))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a careful user would want to know, one sentence each."""
+        told = [*self.data.notes]
+        if self.limits is not None:
+            told.append(f"this data set can only be used as a reference: {self.limits}")
+        if self.bad:
+            told.append(f"{len(self.bad)} of {self.n_examined} images are unreadable ({self.bad[0].key!r} first)")
+        if self.data.strays:
+            told.append(f"{len(self.data.strays)} files are not images ({self.data.strays[0]!r} first)")
+        found = self.duplicates
+        if found.across_splits:
+            pair = " = ".join(repr(key) for key in found.examples[0][:2])
+            told.append(
+                f"leak: {_n_pictures(found.across_splits)} in more than one split, pixel for pixel ({pair} first)"
+            )
+        if found.across_classes:
+            told.append(f"{_n_pictures(found.across_classes)} in more than one class, pixel for pixel")
+        return tuple(told)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `data --json` prints."""
+        described = self.data.describe()
+        return {
+            "data": described["name"],
+            "n_images": self.n_images,
+            **{f"n_{split.name}": len(split) for split in self.data.splits},
+            "n_classes": len(self.data.class_names),
+            "classes": [
+                {"name": name, **{split: counts[label] for split, counts in self.counts.items()}}
+                for label, name in enumerate(self.data.class_names)
+            ],
+            "split_rule": self.data.split_rule,
+            "templates": list(self.data.templates),
+            "n_examined": self.n_examined,
+            "width": None if self.width is None else asdict(self.width),
+            "height": None if self.height is None else asdict(self.height),
+            "formats": self.formats,
+            "modes": self.modes,
+            "n_bad": len(self.bad),
+            "bad": [{"split": one.split, "key": one.key, "reason": one.problem} for one in self.bad],
+            "duplicates": asdict(self.duplicates),
+            "strays": list(self.data.strays),
+            "reference_only": self.limits,
+            "warnings": list(self.warnings),
+        }
+
+
+def make_card(
+    name: str, *, stream: bool = False, quick: bool = False, workers: int = 2, progress: Progress
+) -> DataCard:
+    """The card of anything the commands take as DATA; data for a reference set only (one class, no labels) too.
+
+    quick: decode a few images of each class instead of all; then bad images and duplicates may be missed. Raises
+    `BadInputError` for what no command takes. Costs one decoding of each image, and a hash of each in memory.
+    """
+    data, limits = _load(name, stream)
+    wanted = [(split, _some(split) if quick else range(len(split))) for split in data.splits]
+    facts = []
+    with progress.task("images") as tick:
+        total = sum(len(positions) for _, positions in wanted)
+        for one in examine(wanted, workers=workers):
+            facts.append(one)
+            tick(len(facts), total)
+    good = [one for one in facts if one.problem is None]
+    kinds = [one.stored_as or ("pixels, no file", "RGB") for one in good]
+    return DataCard(
+        data=data,
+        counts={split.name: split.class_counts(len(data.class_names)) for split in data.splits},
+        n_examined=len(facts),
+        width=Spread.of([one.width for one in good]),
+        height=Spread.of([one.height for one in good]),
+        formats=dict(Counter(kind for kind, _ in kinds).most_common()),
+        modes=dict(Counter(mode for _, mode in kinds).most_common()),
+        bad=tuple(one for one in facts if one.problem is not None),
+        duplicates=_duplicates(good),
+        limits=limits,
+    )
+
+
+def _n_pictures(n: int) -> str:
+    return "1 picture is" if n == 1 else f"{n} pictures are"
+
+
+def _load(name: str, stream: bool) -> tuple[ImageData, str | None]:
+    try:
+        return load_data(name, stream=stream), None
+    except BadInputError as error:
+        try:
+            return load_data(name, split=False, stream=stream), str(error)
+        except BadInputError:
+            raise error from None
+
+
+def _some(split: Split) -> list[int]:
+    """Positions of the first images of each class, ascending; fewer of each where there are many classes."""
+    each = max(1, min(QUICK_EACH, QUICK_MOST // max(1, len(set(split.labels)))))
+    seen: Counter[int] = Counter()
+    chosen = []
+    for position, label in enumerate(split.labels):
+        seen[label] += 1
+        if seen[label] <= each:
+            chosen.append(position)
+    return chosen[:QUICK_MOST]
+
+
+def _duplicates(facts: Sequence[ImageFacts]) -> Duplicates:
+    groups: defaultdict[bytes, list[ImageFacts]] = defaultdict(list)
+    for one in facts:
+        groups[one.pixel_hash].append(one)
+    equal = [group for group in groups.values() if len(group) > 1]
+    across = [group for group in equal if len({one.split for one in group}) > 1]
+    return Duplicates(
+        across_splits=len(across),
+        within_split=len(equal) - len(across),
+        across_classes=sum(len({one.label for one in group}) > 1 for group in equal),
+        examples=tuple(tuple(one.key for one in group) for group in across[:_EXAMPLES]),
+    )

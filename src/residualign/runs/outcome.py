@@ -1,0 +1,103 @@
+"""What a run of `adapt` gave, in memory and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from residualign._result import Result
+
+if TYPE_CHECKING:
+    from residualign.adapter.adapter import Adapter
+    from residualign.classification.probe import LinearProbe
+    from residualign.runs.results import MethodResult
+    from residualign.spectrum import Spectra
+    from residualign.store import Store
+
+__all__ = ["BEFORE", "AdaptOutcome", "ChosenSpectra", "SpectraKind"]
+
+BEFORE = {"text": "zero-shot: class vectors from text", "means": "class means of the training images"}
+"""What `accuracy.zero_shot` is, by classifier."""
+
+SpectraKind = Literal["given", "shipped", "training split"]
+
+
+@dataclass(frozen=True)
+class ChosenSpectra:
+    """Spectra and where they are from."""
+
+    spectra: Spectra
+    kind: SpectraKind
+
+    def describe(self) -> dict[str, Any]:
+        """What the JSON says of them."""
+        return {
+            "kind": self.kind,
+            "source": self.spectra.source,
+            "n_images": self.spectra.n_samples,
+            "fingerprint": self.spectra.fingerprint,
+        }
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AdaptOutcome(Result):
+    """What a run gave.
+
+    command: the words of the command line that gives the same. results: one per method, in the order asked for; chosen:
+    the one with the best validation accuracy; probe: the linear probe on the same images, None where it could not be
+    fitted. seconds: of `extract`, `spectrum` and the fit that was chosen.
+    """
+
+    command: tuple[str, ...]
+    out: Path
+    seed: int
+    shots: int | None
+    store: Store
+    spectra: ChosenSpectra
+    results: tuple[MethodResult, ...]
+    chosen: MethodResult
+    adapter: Adapter
+    probe: LinearProbe | None
+    skipped: tuple[str, ...]
+    seconds: dict[str, float]
+    resumed: bool
+
+    def _summary(self) -> str:
+        return f"{str(self.out)!r}, {len(self.results)} methods, chosen {self.chosen.method!r}"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images of each split that were used: with few shots, fewer than the store has."""
+        settings = self.chosen.settings
+        return {name: settings.get(f"n_{name}", len(self.store.split(name))) for name in self.store.splits}
+
+    def to_json(self) -> dict[str, Any]:
+        """What `adapt --json` prints; `methods` is there where several were fitted."""
+        store, chosen = self.store, self.chosen
+        content = {
+            "model": store.model["name"],
+            "data": store.data["name"],
+            "classes": len(self.adapter.class_names),
+            **{f"n_{name}": size for name, size in self.sizes.items()},
+            "n_skipped": len(self.skipped),
+            "skipped": list(self.skipped),
+            "split_rule": store.data.get("split_rule"),
+            "reference": self.spectra.spectra.source,
+            "reference_kind": self.spectra.kind,
+            "n_reference": self.spectra.spectra.n_samples,
+            "residual_error": store.residual_error,
+            "seconds": self.seconds,
+            "classifier": chosen.classifier,
+            "zero_shot_is": BEFORE[chosen.classifier],
+            **chosen.headline(),
+            "linear_probe": None if self.probe is None else self.probe.to_json(),
+            "seed": self.seed,
+            "shots": self.shots,
+            "out": str(self.out),
+            "store": store.path,
+            "resumed": self.resumed,
+        }
+        if len(self.results) > 1:
+            content["methods"] = [result.headline() for result in self.results]
+        return content
