@@ -195,3 +195,34 @@ def _where(names: tuple[str, ...]) -> dict[str, Figure]:
     draw = partial(where_figures, rows, names[0], [np.full((30, 40, 3), 0.5, np.float32)] * 9)
     signed = draw(maps, signed=True)
     return {**signed, "lengths": draw(np.abs(maps), signed=False)["where_2"]}
+
+
+def bare_figures() -> dict[str, Figure]:
+    """Figures of one unit that was never measured, one image, one step: nothing to span an axis with."""
+    nan = float("nan")
+    unit = {"label": "L0.H0", "kind": "head", "layer": 0, "head": 0, "linear_dimension": 0, "change": 0.0,
+            "two_nn": nan, "ratio": nan, "evr_first": nan}  # fmt: skip
+    profile = {"kind": "head", "layer": 0, "mean": nan, "mean_low": nan, "mean_high": nan}
+    quantities = ("linear_dimension", "two_nn", "ratio", "evr_first")
+    step = {"solver": "", "candidate": "", "step_name": "epoch", "step": 1, "seconds": None}
+    lambdas = {
+        "moved": [{"label": "output", "component": None, "explained_variance": None, "effect": 0.0, "lambda": 1.0}],
+        "put_back": [{"order": "largest", "seed": None, "put_back": k, "accuracy": 0.5} for k in (0, 1)],
+        "learning_curves": [step | {"train_loss": None, "val_loss": None, "val_accuracy": None}],
+    }
+    method = {"method": "a", "kind": "before", "accuracy": 0.0, "low": None, "high": None, "parameters": None}
+    confusion = [{"true": "a", "predicted": "a", "before": 1, "after": 0}]
+    pair = {"first": "a", "second": "b", "weighted": nan, "unweighted": nan}
+    image = {"image": "a", "target": "t", "total": 0.0, "patches": 0.0, "prefix": 0.0, "constant": 0.0}
+    profiles = [profile | {"quantity": quantity} for quantity in quantities]
+    return {
+        **geometry_figures({"geometry_units": [unit], "geometry_profiles": profiles}, ""),
+        **lambda_figures(lambdas, n_images=1),
+        **report_figures({"methods": [method], "confusion": confusion}, 1, ("a", "b")),
+        **map_figures([unit], [("change", "c", "ratio"), ("two_nn", "t", "number")]),
+        **similarity_figures(
+            {"units": [unit | pair], "pairs": [pair | {"row": "L0.H0", "column": "L0.H0", "cka": None}]}
+        ),
+        **where_figures([image], "", [np.zeros((4, 4, 3), np.float32)], np.zeros((1, 1, 1, 1)), signed=True),
+        **explain_figures({"components": [], "images": []}, "", ["L0.H0"], dict),
+    }

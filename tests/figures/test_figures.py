@@ -13,7 +13,9 @@ import pytest
 from residualign.errors import BadInputError
 from residualign.figures._figure import IMAGE_FORMATS, Figure
 from residualign.figures._style import shown
-from tests.figures.make_figures import HOSTILE, all_figures
+from residualign.figures.report import MOST_CLASSES, report_figures
+from residualign.report.page import MAX_BYTES
+from tests.figures.make_figures import HOSTILE, all_figures, bare_figures
 
 STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 FIGURES = all_figures()
@@ -63,6 +65,21 @@ def test_marks_say_what_they_are_while_pointed_at() -> None:
     # of twelve heads one has no intrinsic dimension, in the second panel
     assert len(titles) == 4 * 12 - 1
     assert titles[0].startswith("L0.H0: ")
+
+
+@pytest.mark.parametrize("name", BARE := bare_figures())
+def test_nothing_measured_is_drawn_without_a_warning(name: str) -> None:
+    assert BARE[name].to_bytes("svg").startswith(STARTS["svg"])
+    assert BARE[name].to_bytes("pdf").startswith(STARTS["pdf"])
+
+
+def test_a_confusion_of_many_classes_leaves_room_on_the_page() -> None:
+    names = [f"class {i}" for i in range(MOST_CLASSES)]
+    cells = [{"true": a, "predicted": b, "before": 3, "after": 2} for a in names for b in names]
+    made = report_figures({"methods": [], "confusion": cells}, 1, names)
+    assert len(made["confusion"].to_page("f").encode()) < MAX_BYTES / 2
+    more = [*names, "one more"]
+    assert report_figures({"methods": [], "confusion": cells}, 1, more) == {}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
