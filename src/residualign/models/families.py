@@ -25,33 +25,28 @@ __all__ = ["LOADERS"]
 def _clip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
     from transformers import CLIPModel
 
-    from residualign.models import clip
-
-    model = _pretrained(CLIPModel, name, source)
-    text = TextTower(model, _tokenizer(source, name))
-    return VisionModel(name, source, model, clip.tower(model), load_preprocess(source, name), text)
+    return _full_clip(_pretrained(CLIPModel, name, source), name, source)
 
 
 def _chinese_clip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
     from transformers import ChineseCLIPModel
 
-    from residualign.models import clip
-
     # CLIP's image tower with a BERT as text tower
-    model = _pretrained(ChineseCLIPModel, name, source)
-    text = TextTower(model, _tokenizer(source, name))
-    return VisionModel(name, source, model, clip.tower(model), load_preprocess(source, name), text)
+    return _full_clip(_pretrained(ChineseCLIPModel, name, source), name, source)
 
 
 def _altclip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
     from transformers import AltCLIPModel
 
-    from residualign.models import clip
-
     # CLIP's image tower with a RoBERTa as text tower, whose positions begin after that of the padding
     model = _pretrained(AltCLIPModel, name, source)
     config = model.config.text_config
-    max_length = config.max_position_embeddings - config.pad_token_id - 1
+    return _full_clip(model, name, source, config.max_position_embeddings - config.pad_token_id - 1)
+
+
+def _full_clip(model: Any, name: str, source: str, max_length: int | None = None) -> VisionModel:
+    from residualign.models import clip
+
     text = TextTower(model, _tokenizer(source, name), max_length)
     return VisionModel(name, source, model, clip.tower(model), load_preprocess(source, name), text)
 
