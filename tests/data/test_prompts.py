@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residualign.data import ImageData, fill_templates, load_data
+from residualign.data import ImageData, load_data
 from residualign.data.prompts import check_templates, read_prompts, rename_classes
 from residualign.errors import BadInputError
 from tests.data.make import class_folders
@@ -41,7 +41,6 @@ def load(pets: Path, **options: Any) -> ImageData:
 def test_names_pass_unharmed(names: list[str]) -> None:
     renamed = rename_classes([str(i) for i in range(len(names))], names)
     assert list(renamed) == names
-    assert fill_templates(renamed, ["<{}>", "{}"]) == [[f"<{name}>", name] for name in names]
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "yml", "json"])
@@ -92,13 +91,11 @@ def test_a_template_without_exactly_one_place_is_refused(
     pets: Path, template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(pets.parent)
-    (pets.parent / "a photo").mkdir()  # a folder is no file of templates
+    (pets.parent / "a photo").mkdir()  # a folder is not a file of templates
     with pytest.raises(BadInputError, match="exactly once"):
         load(pets, templates=[template])
     with pytest.raises(BadInputError, match="exactly once"):
         load(pets, templates=template)
-    with pytest.raises(BadInputError, match="exactly once"):
-        fill_templates(["cat"], [template])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Features, Image, Value
 
 from residualign.data import load_data, registered_names
 from residualign.data.prompts import rename_classes
-from residualign.data.set_file import HubSource, SetFile, parse_set_file, read_set_file
+from residualign.data.registered import HubSource, SetFile, parse_set_file, read_set_file
 from residualign.errors import BadInputError
 from tests.data.make import hub_parquet, hub_repo, noise, png
 from tests.hub_server import HubServer

@@ -2,7 +2,7 @@
 
 from residualign.data.images import BadImageError, read_image, to_rgb
 from residualign.data.load import load_data
-from residualign.data.prompts import DEFAULT_TEMPLATE, fill_templates
+from residualign.data.prompts import DEFAULT_TEMPLATE
 from residualign.data.registered import registered_names, registered_sets
 from residualign.data.split import ImageData, Split
 
@@ -11,7 +11,6 @@ __all__ = [
     "BadImageError",
     "ImageData",
     "Split",
-    "fill_templates",
     "load_data",
     "read_image",
     "registered_names",

@@ -28,9 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from residualign.data import _processes as _worker
-
-__all__ = ["Launched", "begin", "launch", "packed", "start_pool", "submit", "work"]
+__all__ = ["Answer", "Launched", "begin", "launch", "packed", "start_pool", "submit", "work"]
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
@@ -39,6 +37,12 @@ _READY_MODULE, _READY_VARIABLE = "residualign.data._ready", "RESIDUALIGN_FORK_SE
 
 # seconds after which a fork server is used although it has not said that it is ready
 _PATIENCE = 60.0
+
+Answer = tuple[Any, tuple[tuple[str, type[Warning]], ...]]
+"""What the function returned, and the warnings it raised."""
+
+# in a worker: what it was started to call
+_function: Callable[[Any], Any] | None = None
 
 
 def packed(function: Callable[[Any], Any]) -> tuple[bytes, frozenset[str]] | None:
@@ -100,7 +104,7 @@ def launch(modules: frozenset[str]) -> Launched:
 def _start_server(modules: frozenset[str], ready_file: Path) -> None:
     from multiprocessing import forkserver, resource_tracker
 
-    multiprocessing.set_forkserver_preload([_worker.__name__, *sorted(modules), _READY_MODULE])
+    multiprocessing.set_forkserver_preload([__name__, *sorted(modules), _READY_MODULE])
     # starting the tracker lifts every block on Ctrl-C, so it must have been started before
     resource_tracker.ensure_running()
     os.environ[_READY_VARIABLE] = str(ready_file)
@@ -114,14 +118,14 @@ def _start_server(modules: frozenset[str], ready_file: Path) -> None:
 def start_pool(payload: bytes, workers: int) -> ProcessPoolExecutor:
     """Processes that will call the pickled function; each starts when a job is submitted and no other is idle."""
     context = multiprocessing.get_context(_METHOD)
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_worker.begin, initargs=(payload,))
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=begin, initargs=(payload,))
 
 
-def submit(pool: ProcessPoolExecutor, job: Any) -> Future[_worker.Answer]:
+def submit(pool: ProcessPoolExecutor, job: Any) -> Future[Answer]:
     """Call the pool's function with a job; `BrokenProcessPool` where a worker has died."""
     # a start that Ctrl-C breaks off half way would leave a worker that finds nothing of what it was promised
     with _without_ctrl_c(), _without_script():
-        return pool.submit(_worker.work, job)
+        return pool.submit(work, job)
 
 
 @contextmanager
@@ -153,15 +157,6 @@ def _without_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-Answer = tuple[Any, tuple[tuple[str, type[Warning]], ...]]
-
-
-"""What the function gave, and the warnings that came up meanwhile."""
-
-
-_function: Callable[[Any], Any] | None = None
 
 
 def begin(payload: bytes) -> None:

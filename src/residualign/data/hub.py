@@ -30,13 +30,17 @@ _NAME = re.compile(
     r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:(?P<config>[^@\s]+))?(@(?P<revision>\S+))?", re.ASCII
 )
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
 _SECONDS = 20.0  # to ask the hub for a commit
 
 _SMALL = 1 << 16  # bytes asked for at a time where columns are small: the library reads on for megabytes otherwise
 
 _BLOCK = 4096  # rows of labels read from a stream at a time
+
+IMAGE_NAMES = ("image", "img", "images", "pixel_values", "picture", "jpg", "jpeg", "png", "webp")
+"""Names by which a column of plain bytes is taken for the images; an Image feature needs no name."""
+
+LABEL_NAMES = ("label", "labels", "class", "fine_label", "cls", "target", "category", "class_id")
+"""Names by which a column without a ClassLabel feature is taken for the labels."""
 
 
 @dataclass(frozen=True)
@@ -245,18 +249,6 @@ def _rows(table: pa.Table, features: Mapping[str, Any], wanted: HubSet) -> list[
     if not rows:
         raise BadInputError(f"no row of {wanted.name!r} has {value!r} in column {column!r}")
     return rows
-
-
-IMAGE_NAMES = ("image", "img", "images", "pixel_values", "picture", "jpg", "jpeg", "png", "webp")
-
-
-"""Names that columns of plain bytes are taken for images by; an Image feature needs no name."""
-
-
-LABEL_NAMES = ("label", "labels", "class", "fine_label", "cls", "target", "category", "class_id")
-
-
-"""Names that columns without a ClassLabel feature are taken for labels by."""
 
 
 def image_column(features: Features, name: str, wanted: str | None = None) -> str:

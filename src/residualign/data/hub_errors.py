@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from residualign.errors import BadInputError
+from residualign.errors import BadInputError, system_reason
 
 __all__ = ["http_error", "hub_errors"]
-
-# a failing disk is no bad input: these pass through as they are
-_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE})
 
 _LONGEST = 300  # characters of another library's message
 
@@ -37,7 +33,8 @@ def hub_errors(name: str) -> Iterator[None]:
     except (DatasetsError, http_error(), OSError, ValueError, RuntimeError, pa.ArrowException) as error:
         chain = _chain(error)
         for one in chain:
-            if isinstance(one, OSError) and one.errno in _DISK:
+            # a failing disk is not bad input
+            if isinstance(one, OSError) and system_reason(one) is not None:
                 raise one from None
         if type(error) is RuntimeError and "script" not in str(error):
             raise

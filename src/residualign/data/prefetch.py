@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from residualign.data import _processes
-from residualign.data import _processes as _worker
 from residualign.errors import BadInputError, RunError
 
 __all__ = ["WorkAhead"]
@@ -115,7 +114,7 @@ class WorkAhead(Generic[Job, Result]):
         self._payload, modules = packed
         self._launched = _processes.launch(modules)
 
-    def _timed(self, job: Job) -> _worker.Answer:
+    def _timed(self, job: Job) -> _processes.Answer:
         # processor time of this thread alone: other programs' load is no reason to start processes
         start = time.thread_time()
         result = self._function(job)

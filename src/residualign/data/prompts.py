@@ -19,7 +19,6 @@ __all__ = [
     "Classes",
     "Templates",
     "check_templates",
-    "fill_templates",
     "read_prompts",
     "rename_classes",
 ]
@@ -28,16 +27,6 @@ DEFAULT_TEMPLATE = "a photo of a {}."
 
 Classes = str | PathLike[str] | Sequence[str] | Mapping[Any, Any] | None
 Templates = str | PathLike[str] | Sequence[str] | None
-
-
-def fill_templates(class_names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
-    """One list of prompts for each class; names go in as they are, whatever they hold.
-
-    >>> fill_templates(["T-shirt, {new}"], ["a photo of a {}."])
-    [['a photo of a T-shirt, {new}.']]
-    """
-    check_templates(templates)
-    return [["".join((start, name, end)) for start, end in (t.split("{}") for t in templates)] for name in class_names]
 
 
 def read_prompts(

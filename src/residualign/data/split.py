@@ -11,6 +11,9 @@ from PIL import Image
 
 __all__ = ["SPLIT_NAMES", "ImageData", "ImageSource", "RawData", "Split", "split_name"]
 
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""What a split may be called in a source, in lower case -> what it is called here."""
+
 
 @runtime_checkable
 class ImageSource(Protocol):
@@ -123,12 +126,6 @@ class ImageData:
             "strays": list(self.strays),
             "notes": list(self.notes),
         }
-
-
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-
-
-"""What a split may be called in a source, in lower case, and what it is called here."""
 
 
 @dataclass(frozen=True)

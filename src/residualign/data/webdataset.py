@@ -36,6 +36,18 @@ _CLASS_FILES = ("classnames.txt", "classes.txt")
 
 _INTEGER = re.compile(r"[+-]?\d+")
 
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
+"""File name endings of compressed tars, in which no file can be read by its offset."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file in a tar: its name, and where its bytes start."""
+
+    name: str
+    offset: int
+    size: int
+
 
 @dataclass(frozen=True, eq=False)
 class _Members:
@@ -284,21 +296,6 @@ def _class_names(root: Path) -> tuple[str, ...] | None:
     if not names or not all(names) or len(set(names)) < len(names):
         raise BadInputError(f"{str(paths[0])!r} must hold one class name a line, all different and none empty")
     return names
-
-
-COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
-
-
-"""Name endings of tar files in which nothing can be read by its offset."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One file in a tar: its name, and where its bytes lie."""
-
-    name: str
-    offset: int
-    size: int
 
 
 def index_tar(path: Path, name: str) -> list[Member]:
