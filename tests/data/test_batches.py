@@ -79,7 +79,7 @@ def test_stopping_early_does_not_hang(folder: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": 1, "workers": -1}])
 def test_wrong_sizes(folder: Path, wrong: dict[str, int]) -> None:
-    with pytest.raises(BadInputError, match="at least"):
+    with pytest.raises(BadInputError, match="or larger"):
         list(pixel_batches(_split(folder), range(11), _red, **wrong))
 
 

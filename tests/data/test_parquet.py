@@ -94,7 +94,7 @@ def test_bad_images_are_named_by_their_key(tmp_path: Path) -> None:
     images = [{"bytes": b"", "path": None}, {"bytes": None, "path": "x.png"}, None, {"bytes": b"junk", "path": None}]
     pq.write_table(pa.table({"image": images, "label": [0, 1, 0, 1]}), tmp_path / "train.parquet")
     train = load_data(tmp_path, split=False).train
-    for i, reason in enumerate(["0 bytes", "holds no bytes", "holds no bytes", "no image format"]):
+    for i, reason in enumerate(["0 bytes", "holds no bytes", "holds no bytes", "image format is not supported"]):
         with pytest.raises(BadImageError, match=f"'train/{i}'.*{reason}"):
             train.image(i)
 

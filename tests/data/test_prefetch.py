@@ -138,7 +138,7 @@ def test_what_a_script_defines_stays_with_threads(monkeypatch: pytest.MonkeyPatc
 
 
 def test_wrong_number_of_workers() -> None:
-    with pytest.raises(BadInputError, match="workers is at least 0; got -1"):
+    with pytest.raises(BadInputError, match="workers must be 0 or larger, got -1"):
         WorkAhead(Work(0), workers=-1)
 
 

@@ -123,7 +123,7 @@ def test_bad_images_are_named_by_their_key(tmp_path: Path) -> None:
         {"a.png": b"", "a.cls": b"0", "b.png": b"junk", "b.cls": b"1", "c.png": png(noise(1)), "c.cls": b"1"},
     )
     train = load_data(tmp_path, split=False).train
-    for i, reason in enumerate(["0 bytes", "no image format"]):
+    for i, reason in enumerate(["0 bytes", "image format is not supported"]):
         with pytest.raises(BadImageError, match=f"'x.tar/{'ab'[i]}'.*{reason}"):
             train.image(i)
     path.write_bytes(path.read_bytes()[:3000])

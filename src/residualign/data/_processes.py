@@ -1,8 +1,8 @@
-"""Starting worker processes: quickly, without running the user's script again, and deaf to Ctrl-C.
+"""Worker processes that start quickly, do not run the user's script again and ignore Ctrl-C.
 
-A forked copy of this process could deadlock, for torch holds threads. Where the system has it, a fork server is used
-instead: a fresh process that imports once what the workers need and is then forked, so that a further worker costs
-milliseconds and little memory of its own. Elsewhere each worker is a fresh process.
+A forked copy of this process could deadlock, because torch holds threads. Where the system has one, a fork server is
+used: a fresh process that imports once what the workers need and is then forked, so that each worker costs milliseconds
+and little memory. Elsewhere each worker is a fresh process.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ __all__ = ["Answer", "Launched", "begin", "launch", "packed", "start_pool", "sub
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
-# `_ready` makes a file of the name in this variable; nothing here may import it
+# `_ready` creates the file named in this variable; only the fork server may import it
 _READY_MODULE, _READY_VARIABLE = "residualign.data._ready", "RESIDUALIGN_FORK_SERVER_READY"
 
-# seconds after which a fork server is used although it has not said that it is ready
+# seconds after which a fork server is used even if it has not reported that it is ready
 _PATIENCE = 60.0
 
 Answer = tuple[Any, tuple[tuple[str, type[Warning]], ...]]
@@ -46,20 +46,20 @@ _function: Callable[[Any], Any] | None = None
 
 
 def packed(function: Callable[[Any], Any]) -> tuple[bytes, frozenset[str]] | None:
-    """The pickled function and the modules that unpickling it imports; None where workers could not unpickle it."""
+    """The pickled function and the modules that unpickling imports; None if workers could not unpickle it."""
     try:
         payload = pickle.dumps(function)
         reader = _Reader(io.BytesIO(payload))
         reader.load()
     except Exception:
-        # objects of other libraries raise whatever their own code raises
+        # pickling runs code of other libraries, which may raise anything
         return None
-    # what the user's script defines is not there in a worker, which does not run the script
+    # workers do not run the user's script, so they do not have what it defines
     return None if "__main__" in reader.modules else (payload, frozenset(reader.modules))
 
 
 class _Reader(pickle.Unpickler):
-    """Unpickles, and notes which modules it needs."""
+    """Unpickles, and records which modules it needs."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
@@ -72,14 +72,14 @@ class _Reader(pickle.Unpickler):
 
 @dataclass(frozen=True)
 class Launched:
-    """A fork server that was begun to start at a time (`time.monotonic`)."""
+    """A fork server that is starting. begun: when, by `time.monotonic`."""
 
     ready_file: Path
     begun: float
 
     def is_ready(self) -> bool:
-        """Whether it has imported what the workers need, so that one starts in an instant."""
-        # where somebody else had started a server before, it is used and makes no file
+        """Whether it has imported what the workers need, so that they start at once."""
+        # a server that someone else started before is used, and creates no file
         return _METHOD == "spawn" or self.ready_file.exists() or time.monotonic() - self.begun > _PATIENCE
 
 
@@ -87,9 +87,9 @@ _launched: Launched | None = None
 
 
 def launch(modules: frozenset[str]) -> Launched:
-    """Begin to start the fork server, and return without waiting; it stays until this process ends.
+    """Start the fork server without waiting for it; it runs until this process ends.
 
-    modules: what it imports before it serves, if it is not there already.
+    modules: what it imports before it serves; ignored if it is already running.
     """
     global _launched
     if _launched is None:
@@ -105,7 +105,7 @@ def _start_server(modules: frozenset[str], ready_file: Path) -> None:
     from multiprocessing import forkserver, resource_tracker
 
     multiprocessing.set_forkserver_preload([__name__, *sorted(modules), _READY_MODULE])
-    # starting the tracker lifts every block on Ctrl-C, so it must have been started before
+    # starting the tracker unblocks Ctrl-C, so it must be running before the block below
     resource_tracker.ensure_running()
     os.environ[_READY_VARIABLE] = str(ready_file)
     try:
@@ -116,24 +116,24 @@ def _start_server(modules: frozenset[str], ready_file: Path) -> None:
 
 
 def start_pool(payload: bytes, workers: int) -> ProcessPoolExecutor:
-    """Processes that will call the pickled function; each starts when a job is submitted and no other is idle."""
+    """Processes that call the pickled function; one starts when a job is submitted and none is idle."""
     context = multiprocessing.get_context(_METHOD)
     return ProcessPoolExecutor(workers, mp_context=context, initializer=begin, initargs=(payload,))
 
 
 def submit(pool: ProcessPoolExecutor, job: Any) -> Future[Answer]:
-    """Call the pool's function with a job; `BrokenProcessPool` where a worker has died."""
-    # a start that Ctrl-C breaks off half way would leave a worker that finds nothing of what it was promised
+    """Call the pool's function with a job; raises `BrokenProcessPool` if a worker has died."""
+    # a start interrupted half way by Ctrl-C would leave a worker without its input
     with _without_ctrl_c(), _without_script():
         return pool.submit(work, job)
 
 
 @contextmanager
 def _without_script() -> Iterator[None]:
-    """Hide the user's script from processes that start meanwhile.
+    """Hide the user's script from processes that start in the meantime.
 
-    They would run it again to find what it defines, and unless it is written for that it would start this very work
-    over. Workers need nothing of it (see `packed`).
+    They would import it to find what it defines, and without a main guard it would start the same work again. Workers
+    need nothing from it (see `packed`).
     """
     script = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -145,9 +145,9 @@ def _without_script() -> Iterator[None]:
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Block Ctrl-C here; what starts meanwhile inherits the block, for good, and prints no traceback of its own.
+    """Block Ctrl-C in this thread and in processes that start in the meantime, which keep the block for good.
 
-    Here a Ctrl-C that comes meanwhile takes effect afterwards.
+    In this process a Ctrl-C takes effect when the block ends.
     """
     if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
@@ -160,19 +160,19 @@ def _without_ctrl_c() -> Iterator[None]:
 
 
 def begin(payload: bytes) -> None:
-    """Called once when the process starts. payload: the pickled function."""
+    """Called once when a worker starts. payload: the pickled function."""
     global _function
-    # Ctrl-C goes to every process of a terminal; the parent alone decides what it means
+    # Ctrl-C goes to every process of a terminal; only the parent acts on it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
     _function = pickle.loads(payload)
-    # the processes share the machine's cores: more threads in each would only stand in each other's way
+    # the workers share the machine's cores: more threads in each would only compete
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
 
 def work(job: Any) -> Answer:
-    """The function's result for one job. Warnings go to the parent, whose settings say what becomes of them."""
+    """The function's result for one job, and its warnings: the parent's settings decide what happens to them."""
     assert _function is not None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
@@ -181,7 +181,7 @@ def work(job: Any) -> Answer:
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed cannot say good-bye; without this its workers would wait for ever."""
+    """End when the parent is killed; otherwise workers would wait forever."""
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""Images of splits as batches of pixels, decoded and resized by worker processes ahead of the model."""
+"""Batches of pixels, decoded and resized by workers ahead of the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from residualign.errors import BadInputError
 
 __all__ = ["PixelBatch", "PixelLoader", "Run", "pixel_batches", "runs"]
 
-# room that must be free in shared memory for each batch that is written there, in batches: others write there too
+# free shared memory that is required to write one batch there, in batches: other processes write there too
 _ROOM = 16
 
 _SHARED_MEMORY = "/dev/shm"
@@ -32,7 +32,7 @@ _SHARED_MEMORY = "/dev/shm"
 class PixelBatch:
     """Some images of a split. positions: those that could be read; skipped: keys of those that could not.
 
-    pixels has one row for each of `positions`; it is None where every image of the batch was skipped.
+    pixels has one row per position; None if every image of the batch was skipped.
     """
 
     positions: tuple[int, ...]
@@ -42,7 +42,7 @@ class PixelBatch:
 
 @dataclass(frozen=True)
 class Run:
-    """Positions of one split that make one batch."""
+    """The positions of a split that make up one batch."""
 
     split: Split
     positions: tuple[int, ...]
@@ -51,7 +51,7 @@ class Run:
 def runs(split: Split, positions: Sequence[int], batch_size: int) -> list[Run]:
     """Consecutive runs of `batch_size` positions; the last may be shorter."""
     if batch_size < 1:
-        raise BadInputError(f"batch size is at least 1; got {batch_size}")
+        raise BadInputError(f"batch size must be 1 or larger, got {batch_size}")
     starts = range(0, len(positions), batch_size)
     return [Run(split, tuple(positions[start : start + batch_size])) for start in starts]
 
@@ -62,11 +62,11 @@ class PixelLoader:
     transform
         From an RGB image to pixels, (3, height, width). It must give the same pixels in every process.
     workers
-        Processes that decode and resize; 0 does it in the caller's thread. Little work stays with as many threads of
-        this process, and so does a transform that cannot be pickled: see `WorkAhead`, and `processes` there. A source
-        that is not `parallel` is read by one thread.
+        Number of processes that decode and resize; 0 works in the caller's thread. Threads are used instead for little
+        work, or if the transform cannot be pickled: see `WorkAhead`, and `processes` there. A source that is not
+        `parallel` is read by one thread.
     skip_bad
-        Go on without images that cannot be read.
+        Continue without images that cannot be read.
 
     Memory: workers + 2 batches of pixels.
     """
@@ -96,13 +96,13 @@ class PixelLoader:
         self._ahead.__exit__(kind, error, traceback)
 
     def read(self, wanted: Sequence[Run]) -> Generator[PixelBatch, None, None]:
-        """One batch for each run, in order whichever worker finishes first.
+        """One batch per run, in order.
 
-        A batch from which bad images were skipped is smaller and takes none from the next, so batches do not depend on
-        what was skipped elsewhere. Raises `BadImageError` at the first image that cannot be read, unless skip_bad;
-        `RunError` where a worker process was killed.
+        A batch from which images were skipped is smaller and is not filled from the next, so batches do not depend on
+        what was skipped elsewhere. Raises `BadImageError` at the first image that cannot be read, unless skip_bad, and
+        `RunError` if a worker process was killed.
         """
-        # closed here and now when the caller stops early, not when the garbage collector comes by
+        # closed at once when the caller stops early, not at garbage collection
         with closing(self._ahead.map([self._job(run) for run in wanted])) as answers:
             for run, answer in zip(wanted, answers, strict=True):
                 skipped = set(answer.skipped)
@@ -140,7 +140,7 @@ def pixel_batches(
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker is told: which source, and rows and keys there."""
+    """What a worker is asked for: rows and keys of one source."""
 
     source: int
     rows: tuple[int, ...]
@@ -149,7 +149,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Pixels:
-    """What a worker answers. skipped: which of the job's images could not be read."""
+    """What a worker returns. skipped: which of the job's images could not be read."""
 
     pixels: Tensor | NDArray[Any] | None
     skipped: tuple[int, ...]
@@ -157,7 +157,7 @@ class _Pixels:
 
 @dataclass(frozen=True)
 class _Read:
-    """Reads the images of one job; the sources and the transform go to a worker once, with this."""
+    """Reads the images of one job. It is sent to a worker once, with the sources and the transform."""
 
     sources: tuple[ImageSource, ...]
     transform: Callable[[Image.Image], Tensor]
@@ -177,14 +177,14 @@ class _Read:
         if not pixels:
             return _Pixels(None, tuple(skipped))
         batch = torch.stack(pixels)
-        # from one process to another a tensor goes through shared memory, and an array through a pipe
+        # between processes a tensor goes through shared memory, an array through a pipe
         return _Pixels(batch if has_room(batch.nbytes * self.workers) else batch.numpy(), tuple(skipped))
 
 
 def has_room(n_bytes: int) -> bool:
-    """Whether shared memory, which containers often keep small, has ample room; a worker that fills it is killed."""
+    """Whether shared memory has ample room: containers often keep it small, and a worker that fills it is killed."""
     try:
         return shutil.disk_usage(_SHARED_MEMORY).free >= _ROOM * n_bytes
     except OSError:
-        # a system that keeps its shared memory elsewhere sets no such limit
+        # systems without this folder have no such limit
         return True

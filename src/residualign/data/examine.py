@@ -1,4 +1,4 @@
-"""What each image of some splits is - format, size, a hash of its pixels - or why it cannot be read."""
+"""Format, size and a hash of the pixels of each image, or why it cannot be read."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from residualign.data.split import ImageSource, Split
 
 __all__ = ["ImageFacts", "examine"]
 
-# images a worker looks at in one go
+# images per job
 _CHUNK = 32
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """One image. label: of its class. width and height: in pixels, upright.
+    """One image. width and height: in pixels, after EXIF rotation.
 
-    stored_as: Pillow's format and mode, None where the source holds pixels and no file. pixel_hash: equal for equal RGB
-    pixels of equal shape. problem: why it cannot be read; then nothing else is known.
+    stored_as: Pillow's format and mode; None if the source holds pixels instead of files. pixel_hash: equal for equal
+    RGB pixels of equal shape. problem: why it cannot be read; then nothing else is known.
     """
 
     split: str
@@ -38,7 +38,7 @@ class ImageFacts:
 def examine(
     wanted: Sequence[tuple[Split, Sequence[int]]], *, workers: int = 2, processes: bool | None = None
 ) -> Generator[ImageFacts, None, None]:
-    """The facts of the images at some positions of some splits, in order; each is decoded once and none is kept."""
+    """Facts about the images at these positions of these splits, in order; each is decoded once and not kept."""
     jobs, sources = [], []
     for split, positions in wanted:
         if positions:

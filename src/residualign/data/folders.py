@@ -1,10 +1,9 @@
-"""Folders of class folders, with or without train, val and test above them.
+"""Folders of class folders, optionally inside train, val and test.
 
-Classes are the sorted names of the class folders (plain order of code points, as in torchvision's ImageFolder); images
-are sorted by their path below the data's folder, whatever order the file system lists them in. Folders below a class
-folder belong to that class. Hidden files and folders and what systems leave behind (`Thumbs.db`, `desktop.ini`,
-`__MACOSX`) are passed over everywhere. Beside the class folders any other file may lie, except an image: that one is a
-stray, and so is a file below a class folder that is no image. Strays are listed by their keys.
+Classes are the sorted names of the class folders (by code point, as in torchvision's ImageFolder); images are sorted by
+their path below the data's folder. Folders inside a class folder belong to that class. Hidden files and folders and
+files that operating systems leave behind (`Thumbs.db`, `desktop.ini`, `__MACOSX`) are ignored. Strays, listed by their
+keys, are images next to the class folders and files inside a class folder that are not images.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _LEFT_BEHIND = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 @dataclass(frozen=True)
 class _Files:
-    """Images by their key: the path below `root`."""
+    """Images by key: the path below `root`."""
 
     root: Path
 
@@ -41,9 +40,9 @@ class _Files:
 def read_folder(root: Path, labelled: bool = True) -> RawData:
     """The images below a folder; their pixels are not read.
 
-    Where labelled is False, a folder of images without class folders is taken too, as one class named "images". Raises
-    `BadInputError`, naming the folder, where there are no images, an empty class folder, the same split twice, folders
-    beside the splits, or a class in val or test that train lacks. Costs one listing of every folder.
+    With labelled=False a folder of images without class folders is accepted too, as one class named "images". Raises
+    `BadInputError` naming the folder if there are no images, an empty class folder, the same split twice, folders
+    next to the splits, or a class in val or test that is not in train. Costs one listing of every folder.
     """
     folders, files = _entries(root)
     images = [name for name in files if has_image_extension(name)]
@@ -63,16 +62,16 @@ def read_folder(root: Path, labelled: bool = True) -> RawData:
 
 
 def _split_folders(root: Path, folders: list[str]) -> dict[str, Path]:
-    """The folders that are splits; none where the folders are classes."""
+    """The folders that are splits; empty if the folders are classes."""
     named = [name for name in folders if split_name(name)]
-    # a class may be called "train": among other classes such a folder is a split only if class folders lie in it
+    # a class may be called "train": next to other folders it is a split only if it contains class folders
     if len(named) < len(folders):
         named = [name for name in named if _holds_classes(root / name)]
         others = [name for name in folders if name not in named]
         if named and others:
             raise BadInputError(
                 f"the folder {str(root)!r} holds splits ({', '.join(named)}) and other folders "
-                f"({', '.join(others[:5])}); use either alone"
+                f"({', '.join(others[:5])}); use one or the other"
             )
     found: dict[str, Path] = {}
     for name in named:
@@ -92,7 +91,7 @@ def _holds_classes(folder: Path) -> bool:
 
 
 def _assemble(root: Path, split_folders: dict[str, Path]) -> RawData:
-    """Splits from folders that hold class folders; labels follow the classes of train, or of all if there is none."""
+    """Splits from folders of class folders; labels follow the classes of train, or of all splits without train."""
     classes = {split: _entries(folder)[0] for split, folder in split_folders.items()}
     for split, folder in split_folders.items():
         if not classes[split]:
@@ -134,7 +133,7 @@ def _walk(root: Path, folder: Path) -> tuple[list[str], list[str]]:
 
 def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
     real = folder.resolve()
-    if real in above:  # a link to a folder that it lies in would never end
+    if real in above:  # a link to one of its own parents would never end
         return
     folders, files = _entries(folder)
     yield from (folder / name for name in files)
@@ -143,7 +142,7 @@ def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the files in a folder, sorted, without hidden and left-behind ones."""
+    """Names of the folders and files in a folder, sorted, without hidden and left-behind ones."""
     folders: list[str] = []
     files: list[str] = []
     try:

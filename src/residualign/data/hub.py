@@ -1,9 +1,9 @@
 """Data sets of the Hugging Face hub: `hf:org/name`, `hf:org/name:config`, either with `@revision`.
 
-The `datasets` library loads them, into its own cache or as a stream; it is imported when the first one is asked for.
-Splits are train, val (or valid, validation) and test; others are left out with a note, and a set of a single split of
-another name is training images. Keys are split and row (`"train/17"`), as in parquet folders; they and the labels do
-not hang on whether the set is streamed.
+They are loaded by the `datasets` library, into its cache or as a stream; it is imported on first use. Splits are train,
+val (or valid, validation) and test; others are left out with a note, and a set with a single split of another name is
+used as training images. Keys are split and row (`"train/17"`), as in parquet folders; keys and labels do not depend on
+whether the set is streamed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _NAME = re.compile(
     r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:(?P<config>[^@\s]+))?(@(?P<revision>\S+))?", re.ASCII
 )
 
-_SECONDS = 20.0  # to ask the hub for a commit
+_SECONDS = 20.0  # time limit for asking the hub for a commit
 
-_SMALL = 1 << 16  # bytes asked for at a time where columns are small: the library reads on for megabytes otherwise
+_SMALL = 1 << 16  # bytes requested at a time for small columns; by default the library reads megabytes
 
 _BLOCK = 4096  # rows of labels read from a stream at a time
 
@@ -45,11 +45,11 @@ LABEL_NAMES = ("label", "labels", "class", "fine_label", "cls", "target", "categ
 
 @dataclass(frozen=True)
 class HubSet:
-    """A data set of the hub, and what is known of it.
+    """A data set of the hub, and what is known about it.
 
-    name: as it was typed. image, label: its columns, where the features leave a choice. splits: train, val, test -> its
-    own name for them, where that is not to be guessed. only: (column, value) of the rows to use. classes: names for
-    integer labels where it has none itself; n_classes: how many it must have.
+    name: as typed. image, label: its columns, where there are several candidates. splits: train, val, test -> its own
+    names, where they differ. only: (column, value) of the rows to use. classes: names for integer labels without names;
+    n_classes: the expected number of classes.
     """
 
     name: str
@@ -66,14 +66,14 @@ class HubSet:
 
 @dataclass(frozen=True)
 class _Opened:
-    """One split: its features, and the rows of it as a `Dataset` or a stream."""
+    """One split: its features, and its rows as a `Dataset` or a stream."""
 
     features: Mapping[str, Any]
     rows: Any
     stream: HubStream | None
 
     def table(self, columns: Sequence[str]) -> pa.Table:
-        """These columns of all rows, without the images."""
+        """These columns of all rows, without images."""
         import pyarrow as pa
 
         if self.stream is None:
@@ -88,7 +88,7 @@ class _Opened:
 
 
 def parse_hub_name(name: str) -> HubSet:
-    """The data set that `hf:org/name`, `hf:org/name:config` or either with `@revision` names.
+    """Parse `hf:org/name` or `hf:org/name:config`, either with `@revision`.
 
     >>> found = parse_hub_name("hf:ufldl-stanford/svhn:cropped_digits@main")
     >>> found.repo, found.config, found.revision
@@ -96,17 +96,17 @@ def parse_hub_name(name: str) -> HubSet:
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        raise BadInputError(f"{name!r} must be hf:org/name, hf:org/name:config or either with @revision")
+        raise BadInputError(f"{name!r} must be hf:org/name or hf:org/name:config, either with @revision")
     return HubSet(name, match["repo"], match["config"], match["revision"])
 
 
 def read_hub(wanted: HubSet, labelled: bool = True, n_classes: int | None = None, stream: bool = False) -> RawData:
     """The splits of a hub data set.
 
-    labelled and n_classes as in `read_parquet`. Without `stream` the set is downloaded whole into the library's cache,
-    from where it is also read without a network. With it nothing is kept: the label column is read first, and images
-    come in ascending order of rows, over the network each time they are read. Raises `BadInputError` for a set that
-    does not exist, is gated or cannot be reached, has no or several columns of images or labels, or labels that
+    labelled and n_classes as in `read_parquet`. Without `stream` the whole set is downloaded into the library's cache,
+    from which it is also read without a network. With `stream` nothing is kept: the label column is read first, and
+    images come in ascending order of rows, over the network at each pass. Raises `BadInputError` for a set that does
+    not exist, is gated or cannot be reached, has no column or several columns of images or labels, or has labels that
     `residualign.data.labels` refuses.
     """
     with hub_errors(wanted.name):
@@ -151,27 +151,27 @@ def read_hub(wanted: HubSet, labelled: bool = True, n_classes: int | None = None
 
 
 def _open(wanted: HubSet, stream: bool) -> dict[str, _Opened]:
-    """Every split of the set under its own name."""
+    """Every split of the set, under the set's own name for it."""
     from datasets import load_dataset, load_dataset_builder
 
     revision = _commit(wanted) or wanted.revision
     if not stream:
         loaded = load_dataset(wanted.repo, wanted.config, revision=revision)
         return {name: _Opened(rows.features, rows, None) for name, rows in loaded.items()}
-    # a column can be asked for by name where the files are parquet
+    # columns can be selected if the files are parquet
     picks = hasattr(load_dataset_builder(wanted.repo, wanted.config, revision=revision).config, "columns")
     loaded = load_dataset(wanted.repo, wanted.config, revision=revision, streaming=True)
     opened = {}
     for name, rows in loaded.items():
         if rows.features is None:
-            raise BadInputError(f"{wanted.name!r} does not say which columns it has until it is read; do not stream it")
+            raise BadInputError(f"{wanted.name!r} does not list its columns before it is read; do not stream it")
         source = HubStream(wanted.name, wanted.repo, wanted.config, revision, name, picks)
         opened[name] = _Opened(rows.features, rows, source)
     return opened
 
 
 def _commit(wanted: HubSet) -> str | None:
-    """The commit that the revision stands for now; None where the hub cannot be asked, and the cache has to do."""
+    """The commit that the revision means now; None if the hub cannot be reached and the cache must be used."""
     import datasets
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -181,7 +181,7 @@ def _commit(wanted: HubSet) -> str | None:
             wanted.repo, revision=wanted.revision, timeout=_SECONDS
         )
     except HfHubHTTPError as error:
-        # a hub that is out of order is like one out of reach; what it refuses is not
+        # a server error is like a hub that cannot be reached; a refusal is not
         if error.response is not None and error.response.status_code < 500:
             raise
         _refuse_where_not_cached(wanted)
@@ -193,7 +193,7 @@ def _commit(wanted: HubSet) -> str | None:
 
 
 def _refuse_where_not_cached(wanted: HubSet) -> None:
-    """Without the hub only the cache is left; the library would try for half a minute before it looked there."""
+    """Check the cache before the library does: it would first try the hub for half a minute."""
     import datasets
     from datasets.naming import camelcase_to_snakecase
 
@@ -201,15 +201,15 @@ def _refuse_where_not_cached(wanted: HubSet) -> None:
     if not any(Path(datasets.config.HF_DATASETS_CACHE).glob(f"{owner}___{camelcase_to_snakecase(name)}/*/*/*")):
         raise ConnectionError
     if wanted.revision is not None:
-        # the cache is not asked by revision: another one would be taken without a word
+        # the cache is not searched by revision: a different one would be used silently
         raise BadInputError(
-            f"the hub cannot be reached, and of which revision the local cache holds {wanted.repo!r} it does not say; "
-            f"leave out @{wanted.revision} to use what it holds"
+            f"the hub cannot be reached, and the local cache does not say which revision of {wanted.repo!r} it holds; "
+            f"leave out @{wanted.revision} to use it"
         )
 
 
 def _own_splits(wanted: HubSet, theirs: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """train, val, test -> the set's own name for it; and those of its splits that are not used."""
+    """train, val, test -> the set's own name for it; and its splits that are not used."""
     if wanted.splits is not None:
         missing = [name for name in wanted.splits.values() if name not in theirs]
         if missing:
@@ -231,7 +231,7 @@ def _own_splits(wanted: HubSet, theirs: Sequence[str]) -> tuple[dict[str, str], 
 
 
 def _small_columns(opened: _Opened, label: str | None, only: tuple[str, str] | None) -> pa.Table:
-    """The columns of labels and of what rows are chosen by; without either the image's, for the number of rows."""
+    """The label column and the one rows are chosen by; without either, the first column, to count rows."""
     columns = [name for name in (label, only[0] if only else None) if name is not None]
     if not columns and opened.stream is None:
         return opened.rows.data.table.select([])
@@ -239,7 +239,7 @@ def _small_columns(opened: _Opened, label: str | None, only: tuple[str, str] | N
 
 
 def _rows(table: pa.Table, features: Mapping[str, Any], wanted: HubSet) -> list[int]:
-    """The rows to use."""
+    """Positions of the rows to use."""
     if wanted.only is None:
         return list(range(table.num_rows))
     column, value = wanted.only
@@ -252,10 +252,10 @@ def _rows(table: pa.Table, features: Mapping[str, Any], wanted: HubSet) -> list[
 
 
 def image_column(features: Features, name: str, wanted: str | None = None) -> str:
-    """The one column with the Image feature, else the one of bytes that is called as images are.
+    """The one column with the Image feature, else the one of bytes with a name in `IMAGE_NAMES`.
 
-    wanted: the column to take where that is known. name: the data set, for errors. Raises `BadInputError` naming the
-    columns where there is no such column, or more than one.
+    wanted: the column, if known. name: the data set, for errors. Raises `BadInputError` naming the columns if there is
+    no such column, or more than one.
     """
     if wanted is not None:
         return _present(features, wanted, name)
@@ -266,10 +266,10 @@ def image_column(features: Features, name: str, wanted: str | None = None) -> st
 
 
 def label_column(features: Features, name: str, wanted: str | None = None, labelled: bool = True) -> str | None:
-    """The one column with the ClassLabel feature, else the one that is called as labels are.
+    """The one column with the ClassLabel feature, else the one with a name in `LABEL_NAMES`.
 
-    wanted and name as in `image_column`. None where there is none and none is needed. Raises `BadInputError` naming the
-    columns where there is no such column, more than one, or one that holds several labels an image.
+    wanted and name as in `image_column`. None if there is none and none is needed. Raises `BadInputError` naming the
+    columns if there is no such column, more than one, or one with several labels per image.
     """
     if wanted is not None:
         found = [_present(features, wanted, name)]
@@ -282,7 +282,7 @@ def label_column(features: Features, name: str, wanted: str | None = None, label
     feature = features[column]
     if _kind(feature) not in ("ClassLabel", "Value"):
         raise BadInputError(
-            f"column {column!r} of {name!r} holds several labels an image ({_kind(feature)}); expected one"
+            f"column {column!r} of {name!r} holds several labels per image ({_kind(feature)}); expected one"
         )
     return column
 
@@ -307,7 +307,7 @@ def _present(features: Mapping[str, Any], column: str, name: str) -> str:
 
 
 def _kind(feature: Any) -> str:
-    # by name: a nested feature is a list or a dict in some versions of the library and a class in others
+    # by name: a nested feature is a list or dict in some versions of the library and a class in others
     return type(feature).__name__
 
 

@@ -1,4 +1,4 @@
-"""What the hub's libraries raise, as one sentence."""
+"""Errors of the hub's libraries as one sentence."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LONGEST = 300  # characters of another library's message
 
 @contextmanager
 def hub_errors(name: str) -> Iterator[None]:
-    """Turn what loading the data set `name` raises into `BadInputError`; errors of the disk pass as OSError.
+    """Turn errors of loading the data set `name` into `BadInputError`; disk errors pass through as OSError.
 
-    What the libraries log meanwhile is not shown: it would say the same a second time.
+    Log messages of the libraries are not shown: they would repeat the error.
     """
     # imported here: importing the package must stay quick
     import pyarrow as pa
@@ -29,7 +29,7 @@ def hub_errors(name: str) -> Iterator[None]:
         yield
     except BadInputError:
         raise
-    # RuntimeError: a repository with a script of its own; NotImplementedError, one of it: what cannot be streamed
+    # RuntimeError: a repository with a loading script; its subclass NotImplementedError: what cannot be streamed
     except (DatasetsError, http_error(), OSError, ValueError, RuntimeError, pa.ArrowException) as error:
         chain = _chain(error)
         for one in chain:
@@ -44,7 +44,7 @@ def hub_errors(name: str) -> Iterator[None]:
 
 
 def http_error() -> type[Exception]:
-    """The base of what the hub's HTTP library raises; which library that is has changed between its versions."""
+    """The base error of the hub's HTTP library; which library that is depends on the version."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the library it uses
 
     return HTTPError
@@ -63,13 +63,13 @@ def _sentence(name: str, chain: list[BaseException]) -> str:
     def raised(*kinds: type[BaseException]) -> bool:
         return any(isinstance(one, kinds) for one in chain)
 
-    # the library tells a gated set by its words alone, and hides what it came from
+    # the library reports a gated set only in its message, and hides the cause
     if raised(GatedRepoError) or any("gated" in str(one) for one in chain if isinstance(one, DatasetNotFoundError)):
         return f"the data set {name!r} is gated: ask for access on its page of the hub, then log in (`hf auth login`)"
     if raised(RevisionNotFoundError):
         return f"the data set {name!r} has no such revision on the hub"
     if raised(OfflineModeIsEnabled):
-        return f"the data set {name!r} is not in the local cache, and the hub is switched off (HF_HUB_OFFLINE)"
+        return f"the data set {name!r} is not in the local cache, and the hub is turned off (HF_HUB_OFFLINE)"
     if raised(RepositoryNotFoundError, DatasetNotFoundError):
         return (
             f"there is no data set {name!r} on the hub, or it is private: check the name, or log in (`hf auth login`)"
@@ -80,7 +80,7 @@ def _sentence(name: str, chain: list[BaseException]) -> str:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The error and what it came from, the outermost first."""
+    """The error and its causes, the outermost first."""
     found: list[BaseException] = []
     one: BaseException | None = error
     while one is not None and one not in found:
@@ -90,7 +90,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _first_sentences(chain: list[BaseException]) -> str:
-    """What the innermost cause says, on one line: the outer ones often only say that there is one."""
+    """The message of the innermost cause on one line; the outer ones often say nothing."""
     texts = [" ".join(str(one).split("Example of usage")[0].split()) for one in reversed(chain)]
     text = next((text for text in texts if text), type(chain[0]).__name__).rstrip(".:")
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -1,4 +1,4 @@
-"""Images of a hub data set: from the library's cache by their row, or one after another from the stream."""
+"""Images of a hub data set: from the local cache by row, or one after another from a stream."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DownloadedRows", "HubStream", "StreamedRows"]
 
-# images that were passed over for a later one and may still be asked for: threads ask a few places out of order
+# images kept although a later one was asked for first: threads ask slightly out of order
 _WAITING = 64
 
 
 @dataclass(frozen=True)
 class DownloadedRows:
-    """Images by their row in a split that the library keeps on disk. rows: a `datasets.Dataset`, images not decoded."""
+    """Images by row, in a split in the local cache. rows: a `datasets.Dataset`, images not decoded."""
 
     name: str
     rows: Any = field(repr=False)
@@ -33,16 +33,16 @@ class DownloadedRows:
         return decode(self.encoded(row, key), key)
 
     def encoded(self, row: int, key: str) -> bytes:
-        """The image as it is stored."""
+        """The image as stored."""
         return _encoded(self.rows[row][self.column], key, self.name)
 
 
 @dataclass(frozen=True)
 class HubStream:
-    """One split of a hub data set that can be read from its start as often as is needed.
+    """One split of a hub data set, which can be streamed from its start any number of times.
 
-    name: the data set, for errors. revision: a commit wherever the hub told it, so that every reading sees the same
-    rows. picks_columns: whether its files can be asked for single columns.
+    name: the data set, for errors. revision: a commit where the hub reports one, so that every pass sees the same rows.
+    picks_columns: whether single columns can be read from its files.
     """
 
     name: str
@@ -53,9 +53,9 @@ class HubStream:
     picks_columns: bool
 
     def open(self, columns: Sequence[str], block: int | None = None) -> IterableDataset:
-        """The rows from the first on, with these columns alone; images are not decoded.
+        """The rows from the first, with only these columns; images are not decoded.
 
-        block: bytes asked for at a time, None for the library's own choice.
+        block: bytes requested at a time, None for the library's default.
         """
         from datasets import load_dataset
 
@@ -63,17 +63,17 @@ class HubStream:
         if block is not None:
             picked["storage_options"] = {"hf": {"block_size": block}}
         rows = load_dataset(self.repo, self.config, revision=self.revision, split=self.split, streaming=True, **picked)
-        # first of all: newer versions stream through threads that decode, which this takes out again
+        # must come first: newer versions decode in streaming threads, which this removes
         return rows.decode(False).select_columns(list(columns))
 
 
 @dataclass(eq=False)
 class StreamedRows:
-    """Images by their row in a stream that only goes forward.
+    """Images by row in a stream that only goes forward.
 
-    Rows in ascending order are read in one go. Going back begins the stream again and passes over what comes before:
-    slow, and never wrong. Of the rows that were passed over the last 64 wait, encoded, for threads that ask out of
-    order. wanted: the rows of the split, None for all; others never wait. Safe in threads.
+    Rows in ascending order are read in one pass. Going back restarts the stream and skips what comes before: slow, but
+    correct. The last 64 skipped rows are kept, encoded, for threads that ask out of order. wanted: the rows of the
+    split, None for all; others are never kept. Thread-safe.
     """
 
     stream: HubStream
@@ -85,19 +85,19 @@ class StreamedRows:
     _waiting: dict[int, Any] = field(default_factory=dict, repr=False)
 
     def of_rows(self, rows: Sequence[int]) -> StreamedRows:
-        """The same stream with a cursor of its own, for these rows."""
+        """The same stream with its own cursor, for these rows."""
         return StreamedRows(self.stream, self.column, frozenset(rows))
 
     @property
     def parallel(self) -> bool:
-        """False: another process would begin a stream of its own."""
+        """False: each process would start its own stream."""
         return False
 
     def image(self, row: int, key: str) -> Image.Image:
         return decode(self.encoded(row, key), key)
 
     def encoded(self, row: int, key: str) -> bytes:
-        """The image as it is stored."""
+        """The image as stored."""
         with self._lock, hub_errors(self.stream.name):
             value = self._value(row, key)
         return _encoded(value, key, self.stream.name)
@@ -118,7 +118,7 @@ class StreamedRows:
                 if len(self._waiting) > _WAITING:
                     del self._waiting[next(iter(self._waiting))]
         self._cursor = None
-        raise BadImageError(key, "the stream ended before it")
+        raise BadImageError(key, "the stream ended before this image")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"stream": self.stream, "column": self.column, "wanted": self.wanted}
@@ -128,7 +128,7 @@ class StreamedRows:
 
 
 def not_decoded(rows: Any) -> Any:
-    """The rows of a `Dataset` with encoded images, which `residualign.data.images` decodes."""
+    """The rows of a `Dataset` with encoded images, to be decoded by `residualign.data.images`."""
     for column, feature in rows.features.items():
         if type(feature).__name__ == "Image" and feature.decode:
             rows = rows.cast_column(column, replace(feature, decode=False))
@@ -136,7 +136,7 @@ def not_decoded(rows: Any) -> Any:
 
 
 def _encoded(value: Any, key: str, name: str) -> bytes:
-    """The encoded bytes of a cell: in the row itself, or in the file whose path or address the row has."""
+    """The encoded bytes of a cell: in the row, or in the file whose path or URL the row holds."""
     data = value.get("bytes") if isinstance(value, dict) else value
     path = value.get("path") if isinstance(value, dict) else None
     if data is None and path:
@@ -146,7 +146,7 @@ def _encoded(value: Any, key: str, name: str) -> bytes:
             with hub_errors(name), xopen(path, "rb") as file:
                 data = file.read()
         except FileNotFoundError as error:
-            raise BadImageError(key, f"its file {path!r} is not there") from error
+            raise BadImageError(key, f"its file {path!r} does not exist") from error
     if data is None:
         raise BadImageError(key, "its row holds no bytes")
     return bytes(data)

@@ -1,16 +1,16 @@
-"""From stored bytes to an RGB image: the one place that says how.
+"""The rule by which stored bytes become an RGB image.
 
-1. Only raster formats that Pillow decodes by itself are opened (`FORMATS`); EPS and PS, which start another program,
-   are not. Of an animation or a multi-page file the first frame counts.
-2. The EXIF orientation is applied, so that a photograph stands as its viewer shows it.
-3. Deep greys are scaled to 8 bits, where Pillow's own conversion would clip them to white: 16-bit integers (modes
-   `I;16*`, and `I` whose values lie in 0..65535) are divided by 257 and rounded, so 65535 becomes 255; floats (`F`)
-   are multiplied by 255 where all lie in 0..1, and only rounded where all lie in 0..255. Other ranges are refused.
-4. Everything else (palette, grey, alpha, CMYK) goes through Pillow's `convert("RGB")`, as in the image processors that
-   ship with checkpoints: alpha is dropped, not blended.
+1. Only raster formats that Pillow itself decodes are opened (`FORMATS`); EPS and PS, which start another program, are
+   not. Of an animation or multi-page file the first frame is used.
+2. The EXIF orientation is applied, as an image viewer does.
+3. Greyscale of more than 8 bits is scaled to 8 bits, where Pillow would clip it to white: 16-bit integers (modes
+   `I;16*`, and `I` with values in 0..65535) are divided by 257 and rounded, so 65535 becomes 255; floats (`F`) are
+   multiplied by 255 if all are in 0..1, and only rounded if all are in 0..255. Other ranges are refused.
+4. Everything else (palette, greyscale, alpha, CMYK) goes through Pillow's `convert("RGB")`, as in the image processors
+   that ship with checkpoints: alpha is dropped, not blended.
 
-Whatever cannot be decoded in full (truncated, empty, unsupported, or so many pixels that Pillow suspects a
-decompression bomb) raises `BadImageError`; nothing is ever half decoded.
+What cannot be decoded in full (truncated, empty, unsupported, or so large that Pillow suspects a decompression bomb)
+raises `BadImageError`; an image is never partly decoded.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ __all__ = [
 ]
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-"""Pillow's names of the formats that are opened; one that the installed Pillow lacks is unsupported there. "JPEG" opens
-the multi-picture files of phones and cameras too."""
+"""Pillow's names of the formats that are opened, if the installed Pillow has them. "JPEG" also opens the multi-picture
+files of phones and cameras."""
 
 EXTENSIONS = frozenset(
     {".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg"}
     | {".jpx", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
-"""File name extensions taken for images. The list is fixed: it must not hang on which Pillow is installed."""
+"""File name extensions of images. The list is fixed: it must not depend on the installed Pillow."""
 
-# the kinds that Pillow's decoders and its EXIF reader raise on damaged files; none of them is a fault of the program
+# what Pillow's decoders and EXIF reader raise on damaged files
 _DECODING_ERRORS = (
     OSError,
     RuntimeError,
@@ -64,13 +64,13 @@ _DECODING_ERRORS = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
-    # an error only where the caller turns warnings into errors
+    # an error only if the caller turns warnings into errors
     Image.DecompressionBombWarning,
 )
 
 
 class BadImageError(BadInputError):
-    """One image that cannot be used. `.key` names it, `.reason` says why; `--skip-bad` goes on without it."""
+    """An image that cannot be used. `.key` names it, `.reason` says why; `--skip-bad` continues without it."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(f"image {key!r} cannot be used: {reason}")
@@ -78,12 +78,12 @@ class BadImageError(BadInputError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[BadImageError], tuple[str, str]]:
-        # exceptions pickle by their message alone; workers send this one to their parent
+        # exceptions pickle only their message; workers send this one to their parent
         return type(self), (self.key, self.reason)
 
 
 def has_image_extension(name: str) -> bool:
-    """Whether a file of this name is taken for an image.
+    """Whether a file of this name is taken as an image.
 
     >>> has_image_extension("cat.JPG"), has_image_extension("README.txt")
     (True, False)
@@ -92,7 +92,7 @@ def has_image_extension(name: str) -> bool:
 
 
 def read_image(path: str | PathLike[str], key: str | None = None) -> Image.Image:
-    """The image in a file, in RGB. `BadImageError` names `key`, or else the path."""
+    """The image in a file, in RGB. `BadImageError` names `key`, or the path without one."""
     key = os.fspath(path) if key is None else key
     return decode(read_bytes(path, key), key)
 
@@ -106,13 +106,13 @@ def read_bytes(path: str | PathLike[str], key: str) -> bytes:
 
 
 def stored_as(data: bytes) -> tuple[str, str]:
-    """Pillow's names of the format and mode of an encoded image that `decode` takes; only its header is read."""
+    """Pillow's names of the format and mode of an encoded image; only its header is read."""
     with Image.open(io.BytesIO(data), formats=_formats()) as image:
         return str(image.format), image.mode
 
 
 def decode(data: bytes, key: str) -> Image.Image:
-    """The image that these encoded bytes hold, in RGB; `BadImageError` naming `key` where they hold none."""
+    """The image that these encoded bytes hold, in RGB; raises `BadImageError` naming `key` if they hold none."""
     if not data:
         raise BadImageError(key, "it is empty (0 bytes)")
     try:
@@ -121,13 +121,13 @@ def decode(data: bytes, key: str) -> Image.Image:
     except BadImageError:
         raise
     except UnidentifiedImageError as error:
-        raise BadImageError(key, "it is in no image format that is supported here, or damaged") from error
+        raise BadImageError(key, "its image format is not supported, or it is damaged") from error
     except _DECODING_ERRORS as error:
         raise BadImageError(key, _sentence(error)) from error
 
 
 def to_rgb(image: Image.Image, key: str = "image") -> Image.Image:
-    """An opened image by the same rule, in RGB; `BadImageError` naming `key` where its pixels cannot be read."""
+    """An opened image in RGB, by the same rule; raises `BadImageError` naming `key` if it cannot be read."""
     try:
         return _convert(image, key)
     except BadImageError:
@@ -142,7 +142,7 @@ def _convert(image: Image.Image, key: str) -> Image.Image:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_eight_bits(np.asarray(image), key)).convert("RGB")
-    # alpha is dropped anyway; with the entry left in place Pillow warns for every such palette image
+    # alpha is dropped anyway, and Pillow would warn about every such palette image
     image.info.pop("transparency", None)
     return image.convert("RGB")
 
@@ -154,7 +154,7 @@ def _eight_bits(pixels: NDArray[np.generic], key: str) -> NDArray[np.uint8]:
     limit = 255 if is_float else 65535
     if not (low >= 0 and high <= limit):  # so that NaN fails too
         expected = "0..1 or 0..255" if is_float else "0..65535"
-        raise BadImageError(key, f"its pixels lie in {low:g}..{high:g}, expected {expected}")
+        raise BadImageError(key, f"its pixels are in {low:g}..{high:g}, expected {expected}")
     factor = 1 / 257 if not is_float else 255 if high <= 1 else 1
     return np.rint(values * factor).astype(np.uint8)
 

@@ -1,10 +1,10 @@
-"""From the labels that a source holds to class numbers: one rule for parquet files, WebDataset shards and the hub.
+"""From a source's labels to class numbers: one rule for parquet files, WebDataset shards and the hub.
 
-A label is an integer or a text, one for each image. None, an empty text and -1 stand for no label: an image without one
-is refused, naming it; a split in which no image has one (test sets of public data are often so) is left out with a
-note. Several labels an image are refused.
+A label is an integer or a text, one per image. None, an empty text and -1 mean no label. An image without a label is
+refused by name; a split in which no image has one (common in public test sets) is left out with a note. Several labels
+per image are refused.
 
-Classes are those the source declares, in its order. Where it declares none they are the labels that occur, sorted;
+Classes are those the source declares, in its order. If it declares none, they are the labels that occur, sorted;
 integers are then named by their digits.
 """
 
@@ -19,12 +19,12 @@ from residualign.errors import BadInputError
 __all__ = ["UNLABELLED", "Labelled", "is_missing", "number_labels", "row_of_split"]
 
 UNLABELLED = "images"
-"""The one class of images without labels, which a reference set may be."""
+"""The single class of images without labels, as in a reference set."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """labels: class numbers of every split that stays, image by image. class_names: in label order."""
+    """labels: class numbers per remaining split, one per image. class_names: in label order."""
 
     labels: dict[str, tuple[int, ...]]
     class_names: tuple[str, ...]
@@ -32,7 +32,7 @@ class Labelled:
 
 
 def row_of_split(split: str, row: int) -> str:
-    """How an image is called where it has no name of its own."""
+    """What to call an image that has no name."""
     return f"row {row} of {split}"
 
 
@@ -48,11 +48,10 @@ def number_labels(
 ) -> Labelled:
     """Class numbers for the labels of every split.
 
-    columns: split -> labels as the source holds them, None where it has no column of labels; sizes: images in each.
-    declared: the class names integers point into, or that texts are among; n_classes: how many classes there are where
-    the caller alone has names for integers. labelled=False takes images without labels as one class. where: what to
-    call an image in an error. Raises `BadInputError` for what the module's text excludes, and for labels outside the
-    classes.
+    columns: split -> labels as stored, None without a label column; sizes: images per split. declared: the class names
+    that integers index or texts are among; n_classes: the number of classes if only the caller has names for integers.
+    labelled=False accepts images without labels as one class. where: what to call an image in an error. Raises
+    `BadInputError` for what the rule above refuses, and for labels outside the classes.
     """
     kept, notes = _with_labels(columns, source, labelled)
     if not labelled and any(values is not None and any(map(is_missing, values)) for values in kept.values()):
@@ -87,7 +86,7 @@ def number_labels(
 
 
 def is_missing(value: Any) -> bool:
-    """Whether this stands for no label.
+    """Whether this means that there is no label.
 
     >>> [is_missing(value) for value in (None, "", " ", -1, 0, "-1")]
     [True, True, True, True, False, False]
@@ -98,7 +97,7 @@ def is_missing(value: Any) -> bool:
 def _with_labels(
     columns: Mapping[str, Sequence[Any] | None], source: str, labelled: bool
 ) -> tuple[dict[str, Sequence[Any] | None], tuple[str, ...]]:
-    """The columns without splits that lack every label, and notes on those."""
+    """The columns without splits that have no labels at all, and notes about those."""
     bare = [split for split, values in columns.items() if values and all(map(is_missing, values))]
     kept = {split: values for split, values in columns.items() if split not in bare}
     if kept:
@@ -110,13 +109,13 @@ def _with_labels(
 
 def _kind(value: Any, place: str, source: str) -> type:
     if isinstance(value, list | tuple | dict | set):
-        raise BadInputError(f"{place} in {source!r} has several labels ({_short(value)}); expected one label an image")
+        raise BadInputError(f"{place} in {source!r} has several labels ({_short(value)}); expected one label per image")
     if value is None or (isinstance(value, str) and not value.strip()):
         raise BadInputError(f"the label in {place} in {source!r} is missing; expected an integer or a text")
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise BadInputError(f"label {value!r} in {place} in {source!r} must be an integer or text")
     if isinstance(value, int) and value < 0:
-        meaning = " (-1 stands for no label)" if value == -1 else ""
+        meaning = " (-1 means no label)" if value == -1 else ""
         raise BadInputError(f"label {value} in {place} in {source!r} must be 0 or larger{meaning}")
     return int if isinstance(value, int) else str
 

@@ -29,29 +29,46 @@ def load_data(
     split: bool = True,
     stream: bool = False,
 ) -> ImageData:
-    """Labelled images from a folder, parquet files, WebDataset shards, the Hugging Face hub, or a registered name.
+    """Open labelled images: a folder, parquet files, WebDataset shards, a hub data set, or a registered name.
 
-    source
-        A folder of class folders, with train, val (or valid, validation) and test above them or not; a folder of
-        `train|val|test.parquet` with columns `image` and `label`; a folder of WebDataset shards (`*.tar`), or one of
-        them; `hf:org/name`, with `:config` and `@revision` or without; or a registered name such as `digits` or
-        `cifar10`. An existing path wins over names.
-    classes
-        Names for the classes: a list in label order, a mapping from the data's own names, or a YAML or JSON file of
-        either, which may hold templates as well (`{"classes": ..., "templates": [...]}`).
-    templates
-        Texts with one `{}` each, or a YAML or JSON file of them. Otherwise the data's own, or `"a photo of a {}."`.
-    seed, split
-        Splits that are missing are split off train, stratified; `residualign.data.partition` states the rule. With
-        split=False nothing is split off, and a reference set may lack labels or have a single class.
-    stream
-        Read a set of the hub over the network as it is needed, and keep nothing of it: for one pass, in the order of
-        the split. Images, keys, labels and splits are the same without, where the set is downloaded first. Local data
-        are always read as they are needed.
+    Parameters
+    ----------
+    source : str or path
+        One of: a folder of class folders, optionally inside train, val (or valid, validation) and test; a folder of
+        `train|val|test.parquet` with columns `image` and `label`; a folder of WebDataset shards (`*.tar`) or a single
+        shard; `hf:org/name`, optionally with `:config` and `@revision`; a registered name such as `digits` or
+        `cifar10`. An existing path wins over a name.
+    classes : sequence of str, mapping, or path, optional
+        Names for the classes: a list in label order, a mapping from the data's own names to new ones, or a YAML or JSON
+        file of either, which may hold templates too (`{"classes": ..., "templates": [...]}`).
+    templates : sequence of str, str, or path, optional
+        Prompts with one `{}` each, or a YAML or JSON file of them. Defaults to the data's own, or `"a photo of a {}."`.
+    seed : int, default 42
+        Random seed for splits that are missing: 0 or larger.
+    split : bool, default True
+        Split off missing splits from train, stratified by class; `residualign.data.partition` states the rule. False
+        leaves them empty; labels may then be missing, and a single class is enough, as for a reference set.
+    stream : bool, default False
+        Read a hub data set over the network instead of downloading it: for one pass, in the order of the split.
+        Images, keys, labels and splits are the same either way.
 
-    Pixels are read only when an image is asked for. Raises `BadInputError` for what cannot be used, naming it. Costs a
-    listing of the folders, or a read of the label columns; for a set of the hub its download.
+    Returns
+    -------
+    ImageData
+        Class names, templates and the splits `train`, `val` and `test`. No pixels are read yet.
 
+    Raises
+    ------
+    BadInputError
+        If the source does not exist or cannot be used; the message names what is wrong.
+
+    Notes
+    -----
+    Costs a listing of the folders or a read of the label column, and for a hub data set its download. Memory: keys and
+    labels only.
+
+    Examples
+    --------
     >>> data = load_data("digits")
     >>> len(data.train), len(data.val), len(data.test), data.split_rule
     (1259, 179, 359, 'stratified 70/10/20, seed 42')
@@ -84,7 +101,7 @@ def load_data(
 
 
 def _with_own_cursor(split: Split) -> Split:
-    """A stream goes forward once for each split that is made of it; those that share one would begin it ever again."""
+    """A stream only goes forward: splits that shared one cursor would restart it again and again."""
     if not isinstance(split.source, StreamedRows):
         return split
     return Split(split.name, split.keys, split.labels, split.source.of_rows(split.rows), split.rows)
@@ -98,7 +115,7 @@ def _read(source: str | PathLike[str], labelled: bool, n_classes: int | None, st
     if not path.is_dir():
         if path.name.lower().endswith((".tar", *COMPRESSED)):
             return read_shards(path, labelled, n_classes)
-        hint = f"; give the folder it lies in, {str(path.parent)!r}" if path.suffix == ".parquet" else ""
+        hint = f"; give its folder, {str(path.parent)!r}" if path.suffix == ".parquet" else ""
         raise BadInputError(
             f"the data {str(source)!r} is a file, expected a folder of images, parquet files or tar shards{hint}"
         )
@@ -116,6 +133,6 @@ def _read_name(name: str, labelled: bool, n_classes: int | None, stream: bool) -
         return read_hub(parse_hub_name(name), labelled, n_classes, stream)
     raise BadInputError(
         f"no data at {name!r}: expected a folder of class folders (with or without train, val and test above them), "
-        "a folder of train|val|test.parquet, a folder of tar shards, a set of the hub (hf:org/name), "
+        "a folder of train|val|test.parquet, a folder of tar shards, a hub data set (hf:org/name), "
         f"or a registered name ({', '.join(registered_names())})"
     )

@@ -1,7 +1,7 @@
 """Folders of `train|val|test.parquet`, as the `datasets` library writes them.
 
 Column `image` is a struct with `bytes`, or plain bytes; column `label` is an integer or text. Class names are those of
-the ClassLabel feature under the schema metadata key `huggingface`; `residualign.data.labels` has the rule for labels.
+the ClassLabel feature in the schema metadata `huggingface`; `residualign.data.labels` has the rule for labels.
 A split may be cut into `train-00000-of-00003.parquet` and so on. Keys are split and row (`"train/17"`).
 """
 
@@ -32,9 +32,9 @@ _PART = re.compile(r"(?P<split>[A-Za-z]+)(-\d+-of-\d+)?\.parquet")
 
 @dataclass(eq=False)
 class _Rows:
-    """Images by their row over the files of a split.
+    """Images by row, over the files of a split.
 
-    Keeps the encoded bytes of one row group, the last one read: rows in ascending order read each group once.
+    Keeps the encoded bytes of the last row group read: rows in ascending order read each group once.
     """
 
     files: tuple[Path, ...]
@@ -71,7 +71,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Table:
-    """One split as it lies on disk: where its rows are, their labels (None: no such column), names for the labels."""
+    """One split on disk: its rows, their labels (None without the column), the names of the labels."""
 
     rows: _Rows
     labels: Sequence[Any] | None
@@ -79,17 +79,17 @@ class _Table:
 
 
 def holds_parquet(root: Path) -> bool:
-    """Whether a parquet file lies directly in this folder."""
+    """Whether there is a parquet file directly in this folder."""
     return any(root.glob("[!.]*.parquet"))
 
 
 def read_parquet(root: Path, labelled: bool = True, n_classes: int | None = None) -> RawData:
     """The splits of a folder of parquet files; labels are read, images are not.
 
-    n_classes: how many classes there are, where the caller has names for integer labels that the files do not name.
-    Where labelled is False, files without `label` are taken too, as one class named "images". Raises `BadInputError`
-    naming the file for one that is not parquet, has other columns or types, no rows, or a label that is missing or
-    outside the classes. Costs a read of the label column.
+    n_classes: the number of classes, if the caller has names for integer labels that the files do not name. With
+    labelled=False files without `label` are accepted too, as one class named "images". Raises `BadInputError` naming
+    the file if it is not parquet, has the wrong columns or types, no rows, or a label that is missing or outside the
+    classes. Costs a read of the label column.
     """
     tables = {split: _read_table(paths, labelled) for split, paths in _split_files(root).items()}
     names = {table.names for table in tables.values()}
@@ -154,7 +154,7 @@ def _read_table(paths: Sequence[Path], labelled: bool) -> _Table:
 
 
 def _check_columns(schema: pa.Schema, path: Path, labelled: bool) -> bool:
-    """Whether there is a label column; `BadInputError` naming the file where columns or types are wrong."""
+    """Whether there is a label column; raises `BadInputError` naming the file if columns or types are wrong."""
     wanted = ("image", "label") if labelled else ("image",)
     missing = [name for name in wanted if name not in schema.names]
     if missing:
@@ -170,14 +170,14 @@ def _check_columns(schema: pa.Schema, path: Path, labelled: bool) -> bool:
     kind = schema.field("label").type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if pa.types.is_nested(kind):
-        raise BadInputError(f"column 'label' of {str(path)!r} holds several labels ({kind}); expected one an image")
+        raise BadInputError(f"column 'label' of {str(path)!r} holds several labels ({kind}); expected one per image")
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise BadInputError(f"column 'label' of {str(path)!r} must be an integer or text, got {kind}")
     return True
 
 
 def _class_names(schema: pa.Schema, path: Path) -> tuple[str, ...] | None:
-    """The names of the ClassLabel feature of `label`, None where the metadata has none."""
+    """The names of the ClassLabel feature of `label`; None if the metadata has none."""
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None:
         return None

@@ -1,6 +1,6 @@
-"""Which images are for training, validation and testing: the one place that says so.
+"""Which images are used for training, validation and testing.
 
-Splits that a source has are used as they are. Those it lacks are split off its training images, class by class:
+Splits that a source has are used unchanged. Missing ones are split off its training images, class by class:
 
 | the source has | val | test | train |
 |---|---|---|---|
@@ -10,13 +10,13 @@ Splits that a source has are used as they are. Those it lacks are split off its 
 | all three | its own | its own | its own |
 | no train | what it has | what it has | empty |
 
-*Counts.* Of a class of n images a share p takes round(p n), but at least one; test takes before val, and train keeps at
-least one. So a class of three or more is in every split, one of two is in train and the first that takes, and one of a
-single image is in train alone.
+*Counts.* From a class of n images a split with share p takes round(p n), but at least one; test takes before val, and
+train keeps at least one. So a class of three or more images is in every split, a class of two is in train and in the
+first split that takes, and a class of one is in train only.
 
-*Order.* The images of a class, as the source orders them, are drawn in the order of random 64-bit numbers: `PCG64`
-seeded with (seed, class, 1). The raw stream of a NumPy bit generator never changes, so the choice is the same on
-every machine and NumPy, and the choice within one class does not hang on the other classes.
+*Order.* The images of a class, in the source's order, are drawn in the order of random 64-bit numbers: `PCG64` seeded
+with (seed, class, 1). NumPy guarantees the raw stream of a bit generator, so the choice is the same on every machine
+and with every NumPy version, and the choice within one class does not depend on the other classes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from residualign.errors import BadInputError
 __all__ = ["complete_splits"]
 
 _HELD_OUT = {"test": 0.2, "val": 0.1}
-_PURPOSE = 1  # a draw for something else must not follow this order
+_PURPOSE = 1  # part of the seed, so that other draws do not follow this order
 
 
 def complete_splits(
     own: Mapping[str, Split], seed: int, class_names: Sequence[str]
 ) -> tuple[dict[str, Split], str, tuple[str, ...]]:
-    """All three splits, by the table above; then the rule in words, and notes on classes too small for every split."""
+    """All three splits by the table above, the rule in words, and notes on classes too small for every split."""
     check_seed(seed)
     splits = {name: own.get(name, Split.empty(name)) for name in ("train", "val", "test")}
     missing = [name for name in _HELD_OUT if name not in own]
@@ -58,7 +58,7 @@ def complete_splits(
 
 
 def _held_out(split: Split, shares: Mapping[str, float], seed: int) -> dict[str, list[int]]:
-    """Positions for every name in `shares`, and for "train" what is left; each list ascending."""
+    """Positions for every name in `shares`, and for "train" the rest; each list ascending."""
     parts: dict[str, list[int]] = {name: [] for name in (*shares, "train")}
     for label, positions in _by_class(split.labels).items():
         drawn = _drawn(positions, seed, label)
@@ -90,7 +90,7 @@ def _drawn(positions: Sequence[int], seed: int, label: int) -> list[int]:
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:
-    """`class 'a' has`, `classes 'a', 'b' have`, and no more than a few names."""
+    """`class 'a' has` or `classes 'a', 'b' have`, with a few names at most."""
     shown = ", ".join(repr(name) for name in names[:most])
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"class {shown} has" if len(names) == 1 else f"classes {shown}{more} have"

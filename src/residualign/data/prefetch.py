@@ -1,4 +1,4 @@
-"""Work that is done ahead of whoever needs it: in order, by threads while there is little, by processes otherwise."""
+"""Work done ahead of the caller, in order: by threads if there is little of it, by worker processes otherwise."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 WORTH_STARTING = 30.0
-"""Processor seconds of one thread that must be left to do before processes are started: starting takes up to ten."""
+"""Processor seconds of work that must be left before processes are started: starting them takes up to ten."""
 
-# results ready or under way beyond one a worker: enough to ride out a slow one, and a bound on memory
+# results held beyond one per worker: enough to bridge a slow one, and a bound on memory
 _BEYOND = 1
 
 
 class WorkAhead(Generic[Job, Result]):
-    """A function, and workers that call it ahead of the caller. A context manager; workers outlast `map`.
+    """Calls a function on many jobs, ahead of the caller. A context manager: workers live until it is left.
 
     function
         Called with one job. Threads and processes call it at the same time; each process has a copy of its own.
     workers
         0 calls it in the caller's thread, when a result is asked for.
     processes
-        None starts processes where one thread would have at least `WORTH_STARTING` seconds left to do, going by the
-        quickest job so far, and leaves less to threads of this process. True starts them at once, False never. A
-        function that cannot be pickled, or that the user's script itself defines, stays with threads.
+        None starts processes once at least `WORTH_STARTING` seconds of work are left for one thread, judged by the
+        fastest job so far, and uses threads otherwise. True starts them at once, False never. A function that cannot be
+        pickled, or is defined in the user's script, is called by threads.
 
-    Results are the same whichever way. Processes end when the context is left, when this process is killed, and do not
-    hear Ctrl-C.
+    Results are the same either way. Processes end when the context is left or this process is killed, and ignore
+    Ctrl-C.
     """
 
     def __init__(self, function: Callable[[Job], Result], *, workers: int = 2, processes: bool | None = None) -> None:
         if workers < 0:
-            raise BadInputError(f"workers is at least 0; got {workers}")
+            raise BadInputError(f"workers must be 0 or larger, got {workers}")
         self._function = function
         self._workers = workers
         self._may_start = processes is not False and workers > 0
@@ -61,16 +61,16 @@ class WorkAhead(Generic[Job, Result]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # when the caller stops early, what is queued is not worth waiting for
+        # if the caller stops early, do not wait for queued jobs
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._pool is not None:
             self._pool.shutdown(wait=error is None, cancel_futures=True)
 
     def map(self, jobs: Sequence[Job]) -> Generator[Result, None, None]:
-        """Results in the order of the jobs, about as large each; at most workers + 1 are held beside the one in use.
+        """Results in the order of the jobs; at most workers + 1 are held besides the one in use.
 
-        What the function raises is raised here, at its job's turn, and nothing after it. Raises `RunError` where a
-        worker process dies.
+        An error of the function is raised here at its job's turn and ends the results. Raises `RunError` if a worker
+        process dies.
         """
         if self._workers == 0:
             yield from (self._function(job) for job in jobs)
@@ -93,7 +93,7 @@ class WorkAhead(Generic[Job, Result]):
         if self._pool is None and self._launched is not None:
             while self._at_once and not self._launched.is_ready():
                 time.sleep(0.01)
-            # until then threads go on with the work
+            # until they are ready, threads do the work
             if self._launched.is_ready():
                 self._pool = _processes.start_pool(self._payload, self._workers)
         if self._pool is None:
@@ -115,7 +115,7 @@ class WorkAhead(Generic[Job, Result]):
         self._launched = _processes.launch(modules)
 
     def _timed(self, job: Job) -> _processes.Answer:
-        # processor time of this thread alone: other programs' load is no reason to start processes
+        # processor time of this thread: other programs' load is not a reason to start processes
         start = time.thread_time()
         result = self._function(job)
         seconds = time.thread_time() - start

@@ -1,4 +1,4 @@
-"""Class names and prompt templates as a user gives them: a list, a mapping, or a YAML or JSON file of either."""
+"""Class names and prompt templates from a list, a mapping, or a YAML or JSON file of either."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Templates = str | PathLike[str] | Sequence[str] | None
 def read_prompts(
     classes: Classes, templates: Templates
 ) -> tuple[Mapping[str, str] | tuple[str, ...] | None, tuple[str, ...] | None]:
-    """What the arguments `classes` and `templates` of `load_data` say: names (or a mapping to names), and templates.
+    """Read the arguments `classes` and `templates` of `load_data`: names (or a mapping to names), and templates.
 
     A file may hold a list of names, a mapping from the data's own names to new ones, or `{"classes": either of them,
-    "templates": [...]}`. Templates given as an argument win over those of the file. None where nothing is said. Raises
-    `BadInputError` where a file cannot be read or an entry is not text.
+    "templates": [...]}`. Templates given as an argument win over those of the file. None for what was not given. Raises
+    `BadInputError` if a file cannot be read or an entry is not text.
     """
     told: Any = classes
     where = "classes"
@@ -55,9 +55,9 @@ def read_prompts(
 
 
 def rename_classes(own: Sequence[str], names: Mapping[str, str] | Sequence[str] | None) -> tuple[str, ...]:
-    """The class names to use, given the data's own: a list replaces them in order, a mapping those that it names.
+    """The class names to use, given the data's own: a list replaces all in order, a mapping those it names.
 
-    Raises `BadInputError` for a list of another length, a mapping of an unknown class, and empty or duplicate names.
+    Raises `BadInputError` for a list of a different length, an unknown class, and empty or duplicate names.
     """
     if isinstance(names, Mapping):
         unknown = [name for name in names if name not in own]
@@ -79,7 +79,7 @@ def rename_classes(own: Sequence[str], names: Mapping[str, str] | Sequence[str] 
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """The templates, each checked to have exactly one `{}`; `BadInputError` naming the first that has not."""
+    """The templates, if each has exactly one `{}`; raises `BadInputError` naming the first that does not."""
     if not templates:
         raise BadInputError("at least one template is needed, got an empty list")
     for template in templates:
@@ -114,7 +114,7 @@ def _text_list(values: Any, where: str) -> tuple[str, ...]:
 
 
 def _text(value: Any, where: str) -> str:
-    # YAML reads 0 as a number, which is a fine name, but no as False and 1.10 as 1.1, where the name is lost
+    # YAML reads 0 as a number, which is a valid name; but it reads no as False and 1.10 as 1.1, which lose the name
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):

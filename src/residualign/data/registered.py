@@ -54,7 +54,7 @@ def _spaces(name: str) -> str:
 
 
 def _path(name: str) -> str:
-    # the sets of scenes: /a/airplane_cabin, /c/church/indoor
+    # scenes: /a/airplane_cabin, /c/church/indoor
     parts = [part for part in name.split("/") if part]
     return " ".join(parts[1:] if len(parts) > 1 and len(parts[0]) == 1 else parts)
 
@@ -64,13 +64,13 @@ def _first_synonym(name: str) -> str:
 
 
 RULES: Mapping[str, Callable[[str], str]] = {"underscores": _spaces, "path": _path, "first synonym": _first_synonym}
-"""underscores: they become spaces. path: `/c/church/indoor` becomes `church indoor`. first synonym: what stands before
-the first comma, except where two classes would then have one name: those keep all their synonyms."""
+"""underscores: become spaces. path: `/c/church/indoor` becomes `church indoor`. first synonym: what comes before the
+first comma, unless two classes would then have the same name: those keep all their synonyms."""
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """A data set of the hub. splits: train, val, test -> its own name. only: (column, value) of the rows to use."""
+    """A data set of the hub. splits: train, val, test -> its own names. only: (column, value) of the rows to use."""
 
     repo: str
     config: str | None = None
@@ -83,7 +83,7 @@ class HubSource:
 
 @dataclass(frozen=True)
 class ScikitLearnSource:
-    """A loader of scikit-learn whose images have pixels 0..largest."""
+    """A scikit-learn loader whose images have pixels in 0..largest."""
 
     loader: str
     largest: int
@@ -91,7 +91,7 @@ class ScikitLearnSource:
 
 @dataclass(frozen=True)
 class SetFile:
-    """One registered set; the module's text says what the fields mean."""
+    """One registered set; the module docstring explains the fields."""
 
     description: str
     source: HubSource | ScikitLearnSource
@@ -103,7 +103,7 @@ class SetFile:
     unverified: str | None = None
 
     def readable_names(self, own: Sequence[str]) -> tuple[str, ...]:
-        """The names to use for classes that the source calls so, in the same order."""
+        """Readable names for the source's own class names, in the same order."""
         shortened = [self._by_rules(name) for name in own]
         often = {name for name, count in Counter(shortened).items() if count > 1}
         names = [name if short in often else short for name, short in zip(own, shortened, strict=True)]
@@ -127,7 +127,7 @@ def registered_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class RegisteredSet:
-    """What is known of a registered set before it is loaded. source: where it comes from, as `load_data` takes it."""
+    """What is known about a registered set before it is loaded. source: its origin, as `load_data` takes it."""
 
     name: str
     n_classes: int
@@ -136,7 +136,7 @@ class RegisteredSet:
 
 
 def registered_sets() -> tuple[RegisteredSet, ...]:
-    """All registered sets, in order of their names. Reads the registry's files, nothing else.
+    """All registered sets, sorted by name. Reads only the registry's files.
 
     >>> [(one.n_classes, one.source) for one in registered_sets() if one.name == "digits"]
     [(10, 'scikit-learn')]
@@ -153,7 +153,7 @@ def _described(name: str, entry: SetFile) -> RegisteredSet:
 
 
 def read_registered(name: str, labelled: bool = True, stream: bool = False) -> RawData:
-    """The set registered under this name; the errors of `read_hub` for one that comes from the hub."""
+    """The set registered under this name. Raises what `read_hub` raises if it comes from the hub."""
     entry = read_set_file(name)
     if isinstance(entry.source, ScikitLearnSource):
         return _from_scikit_learn(name, entry, entry.source)
@@ -168,7 +168,7 @@ def _from_hub(name: str, entry: SetFile, source: HubSource, labelled: bool, stre
 
 @dataclass(frozen=True, eq=False)
 class _Pixels:
-    """Images held as grey pixels: (image, row, column), 0..255."""
+    """Images held as grey pixels, (image, row, column) in 0..255."""
 
     pixels: NDArray[np.uint8]
 
@@ -198,7 +198,7 @@ def read_set_file(name: str) -> SetFile:
 
 
 def parse_set_file(content: Any, name: str) -> SetFile:
-    """A file's content, checked; `BadInputError` naming the set and the entry that is wrong."""
+    """Check a file's content; raises `BadInputError` naming the set and the entry that is wrong."""
     entry = _known(content, SetFile, name, ("description", "source", "n_classes"))
     source = _source(entry["source"], name)
     classes = None if entry.get("classes") is None else tuple(_texts(entry["classes"], name, "classes"))
@@ -247,7 +247,7 @@ def _source(content: Any, name: str) -> HubSource | ScikitLearnSource:
 
 
 def _known(content: Any, kind: type[Any], name: str, needed: Sequence[str]) -> dict[str, Any]:
-    """The entries of a mapping, each known to the dataclass and none that is needed missing."""
+    """The entries of a mapping, checked: each a field of the dataclass, and none that is needed missing."""
     allowed = [field.name for field in fields(kind)]
     if not isinstance(content, Mapping):
         raise BadInputError(f"the file of the set {name!r} must hold a mapping, got {type(content).__name__}")
@@ -262,7 +262,7 @@ def _known(content: Any, kind: type[Any], name: str, needed: Sequence[str]) -> d
 
 def _texts(values: Any, name: str, what: str) -> list[str]:
     if not isinstance(values, list) or not all(isinstance(value, str) and value.strip() for value in values):
-        raise BadInputError(f"{what} of the set {name!r} must be texts, none empty")
+        raise BadInputError(f"{what} of the set {name!r} must be non-empty texts")
     if len(set(values)) < len(values):
         raise BadInputError(f"{what} of the set {name!r} must differ")
     return values

@@ -1,4 +1,4 @@
-"""Split and ImageData: which images there are, under which keys, with which labels."""
+"""Split and ImageData: the images, their keys and their labels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
+from residualign._result import one_line
+
 __all__ = ["SPLIT_NAMES", "ImageData", "ImageSource", "RawData", "Split", "split_name"]
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -17,11 +19,11 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Where the images of a split lie. Cheap to hold and picklable: pixels are read only when asked for.
+    """Where the images of a split are stored. Small and picklable: pixels are read only when asked for.
 
-    Two things a source may have beyond the protocol. `parallel`, False where one process alone must read it, in
-    ascending order of rows (taken as True where it is missing). `encoded(row, key) -> bytes`, the image as it is
-    stored, for those who want to know its format; it raises what `image` raises.
+    A source may have two more members. `parallel` (default True): False if only one process may read it, in ascending
+    order of rows. `encoded(row, key) -> bytes`: the image file as stored, which tells its format; raises what `image`
+    raises.
     """
 
     def image(self, row: int, key: str) -> Image.Image:
@@ -33,9 +35,23 @@ class ImageSource(Protocol):
 class Split:
     """Labelled images in a fixed order.
 
-    keys are unique within the data set and the same on every machine: the path below the data's folder
-    (`"train/cat/01.png"`), or split and row (`"train/17"`). labels index the data's class names. Holds no pixels:
-    `image` reads and decodes one image each time.
+    Parameters
+    ----------
+    name : str
+        `"train"`, `"val"` or `"test"`.
+    keys : tuple of str
+        One name per image, unique in the data set and the same on every machine: the path below the data's folder
+        (`"train/cat/01.png"`), or split and row (`"train/17"`).
+    labels : tuple of int
+        One index into the data's class names per image.
+    source : ImageSource or None
+        Where the images are stored; None for an empty split.
+    rows : tuple of int
+        The row of each image in `source`.
+
+    Notes
+    -----
+    Holds no pixels: `image` reads and decodes one image at each call.
     """
 
     name: str
@@ -56,23 +72,57 @@ class Split:
         return len(self.keys)
 
     def __repr__(self) -> str:
-        return f"Split({self.name!r}, {len(self)} images of {len(set(self.labels))} classes)"
+        return one_line(f"Split({self.name!r}, {len(self):,} images, {len(set(self.labels)):,} classes)")
 
     def image(self, index: int) -> Image.Image:
-        """The image at this position, in RGB by the rule of `residualign.data.images`.
+        """Read one image.
 
-        Raises `BadImageError` naming its key where it cannot be read in full, IndexError out of range.
+        Parameters
+        ----------
+        index : int
+            Position in the split.
+
+        Returns
+        -------
+        PIL.Image.Image
+            The image in RGB, by the rule of `residualign.data.images`.
+
+        Raises
+        ------
+        BadImageError
+            If the image cannot be read in full; `.key` names it.
+        IndexError
+            If there is no such position.
         """
         row, key = self.rows[index], self.keys[index]
         assert self.source is not None
         return self.source.image(row, key)
 
     def images(self) -> Iterator[Image.Image]:
-        """All images, one after another."""
+        """Read all images, one after another.
+
+        Yields
+        ------
+        PIL.Image.Image
+            The next image in RGB.
+        """
         return (self.image(i) for i in range(len(self)))
 
     def take(self, indices: Iterable[int], name: str | None = None) -> Split:
-        """The images at these positions, in this order; keys and labels go with them."""
+        """Select images.
+
+        Parameters
+        ----------
+        indices : iterable of int
+            Positions in the split; their order is kept.
+        name : str, optional
+            Name of the new split; the same name by default.
+
+        Returns
+        -------
+        Split
+            The selected images with their keys and labels.
+        """
         picked = tuple(int(i) for i in indices)
         return Split(
             self.name if name is None else name,
@@ -83,17 +133,42 @@ class Split:
         )
 
     def class_counts(self, n_classes: int) -> tuple[int, ...]:
-        """How many images each class has here."""
+        """Count the images of each class.
+
+        Parameters
+        ----------
+        n_classes : int
+            Number of classes of the data set.
+
+        Returns
+        -------
+        tuple of int
+            One count per class, in label order.
+        """
         counts = Counter(self.labels)
         return tuple(counts[label] for label in range(n_classes))
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A labelled image set: classes, prompt templates, and three splits (any of which may be empty).
+    """A labelled image set: classes, prompt templates and three splits, any of which may be empty.
 
-    name: the source as it was given. split_rule: how the splits came about, in words. strays: keys of files that lie
-    among the images and are none. notes: what a careful user would want to know, one sentence each.
+    Parameters
+    ----------
+    name : str
+        The source as it was given.
+    class_names : tuple of str
+        Names in label order.
+    templates : tuple of str
+        Prompts with one `{}` each.
+    train, val, test : Split
+        The three splits.
+    split_rule : str
+        How the splits were made, in words.
+    strays : tuple of str
+        Keys of files among the images that are not images.
+    notes : tuple of str
+        Remarks about the data, one sentence each.
     """
 
     name: str
@@ -112,11 +187,12 @@ class ImageData:
         return self.train, self.val, self.test
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{split.name} {len(split)}" for split in self.splits)
-        return f"ImageData({self.name!r}, {len(self.class_names)} classes, {sizes}; splits: {self.split_rule})"
+        sizes = ", ".join(f"{split.name} {len(split):,}" for split in self.splits)
+        name = self.name if len(self.name) <= 60 else f"...{self.name[-57:]}"
+        return one_line(f"ImageData({name!r}, {len(self.class_names):,} classes, {sizes}; splits: {self.split_rule})")
 
     def describe(self) -> dict[str, Any]:
-        """What this is, as plain JSON values."""
+        """Name, classes, templates, sizes, strays and notes as JSON values."""
         return {
             "name": self.name,
             "classes": list(self.class_names),
@@ -130,7 +206,7 @@ class ImageData:
 
 @dataclass(frozen=True)
 class RawData:
-    """splits: those the source has, under "train", "val", "test". class_names: the source's own, in label order."""
+    """What a source holds. splits: those it has, under "train", "val", "test". class_names: its own, in label order."""
 
     splits: Mapping[str, Split]
     class_names: tuple[str, ...]
@@ -140,7 +216,7 @@ class RawData:
 
 
 def split_name(name: str) -> str | None:
-    """The split that a folder or file of this name holds, None where it is no split's name.
+    """The split that a folder or file of this name holds; None if the name is not that of a split.
 
     >>> split_name("Validation"), split_name("cats")
     ('val', None)

@@ -1,15 +1,15 @@
-"""WebDataset shards: uncompressed tar files in which files of one key make up a sample.
+"""WebDataset shards: uncompressed tar files in which files with the same key make up a sample.
 
 *Shards.* A folder of `*.tar`, or of folders `train`, `val` (or `valid`, `validation`) and `test` with `*.tar` in them,
-or a single tar. A shard belongs to the split of its folder, else to the one its name has among its words
-(`train-000000.tar`, `pets-val-3.tar`); shards that all name none are training images.
+or a single tar. A shard belongs to the split of its folder, else to the split that is a word of its name
+(`train-000000.tar`, `pets-val-3.tar`); if no shard names a split, all are training images.
 
-*Samples.* The key of a file is its path in the tar up to the first dot of its base name; files of one shard with one
-key are a sample. Its image is the file with an image's extension; its label is that of `.cls` (an integer or a text),
-else the entry `label` or `cls` of `.json`, else `.txt`. A sample without an image is listed as a stray. The key of an
-image here is the shard's path and the sample's key (`"train-000000.tar/000017"`).
+*Samples.* The key of a file is its path in the tar up to the first dot of its base name; files of a shard with the same
+key are a sample. Its image is the file with an image extension; its label is the content of `.cls` (an integer or a
+text), else the entry `label` or `cls` of `.json`, else the content of `.txt`. A sample without an image is listed as a
+stray. The key of an image is the shard's path and the sample's key (`"train-000000.tar/000017"`).
 
-*Classes* are the lines of `classnames.txt` or `classes.txt` beside the shards, else the labels that occur, sorted.
+*Classes* are the lines of `classnames.txt` or `classes.txt` next to the shards, else the labels that occur, sorted.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class _Members:
-    """Images by the place of their bytes: places has (shard, offset, size) for every row."""
+    """Images by the position of their bytes: places has (shard, offset, size) per row."""
 
     root: Path
     shards: tuple[str, ...]
@@ -61,7 +61,7 @@ class _Members:
         return decode(self.encoded(row, key), key)
 
     def encoded(self, row: int, key: str) -> bytes:
-        """The image as it is stored."""
+        """The image as stored."""
         shard, offset, size = (int(number) for number in self.places[row])
         try:
             data = read_range(self.root / self.shards[shard], offset, size)
@@ -74,7 +74,7 @@ class _Members:
 
 @dataclass
 class _Sample:
-    """The files of one key, by what comes after the first dot of their names, in lower case."""
+    """The files of one key, by everything after the first dot of their names, in lower case."""
 
     key: str
     files: dict[str, Member] = field(default_factory=dict)
@@ -94,9 +94,9 @@ class _Collected:
 
 
 def holds_shards(root: Path) -> bool:
-    """Whether this is a folder of shards (compressed ones included): tar files in it, or in folders named as splits.
+    """Whether this folder, or folders in it named like splits, hold tar files (including compressed ones).
 
-    A folder with other folders in it, or with folders in those of the splits, holds class folders and no shards.
+    A folder that contains other folders, or whose split folders contain folders, is a folder of class folders.
     """
     try:
         folders = _folders(root)
@@ -104,15 +104,15 @@ def holds_shards(root: Path) -> bool:
             return False
         return any(_is_tar(entry) for folder in (root, *folders) for entry in folder.iterdir())
     except OSError:
-        return False  # reading the folder says why
+        return False  # reading the folder will report why
 
 
 def read_shards(source: Path, labelled: bool = True, n_classes: int | None = None) -> RawData:
     """The samples of a folder of shards, or of one tar; labels are read, images are not.
 
-    n_classes and labelled as in `read_parquet`. Raises `BadInputError`, naming shard and key, for a shard that is
-    compressed, truncated or no tar, for a sample with two images or without a label, and for labels that
-    `residualign.data.labels` refuses. Costs one walk over the headers, and a read of every label file.
+    n_classes and labelled as in `read_parquet`. Raises `BadInputError` naming shard and key for a shard that is
+    compressed, truncated or not a tar, for a sample with two images or without a label, and for labels that
+    `residualign.data.labels` refuses. Costs one pass over the headers, and a read of every label file.
     """
     root = source if source.is_dir() else source.parent
     if not source.is_dir():
@@ -157,7 +157,7 @@ def _assemble(
 
 
 def _add_shard(collected: _Collected, root: Path, path: Path, shards: tuple[str, ...]) -> list[str]:
-    """Add the images of a shard; gives the keys of samples that have none."""
+    """Add the images of a shard; returns the keys of samples without one."""
     name = path.relative_to(root).as_posix()
     number, strays = shards.index(name), []
     samples = _samples(index_tar(path, name), name)
@@ -177,12 +177,12 @@ def _add_shard(collected: _Collected, root: Path, path: Path, shards: tuple[str,
 
 
 def _samples(members: list[Member], shard: str) -> list[_Sample]:
-    """The members of a shard by their key, in the order in which the keys come first."""
+    """The members of a shard by key, in the order in which the keys first occur."""
     samples: dict[str, _Sample] = {}
     for member in members:
         folder, _, base = member.name.removeprefix("./").rpartition("/")
         stem, _, extension = base.partition(".")
-        if not stem:  # hidden files, and what systems leave behind
+        if not stem:  # hidden files
             continue
         key = f"{shard}/{folder}/{stem}" if folder else f"{shard}/{stem}"
         try:
@@ -197,7 +197,7 @@ def _samples(members: list[Member], shard: str) -> list[_Sample]:
 
 
 def _label(file: BinaryIO, sample: _Sample) -> Any:
-    """The label of a sample as it is written: a text, what JSON holds, several lines as a list; None without one."""
+    """The label of a sample as stored: a text, what JSON holds, several lines as a list; None without one."""
     for extension in ("cls", "json", "txt"):
         member = sample.files.get(extension)
         if member is None:
@@ -208,7 +208,7 @@ def _label(file: BinaryIO, sample: _Sample) -> Any:
             content = json.loads(text) if extension == "json" else None
         except ValueError as error:
             kind = "JSON" if extension == "json" else "text"
-            raise BadInputError(f"the file {member.name!r} of sample {sample.key!r} is no {kind}: {error}") from error
+            raise BadInputError(f"the file {member.name!r} of sample {sample.key!r} is not {kind}: {error}") from error
         if extension == "json":
             entries = content if isinstance(content, dict) else {}
             label = entries.get("label", entries.get("cls"))
@@ -222,7 +222,7 @@ def _label(file: BinaryIO, sample: _Sample) -> Any:
 
 
 def _numbers_where_all_are(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Labels that were written as digits, as integers, where no label of any split is another text."""
+    """Labels written as digits become integers, if every text label of every split is one."""
     texts = [value for values in columns.values() for value in values if isinstance(value, str) and value]
     if not all(_INTEGER.fullmatch(text) for text in texts):
         return columns
@@ -241,8 +241,8 @@ def _split_shards(root: Path) -> dict[str, list[Path]]:
     without = [path.name for path, split in named.items() if split is None]
     if without and len(without) < len(named):
         raise BadInputError(
-            f"some shards of {str(root)!r} name their split and others, as {without[0]!r}, do not; "
-            "name all of them train, val or test, or none"
+            f"some shards of {str(root)!r} name their split and others, such as {without[0]!r}, do not; "
+            "put train, val or test in every name or in none"
         )
     found: dict[str, list[Path]] = {}
     spelled: dict[str, set[Path]] = {}
@@ -257,10 +257,10 @@ def _split_shards(root: Path) -> dict[str, list[Path]]:
 
 
 def _split_of(name: str) -> str | None:
-    """The split that the words of a shard's name tell, None where they tell none; two of them are refused."""
+    """The split that is a word of a shard's name; None without one. Two of them are refused."""
     told = {split for word in re.findall("[A-Za-z]+", name) if (split := split_name(word))}
     if len(told) > 1:
-        raise BadInputError(f"the name of the shard {name!r} tells several splits: {', '.join(sorted(told))}")
+        raise BadInputError(f"the name of the shard {name!r} contains several splits: {', '.join(sorted(told))}")
     return told.pop() if told else None
 
 
@@ -275,13 +275,13 @@ def _is_tar(path: Path) -> bool:
 def _refuse_compressed(path: Path) -> None:
     if path.name.lower().endswith(COMPRESSED):
         raise BadInputError(
-            f"the shard {path.name!r} is compressed, and in a compressed tar no file can be read by its offset; "
+            f"the shard {path.name!r} is compressed, and files in a compressed tar cannot be read by offset; "
             "unpack it to a .tar"
         )
 
 
 def _class_names(root: Path) -> tuple[str, ...] | None:
-    """The lines of the file of class names beside the shards, None without one."""
+    """The lines of the file of class names next to the shards; None without one."""
     paths = [root / name for name in _CLASS_FILES if (root / name).is_file()]
     if not paths:
         return None
@@ -294,15 +294,15 @@ def _class_names(root: Path) -> tuple[str, ...] | None:
     while names and not names[-1]:
         names = names[:-1]
     if not names or not all(names) or len(set(names)) < len(names):
-        raise BadInputError(f"{str(paths[0])!r} must hold one class name a line, all different and none empty")
+        raise BadInputError(f"{str(paths[0])!r} must hold one class name per line, all different and none empty")
     return names
 
 
 def index_tar(path: Path, name: str) -> list[Member]:
-    """The files in a tar, in its order; folders and links are passed over.
+    """The files in a tar, in its order; folders and links are ignored.
 
-    name: what to call the tar in errors. Raises `BadInputError` for a file that is no tar, is compressed, or ends too
-    early, with the last file that was found. Costs one header read a file, none of their bytes.
+    name: what to call the tar in errors. Raises `BadInputError` if it is not a tar, is compressed, or ends too early;
+    the message names the last file found. Costs one header read per file.
     """
     members: list[Member] = []
     try:
@@ -310,7 +310,7 @@ def index_tar(path: Path, name: str) -> list[Member]:
             for info in tar:
                 if info.isreg() and not info.issparse():
                     members.append(Member(info.name, info.offset_data, info.size))
-                # tarfile keeps every header it has seen; a shard may have a hundred thousand
+                # tarfile keeps every header it has read; a shard may have a hundred thousand
                 tar.members = []  # type: ignore[attr-defined]
     except tarfile.ReadError as error:
         if members:
@@ -319,16 +319,16 @@ def index_tar(path: Path, name: str) -> list[Member]:
             ) from error
         if _is_compressed(path):
             raise BadInputError(
-                f"the shard {name!r} is compressed; its files cannot be read by offset: unpack it"
+                f"the shard {name!r} is compressed; files in it cannot be read by offset: unpack it"
             ) from error
-        raise BadInputError(f"the shard {name!r} is no tar file, or damaged ({_reason(error)})") from error
+        raise BadInputError(f"the shard {name!r} is not a tar file, or is damaged ({_reason(error)})") from error
     except OSError as error:
         raise BadInputError(f"the shard {name!r} cannot be read ({error.strerror or error})") from error
     return members
 
 
 def read_range(path: Path, offset: int, size: int) -> bytes:
-    """These bytes of a file; fewer where it ends before. OSError where it cannot be read."""
+    """These bytes of a file; fewer if it ends before. Raises OSError if it cannot be read."""
     with path.open("rb") as file:
         file.seek(offset)
         return file.read(size)
