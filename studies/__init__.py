@@ -1,1 +1,1 @@
-"""Studies: scripts that measure accuracy and meaning. Not part of the installed library."""
+"""Studies: scripts that measure accuracy and meaning; not part of the installed library."""

@@ -1,9 +1,9 @@
-"""The sum check of every family on a tiny random model with every bias, gamma and scale perturbed: a Markdown table.
+"""The sum check of every model family, on tiny random models with all biases, gammas and scales perturbed.
 
-python -m studies.family_checks
+    python -m studies.family_checks
 
-Columns: largest |sum of units - output| over largest |output| over both rules for the mean, by dtype of the tower. The
-same models are compared unit by unit with forward passes by hand in `tests/`.
+Prints a Markdown table of the largest |sum of units - output| relative to the largest |output|, over both rules for the
+mean, per dtype of the tower. The tests compare the same models unit by unit with forward passes written by hand.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from typing import Any
 import residualign as ra
 from residualign.classification.probe import linear_probe
 from residualign.fitting.methods import METHODS
-from studies.study_data import Subject, open_subjects
+from studies.subjects import Subject, open_subjects
 
 
 def measure(subject: Subject, kind: str | None) -> list[dict[str, Any]]:
@@ -29,7 +29,7 @@ def measure(subject: Subject, kind: str | None) -> list[dict[str, Any]]:
     store = subject.store.in_memory()
     for method in METHODS:
         with warnings.catch_warnings():
-            # that text vectors coincide is what some of these tables are there to show
+            # some of these tables show that text vectors coincide
             warnings.simplefilter("ignore")
             began = time.perf_counter()
             adapter = ra.fit(store, method=method, spectra=subject.spectra, classifier=kind)

@@ -2,9 +2,8 @@
 
     python -m studies.solver_study --model MODEL --data DATA --data DATA --reference DATA --scratch FOLDER
 
-Stores are extracted into the scratch folder where they are missing. Each result is a line of results.jsonl there,
-written as soon as it is known: a run that is stopped goes on where it was. The tables are printed at the end and
-written to tables.md.
+Missing stores are extracted into the scratch folder. Each result is appended to results.jsonl there at once,
+so a run that was stopped can be resumed. The tables are printed at the end and written to tables.md.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from residualign.fitting.lbfgs import LBFGS, Candidate
 from residualign.fitting.methods import get_method
 from residualign.fitting.schedule_free import ScheduleFree
 from residualign.fitting.solvers import default_solver
-from studies.study_data import Subject, open_subjects
-from studies.study_tables import tables
+from studies.solver_tables import tables
+from studies.subjects import Subject, open_subjects
 
 
 @dataclass(frozen=True)

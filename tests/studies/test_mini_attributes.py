@@ -15,7 +15,7 @@ from recipes.mini.attribute_dictionary import Dictionary, of_words, taught_words
 from recipes.mini.attribute_truth import MAIN, OTHERS, Attribute, attribute, captions_of, names_value
 from recipes.mini.attributes import COLUMN, UNDEFINED, VALUES, empty
 from recipes.mini.generate import generate
-from studies.mini_attributes import proof as attribute_proof
+from studies.mini_attributes import __main__ as attribute_proof
 from studies.mini_attributes.figures import figures
 from studies.mini_attributes.measure import UnitScore, coefficients, score, spectra_of, trace
 from studies.mini_attributes.results import AttributeProof, AttributeResult

@@ -9,7 +9,7 @@ __all__ = ["tables"]
 
 
 def tables(records: list[dict[str, Any]], ways: list[str]) -> str:
-    """One Markdown table a number of shots, its rows in the order of `ways`.
+    """One Markdown table per number of shots, with rows in the order of `ways`.
 
     Test accuracy by subject, then means over subjects of test and validation accuracy and seconds.
     """
@@ -55,13 +55,13 @@ def _row(name: str, test: list[float | None], val: float | None, seconds: float 
 
 
 def _mean(records: list[dict[str, Any]], key: str) -> float | None:
-    """The mean over the runs that know it."""
+    """The mean over the runs that have it."""
     known = [record[key] for record in records if record.get(key) is not None]
     return sum(known) / len(known) if known else None
 
 
 def _over(values: list[float | None]) -> float | None:
-    """The mean over subjects, only where every subject has been run."""
+    """The mean over subjects; None unless every subject has been run."""
     if not values or any(value is None for value in values):
         return None
     return sum(value for value in values if value is not None) / len(values)

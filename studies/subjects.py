@@ -1,4 +1,4 @@
-"""Stores and spectra for the solver study, extracted once and kept in a scratch folder."""
+"""Stores and spectra for the studies, extracted once and kept in a scratch folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Subject", "open_subjects"]
 
 @dataclass(frozen=True)
 class Subject:
-    """One model on one data set: its store, and the spectra its components come from."""
+    """One model on one data set: its store, and the spectra of its components."""
 
     name: str
     store: ra.Store
@@ -34,10 +34,10 @@ def open_subjects(
     scratch: Path,
     say: Callable[[str], None],
 ) -> list[Subject]:
-    """A store for every data source under scratch, extracted where it is missing, and the spectra to go with it.
+    """A store per data source, extracted into scratch if it is missing, and the spectra to go with it.
 
-    sizes: at most so many train, val and test images, drawn with seed 0. Spectra come from the reference's training
-    split; without a reference from the model's own file, and without that from each source's own training images.
+    sizes: the most train, val and test images to use, drawn with seed 0. Spectra come from the reference's training
+    split; without a reference from the model's own file; without that from each source's own training images.
     """
     shipped = None if reference is not None else shipped_spectra(model_name)
     model, spectra, subjects = None, None if shipped is None else Spectra.load(shipped), []
@@ -62,7 +62,7 @@ def open_subjects(
 
 
 def _subset(data: ImageData, sizes: tuple[int, int, int]) -> ImageData:
-    """At most so many images of every split."""
+    """At most `sizes` images of each split."""
 
     def take(split: Split, size: int) -> Split:
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:size]

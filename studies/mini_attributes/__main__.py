@@ -1,6 +1,6 @@
-"""Which heads of `mini` tell what of its images, against the ground truth, and whether their words are right.
+"""What each head of `mini` says about its images, compared with the ground truth, and whether its words are right.
 
-`python -m studies.mini_attributes.proof --json proof.json --out proof`
+`python -m studies.mini_attributes --json proof.json --out proof`
 """
 
 from __future__ import annotations
