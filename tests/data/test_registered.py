@@ -197,7 +197,7 @@ def changed(**entries: Any) -> dict[str, Any]:
         (changed(description=None), "lacks the entry 'description'"),
         (changed(classes=["a"]), "names 1 classes, expected 2"),
         (changed(classes=["a", "a"]), "classes of the set 'x' must differ"),
-        (changed(classes=["a", 1]), "classes of the set 'x' must be texts"),
+        (changed(classes=["a", 1]), "classes of the set 'x' must be non-empty texts"),
         (changed(rename=["a"]), "rename of the set 'x' must be a mapping"),
         (changed(readable=["upper"]), "unknown rule 'upper'"),
         (changed(templates=["a"]), "exactly once"),
