@@ -211,7 +211,7 @@ def test_what_was_downloaded_is_there_without_the_hub(
     assert [split.keys for split in again.splits] == [split.keys for split in first.splits]
     assert again.notes == first.notes
     np.testing.assert_array_equal(again.val.image(3), noise(43))
-    with pytest.raises(BadInputError, match=r"leave out @main to use what it holds"):
+    with pytest.raises(BadInputError, match=r"leave out @main to use it"):
         load_data(repo + "@main")
     with pytest.raises(BadInputError, match=r"'hf:org/other' is not in the local cache, and the hub"):
         load_data("hf:org/other")
@@ -295,7 +295,7 @@ def test_a_split_without_labels_is_left_out_with_a_note(hub: HubServer, stream: 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1, -1, 0], r"label -1 in row 2 of train in 'hf:org/pets' must be 0 or larger \(-1 stands for no label\)"),
+        ([0, 1, -1, 0], r"label -1 in row 2 of train in 'hf:org/pets' must be 0 or larger \(-1 means no label\)"),
         ([0, None, 1, 0], r"the label in row 1 of train in 'hf:org/pets' is missing"),
         ([-1, None, -1, -1], r"no image of 'hf:org/pets' has a label"),
     ],
@@ -348,7 +348,7 @@ def test_plain_bytes_are_images_by_their_name(hub: HubServer) -> None:
         ),
         ({"a": Image(), "label": Value("int64"), "class": Value("int64")}, r"several label columns \(label, class\)"),
         ({"a": Image(), "y": Value("int64")}, "no label column, only a, y"),
-        ({"a": Image(), "labels": List(Value("int64"))}, r"'labels' of 'hf:org/x' holds several labels an image"),
+        ({"a": Image(), "labels": List(Value("int64"))}, r"'labels' of 'hf:org/x' holds several labels per image"),
         (
             {"a": Image(), "label": Value("float32")},
             r"label 1.0 in row 0 of train in 'hf:org/x' must be an integer or text",

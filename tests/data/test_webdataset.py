@@ -177,8 +177,8 @@ IMAGE = png(noise(0))
             r"shard 'train-0.tar' is truncated or damaged after '00001.cls'",
         ),
         (truncated(3 * 512 + 40), r"shard 'train-0.tar' is truncated or damaged after '00000\.png'"),
-        (truncated(100), r"shard 'train-0.tar' is no tar file, or damaged"),
-        (lambda root: (root / "train-0.tar").write_bytes(b"x" * 2000), r"shard 'train-0.tar' is no tar file"),
+        (truncated(100), r"shard 'train-0.tar' is not a tar file, or is damaged"),
+        (lambda root: (root / "train-0.tar").write_bytes(b"x" * 2000), r"shard 'train-0.tar' is not a tar file"),
         (lambda root: shard(root / "train-0.tar", samples(0, 5), "w:gz"), r"shard 'train-0.tar' is compressed"),
         (
             lambda root: shard(root / "train-0.tar.gz", samples(0, 5), "w:gz"),
@@ -192,8 +192,8 @@ IMAGE = png(noise(0))
             files(a_png=IMAGE, a_cls=b"-1", b_png=IMAGE, b_cls=b"1"),
             r"label -1 in sample 'train-0.tar/a' .* must be 0 or larger",
         ),
-        (files(a_png=IMAGE, a_json=b"{"), r"'a.json' of sample 'train-0.tar/a' is no JSON"),
-        (files(a_png=IMAGE, a_cls=b"\xff"), r"'a.cls' of sample 'train-0.tar/a' is no text"),
+        (files(a_png=IMAGE, a_json=b"{"), r"'a.json' of sample 'train-0.tar/a' is not JSON"),
+        (files(a_png=IMAGE, a_cls=b"\xff"), r"'a.cls' of sample 'train-0.tar/a' is not text"),
         (files(a_cls=b"0"), r"shards of train in .* hold no images"),
     ],
 )
@@ -206,8 +206,8 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path, prepare: Any, me
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["train-0.tar", "more.tar"], r"others, as 'more.tar', do not"),
-        (["train-val.tar"], r"'train-val.tar' tells several splits: train, val"),
+        (["train-0.tar", "more.tar"], r"others, such as 'more.tar', do not"),
+        (["train-val.tar"], r"'train-val.tar' contains several splits: train, val"),
         (["train-0.tar", "train/0.tar"], r"holds the train split twice: \., train"),
     ],
 )
@@ -234,7 +234,7 @@ def test_class_names_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"label 2 in sample 'x.tar/00002' .* must be 0\.\.1"):
         load_data(tmp_path)
     (tmp_path / "classes.txt").write_text("cat\ncat\n")
-    with pytest.raises(BadInputError, match="one class name a line, all different"):
+    with pytest.raises(BadInputError, match="one class name per line, all different"):
         load_data(tmp_path)
     (tmp_path / "classnames.txt").write_text("cat\ndog\n")
     with pytest.raises(BadInputError, match="two files of class names"):
