@@ -103,6 +103,11 @@ class Classifier:
         logits : (image, class) tensor
             As `logits` gives them.
 
+        Returns
+        -------
+        (image, class) tensor
+            Probabilities in [0, 1].
+
         Raises
         ------
         BadInputError

@@ -101,10 +101,10 @@ class Split:
     def images(self) -> Iterator[Image.Image]:
         """Read all images, one after another.
 
-        Yields
-        ------
-        PIL.Image.Image
-            The next image in RGB.
+        Returns
+        -------
+        iterator of PIL.Image.Image
+            The images in RGB, as `image` reads them.
         """
         return (self.image(i) for i in range(len(self)))
 

@@ -75,6 +75,7 @@ def measure_geometry(
     Returns
     -------
     Geometry
+        One row of measures per unit, and their profile over depth.
 
     Raises
     ------

@@ -156,6 +156,11 @@ class Moments:
         coordinates : Coordinates
             Of any number of images, in any floating-point type. They are copied.
 
+        Returns
+        -------
+        Moments
+            These moments.
+
         Raises
         ------
         BadInputError
@@ -203,6 +208,11 @@ class Moments:
         ----------
         other : Moments
             Stays as it is.
+
+        Returns
+        -------
+        Moments
+            These moments.
 
         Raises
         ------

@@ -229,6 +229,11 @@ class Store:
         name : str
             `train`, `val` or `test`: see `splits`.
 
+        Returns
+        -------
+        StoreSplit
+            A view; nothing is read yet.
+
         Raises
         ------
         BadInputError
@@ -324,6 +329,11 @@ class StoreSplit:
         indices : (taken,) int tensor
             Positions in [0, len), in the order wanted.
 
+        Returns
+        -------
+        StoreSplit
+            A view of these images.
+
         Raises
         ------
         IndexError
@@ -335,7 +345,12 @@ class StoreSplit:
         return StoreSplit(self.store, self.name, self._rows[positions])
 
     def coordinates(self) -> Coordinates:
-        """Coordinates of all images, in memory: float32, or float64 in a float64 store.
+        """Coordinates of all images, in memory.
+
+        Returns
+        -------
+        Coordinates
+            In float32, or float64 in a float64 store.
 
         Notes
         -----

@@ -88,6 +88,7 @@ def explain(
     Returns
     -------
     Explanation
+        The chosen texts of every unit, and how much of it they explain.
 
     Raises
     ------
