@@ -198,6 +198,11 @@ def test_a_quick_sample_is_small_spread_out_and_the_same_each_time(
             assert "--quick" in str(store.data["split_rule"])
             keys = store.split("train").keys
     assert keys == tuple(sorted(keys, key=subject.data.train.keys.index))
+    whole = tmp_path / "whole"
+    with analysed_store(asked(clip, images, store=str(whole)), SILENT) as (store, _):
+        assert len(store.split("train")) == 23
+    with analysed_store(asked(whole, quick=True), SILENT) as (store, _):
+        assert store.split("train").keys == keys
 
 
 @pytest.mark.parametrize("flag", ["classes", "template"])

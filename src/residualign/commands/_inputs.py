@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from PIL import Image
 
 from residualign._messages import listed, skipped_sentence
@@ -78,6 +79,9 @@ def load_subject(
     """
     if data is None:
         store = open_store(source)
+        if isinstance(request, Sampled) and request.quick:
+            rows = {name: _sample_rows(store.split(name).labels.tolist()) for name in store.splits}
+            store = store.subset({name: torch.tensor(own, dtype=torch.int64) for name, own in rows.items()})
         return Subject(model or str(store.model["name"]), request, store=store)
     if model is not None:
         raise BadInputError(

@@ -362,7 +362,9 @@ def _common(
         "rest": request.rest,
         "shots": request.few,
         "classifier": _kind(classifier, store),
+        # a model and data have both in the fingerprint of their store
         **(words if request.data is None else {}),
+        **({"quick": True} if request.quick and request.data is None else {}),
         **{f"{name} basis": one.fingerprint for name, one in spectra.items()},
     }
 
