@@ -63,19 +63,19 @@ def _retell(folder, change):
     ("changes", "message"),
     [
         ({"method": None}, "lacks 'method'"),
-        ({"method": "guessing"}, "'guessing' is none of"),
+        ({"method": "guessing"}, "'guessing' is not one of"),
         ({"version": 2}, "format version 2, written by a newer residualign"),
         ({"version": "one"}, "'version' is a str, expected int"),
         ({"format": "residualign spectra"}, "does not describe a residualign adapter"),
         ({"parameters": True}, "'parameters' is a bool"),
         ({"class_names": ["cat", "dog"]}, "'class_vectors' has shape"),
-        ({"class_names": [1, 2, 3, 4, 5, 6, 7]}, "something else than names"),
+        ({"class_names": [1, 2, 3, 4, 5, 6, 7]}, "something other than names"),
         ({"classifier": "guess"}, "'classifier' is 'guess', expected one of text, means"),
         ({"rest": "lose"}, "'rest' is 'lose'"),
         ({"logit_scale": -1.0}, "logit scale must be a positive number"),
         ({"units": [["L0.H0", 3]]}, "expected \\[label, count, form\\]"),
         ({"units": [["L0.H0", 3, "rows"]]}, "'components.rows' has shape"),
-        ({"tensors_sha256": "0" * 64}, "SHA-256 is another one"),
+        ({"tensors_sha256": "0" * 64}, "SHA-256 differs"),
         ({"model": None}, "lacks 'model'"),
     ],
 )
@@ -90,9 +90,9 @@ def test_a_config_that_is_no_json_or_absent_is_refused(copy):
     with pytest.raises(BadInputError, match="not readable as JSON"):
         load_adapter(copy)
     (copy / CONFIG).unlink()
-    with pytest.raises(BadInputError, match=f"is no adapter: it has no {CONFIG}"):
+    with pytest.raises(BadInputError, match=f"is not an adapter: it has no {CONFIG}"):
         load_adapter(copy)
-    with pytest.raises(BadInputError, match="is no adapter"):
+    with pytest.raises(BadInputError, match="is not an adapter"):
         load_adapter(copy / "absent")
 
 

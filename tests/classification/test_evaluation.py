@@ -158,8 +158,11 @@ def test_the_paired_interval_holds_the_truth_as_often_as_it_says():
 
 
 def test_everything_is_json(example):
-    described = compare(example[0], _after(example), example[1], CLASSES).describe()
+    described = compare(example[0], _after(example), example[1], CLASSES).to_json()
     back = json.loads(json.dumps(described, allow_nan=False))
+    found = compare(example[0], _after(example), example[1], CLASSES)
+    assert all(len(repr(one)) <= 200 for one in (found, found.after))
+    assert [row["after"] for row in found.tables["classes"]] == [one.accuracy for one in found.after.per_class]
     assert back["after"]["confusion"][2][2] == described["after"]["confusion"][2][2]
     assert len(back["before"]["per_class"]) == len(CLASSES)
 
@@ -169,8 +172,8 @@ def test_everything_is_json(example):
     [
         (torch.zeros(0, 7), torch.zeros(0, dtype=torch.int64), "got none"),
         (torch.zeros(2, 5), torch.tensor([0, 1]), "5 columns, expected one for each of 7"),
-        (torch.zeros(2, 7), torch.tensor([0, 7]), "labels lie between 0 and 7"),
-        (torch.zeros(2, 7), torch.tensor([-1, 3]), "labels lie between -1 and 3"),
+        (torch.zeros(2, 7), torch.tensor([0, 7]), "labels are between 0 and 7"),
+        (torch.zeros(2, 7), torch.tensor([-1, 3]), "labels are between -1 and 3"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(logits, labels, message):

@@ -307,7 +307,7 @@ def test_a_store_that_is_none(run: Run, images: Path, tmp_path: Path) -> None:
 def test_an_adapter_that_is_none(run: Run, images: Path) -> None:
     ran = run("classify", images, images)
     assert ran.code == 2
-    assert "is no adapter" in ran.sentence
+    assert "is not an adapter" in ran.sentence
 
 
 def _subprocess(arguments: list[str], **environment: str) -> Ran:

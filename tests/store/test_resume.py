@@ -201,7 +201,7 @@ def test_a_foreign_shard_is_refused_by_name(tmp_path):
     folder = tmp_path / "store"
     begun(folder)
     (folder / "train-00001.safetensors").write_bytes((folder / "maps.safetensors").read_bytes())
-    with pytest.raises(BadInputError, match=r"train-00001\.safetensors is no shard of a store"):
+    with pytest.raises(BadInputError, match=r"train-00001\.safetensors is not a shard of a store"):
         resume(folder)
 
 
@@ -228,7 +228,7 @@ def test_what_a_killed_run_had_begun_to_write_is_removed(tmp_path, finish):
 
 def test_the_folder_of_something_else_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(BadInputError, match=r"is no store: it holds thesis\.tex"):
+    with pytest.raises(BadInputError, match=r"is not a store: it holds thesis\.tex"):
         resume(tmp_path)
     assert list(tree(tmp_path)) == ["thesis.tex"]
     with pytest.raises(BadInputError, match="is a file"):

@@ -176,7 +176,7 @@ def test_a_shard_takes_the_images_of_its_range(tmp_path):
         shard = writer.pending_shards()[0]
         with pytest.raises(BadInputError, match=r"takes heads of shape \(13, "):
             writer.write_shard(shard, make_coordinates(12))
-        with pytest.raises(BadInputError, match="none of its samples"):
+        with pytest.raises(BadInputError, match="not one of its samples"):
             writer.write_shard(shard, make_coordinates(12), skipped=["train/40"])
         with pytest.raises(BadInputError, match=r"lacks 6 shards, train-00000\.safetensors first"):
             writer.finish()
@@ -223,7 +223,7 @@ def test_a_store_through_fsspec(tmp_path):
         assert store._folder.read(name) == (tmp_path / "store" / name).read_bytes()
     assert store._folder.names() == set(tree(tmp_path / "store"))
     remove_store(url)
-    with pytest.raises(BadInputError, match="holds no store"):
+    with pytest.raises(BadInputError, match="does not hold a store"):
         Store.open(url)
 
 
@@ -314,7 +314,7 @@ def test_the_shard_of_another_store_or_range_is_refused_by_what_it_is(copy, tmp_
     plan = make_plan(model={**make_plan().model, "fingerprint": "beef"})
     fill(tmp_path / "other", plan)
     shutil.copy(tmp_path / "other" / "train-00001.safetensors", copy)
-    with pytest.raises(BadInputError, match=r"train-00001\.safetensors belongs to another store"):
+    with pytest.raises(BadInputError, match=r"train-00001\.safetensors belongs to a different store"):
         Store.open(copy).split("train").coordinates()
     shutil.copy(copy / "train-00002.safetensors", copy / "train-00001.safetensors")
     with pytest.raises(
@@ -336,7 +336,7 @@ def test_another_run_of_the_same_plan_with_other_numbers_is_refused(copy, tmp_pa
     ("content", "message"),
     [
         (b"", "damaged"),
-        (b"{}", "no part of a residualign store"),
+        (b"{}", "not part of a residualign store"),
         (b'{"format": "residualign store", "version": 99}', "has version 99"),
         (b'{"format": "residualign store", "version": 1}', "damaged"),
     ],
@@ -375,11 +375,11 @@ def test_the_manifest_names_every_file_with_its_checksum(filled):
 
 
 def test_folders_that_hold_no_store(tmp_path):
-    with pytest.raises(BadInputError, match="holds no store"):
+    with pytest.raises(BadInputError, match="does not hold a store"):
         Store.open(tmp_path)
-    with pytest.raises(BadInputError, match="holds no store"):
+    with pytest.raises(BadInputError, match="does not hold a store"):
         Store.open(tmp_path / "absent")
-    with pytest.raises(BadInputError, match="holds no store"):
+    with pytest.raises(BadInputError, match="does not hold a store"):
         remove_store(tmp_path)
 
 

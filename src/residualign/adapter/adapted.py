@@ -53,7 +53,7 @@ class Adapted:
         return kept
 
     def embed(self, coordinates: Coordinates) -> Float[Tensor, "image dim"]:
-        """Adapted embeddings, not normalized. One matrix product. `BadInputError` for coordinates of another tower."""
+        """Adapted embeddings, not normalized. One matrix product. `BadInputError` for those of another tower."""
         expected = self.maps.value_shapes
         got = {name: tuple(tensor.shape[1:]) for name, tensor in coordinates.tensors().items()}
         other = [name for name in {**expected, **got} if got.get(name) != expected.get(name)]

@@ -38,7 +38,7 @@ class Attribution(Result):
     """How much each unit adds to the difference between the logits of an image's first and second class.
 
     labels: the units in unit order, then `REST`. first, second: indices of the two classes. margin: difference of
-    their logits, at least zero. values: each label's part of it; a row sums to the margin. A negative part speaks for
+    their logits, at least zero. values: each label's part of it; a row sums to the margin. A negative part favors
     the second class.
     """
 
@@ -55,7 +55,7 @@ class Attribution(Result):
         return self.values / self.margin[:, None]
 
     def top(self, image: int, count: int = 5) -> list[tuple[str, float]]:
-        """The labels with the largest shares of one image, whichever class they speak for, and their shares."""
+        """The labels with the largest shares of one image, whichever class they favor, and their shares."""
         order = self.values[image].abs().argsort(descending=True, stable=True)[:count]
         shares = self.shares[image]
         return [(self.labels[i], float(shares[i])) for i in order.tolist()]

@@ -1,9 +1,8 @@
-"""The part of a scaling that is shipped: kept components as a few half-precision numbers each.
+"""A scaling as it is saved: each component as a few half-precision numbers.
 
-A head's components lie in the row space of its own map B_u, (head_dim + 2, dim), which every reader of the adapter
-has from the model. They are stored as coordinates in the orthonormal rows nearest to those of B_u: head_dim + 2
-numbers of size at most one instead of dim, and rounding them to float16 turns a component by about 2e-4, whatever the
-condition of B_u.
+A head's components are in the row space of its own map B_u, (head_dim + 2, dim), which the model provides. They are
+stored as coordinates in the orthonormal rows nearest to those of B_u: head_dim + 2 numbers of size at most one instead
+of dim, and rounding them to float16 turns a component by about 2e-4, whatever the condition of B_u.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ class CompactScaling:
         return cls(units, scaling.mean, scaling.rest, scaling.rest_mean.float().cpu())
 
     def expand(self, maps: UnitMaps) -> Scaling:
-        """The scaling in the output space, float64. `BadInputError` where the maps are another tower's."""
+        """The scaling in the output space, float64. `BadInputError` for maps of a different tower."""
         for unit in self.units:
             self._check(unit, maps)
         units = tuple(unit.expand(maps) for unit in self.units)

@@ -136,19 +136,19 @@ def _publish_together(folder: Path, contents: Mapping[str, bytes]) -> None:
 def read_adapter(folder: str | os.PathLike[str]) -> AdapterFiles:
     """Read what `write_adapter` wrote, bit for bit.
 
-    `BadInputError` naming the file that is absent, damaged, changed since it was written, of another kind or of a
+    `BadInputError` naming the file that is absent, damaged, changed since it was written, of a different kind or a
     newer version.
     """
     config = _read_config(Path(folder))
     path = Path(folder) / TENSORS
     _, tensors = read_tensors(path, FORMAT, VERSION)
     if hashlib.sha256(path.read_bytes()).hexdigest() != field_of(config, "tensors_sha256", str):
-        raise BadInputError(f"{path} is not the file that was saved with {CONFIG}: its SHA-256 is another one")
+        raise BadInputError(f"{path} is not the file that was saved with {CONFIG}: its SHA-256 differs")
     return AdapterFiles(config, tensors, _read_history(Path(folder) / HISTORY))
 
 
 def field_of(mapping: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
-    """A field of a config; `BadInputError` naming it where it is absent or of another type."""
+    """A field of a config; `BadInputError` naming it where it is missing or of the wrong type."""
     if name not in mapping:
         raise BadInputError(f"{CONFIG} lacks {name!r}")
     value = mapping[name]
@@ -162,7 +162,7 @@ def field_of(mapping: Mapping[str, Any], name: str, kind: type | tuple[type, ...
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
-        raise BadInputError(f"{folder} is no adapter: it has no {CONFIG}")
+        raise BadInputError(f"{folder} is not an adapter: it has no {CONFIG}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -194,7 +194,7 @@ _ROWS, _DIM, _WHOLE = "rows", "dim", "whole"
 
 
 def to_tensors(adapter: AdapterContent) -> dict[str, Tensor]:
-    """Everything numeric, by name; components of units of one kind one after another."""
+    """Everything numeric, by name; components of all units that are stored in the same form are concatenated."""
     scaling = adapter.scaling
     tensors = {
         "class_vectors": adapter.classifier.vectors,
@@ -247,7 +247,7 @@ def from_files(files: AdapterFiles) -> dict[str, Any]:
     config = files.config
     method = field_of(config, "method", str)
     if method not in ADAPTER_METHODS:
-        raise BadInputError(f"{CONFIG}: method {method!r} is none of {', '.join(ADAPTER_METHODS)}")
+        raise BadInputError(f"{CONFIG}: method {method!r} is not one of {', '.join(ADAPTER_METHODS)}")
     classifier, base = _classifiers(files)
     dim = classifier.vectors.shape[1]
     scaling = _scaling(files, dim)
@@ -272,7 +272,7 @@ def _classifiers(files: AdapterFiles) -> tuple[Classifier, Classifier]:
     config = files.config
     names = field_of(config, "class_names", list)
     if not all(isinstance(name, str) for name in names):
-        raise BadInputError(f"{CONFIG}: 'class_names' holds something else than names")
+        raise BadInputError(f"{CONFIG}: 'class_names' holds something other than names")
     kind = _choice(config, "classifier", ("text", "means"))
     vectors = _tensor(files, "class_vectors", (len(names), None))
     base = files.tensors.get("base_class_vectors", vectors)
@@ -328,7 +328,7 @@ def _learned(files: AdapterFiles, method: str, scaling: CompactScaling, dim: int
 
 def _tensor(files: AdapterFiles, name: str, shape: tuple[int | None, ...]) -> Tensor:
     if name not in files.tensors:
-        raise BadInputError(f"{TENSORS} lacks {name!r}, which {CONFIG} speaks of")
+        raise BadInputError(f"{TENSORS} lacks {name!r}, which {CONFIG} refers to")
     tensor = files.tensors[name]
     fits = tensor.ndim == len(shape) and all(w is None or w == g for w, g in zip(shape, tensor.shape, strict=False))
     if not fits:

@@ -49,7 +49,7 @@ class FoldedMap:
         return total if self.output is None else torch.addmm(total, output, self.output)
 
     def __call__(self, coordinates: Coordinates) -> Float[Tensor, "image dim"]:
-        """Adapted embeddings, not normalised: O(image x coordinate x dim), in the dtype of the map.
+        """Adapted embeddings, not normalized: O(image x coordinate x dim), in the dtype of the map.
 
         One product per kind of coordinate: joining them in one buffer first saves 2 ms of a forward pass of 8 s
         (ViT-B/32, batch 32), and doubles the memory of the coordinates.
@@ -67,7 +67,7 @@ class FoldedMap:
         return total
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> FoldedMap:
-        """The same map on another device or in another dtype."""
+        """The same map on a different device or in a different dtype."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "adds_output"}
         moved: dict[str, Any] = {k: None if v is None else v.to(device, dtype) for k, v in tensors.items()}
         return FoldedMap(adds_output=self.adds_output, **moved)
@@ -199,7 +199,7 @@ class FactoredMap:
         return total if self.output is None else torch.addmm(total, output, self.output)
 
     def __call__(self, coordinates: Coordinates) -> Float[Tensor, "image dim"]:
-        """Adapted embeddings, not normalised: O(image x component x dim), in the dtype of the map."""
+        """Adapted embeddings, not normalized: O(image x component x dim), in the dtype of the map."""
         y = coordinates.to(dtype=self.bias.dtype)
         units = y.units
         total = torch.zeros_like(y.output)
@@ -209,7 +209,7 @@ class FactoredMap:
         return self.of_output(y.output) + (total if self.after is None else total @ self.after)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> FactoredMap:
-        """The same map on another device or in another dtype."""
+        """The same map on a different device or in a different dtype."""
 
         def moved(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, dtype)

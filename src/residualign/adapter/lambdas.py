@@ -187,7 +187,7 @@ def put_back_curve(
     """Accuracy on labelled images as lambdas are reset to one, a few more at each point.
 
     spectra: as in `moved_components`, which decides the order; without them it is that of |value - 1|. points: at most
-    so many, denser at both ends. Exact: each point is the accuracy of the adapter with these lambdas set to one, in
+    that many, denser at both ends. Exact: each point is the accuracy of the adapter with these lambdas set to one, in
     float64. Costs O(image x component x dim) in all, however many points, beside image x class x dim for each.
     """
     _check_curve(order, points, labels, len(coordinates))
@@ -276,7 +276,7 @@ def _variances(
     own = spectrum.components.to(unit.components)
     along = (unit.components @ own.T).square() @ spectrum.explained_variance.to(unit.components)
     variance: list[float] = along.tolist()
-    # a spectrum made of other images has another mean; what is scaled is the distance from the adapter's own
+    # a spectrum made of other images has a different mean; what is scaled is the distance from the adapter's own
     shift = unit.components @ (spectrum.mean.to(unit.components) - unit.mean)
     return variance, (along + shift.square()).tolist()
 

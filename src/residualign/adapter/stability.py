@@ -1,4 +1,4 @@
-"""Whether lambdas are the same whatever the seed: rank correlation between fits."""
+"""Do lambdas depend on the seed? Rank correlation between fits."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def fit_seeds(
 
 
 def _share(labels: Tensor, seed: int) -> Tensor:
-    """Positions, ascending, of a random share of every class; two of a class stay where there are two."""
+    """Positions, ascending, of a random share of every class; a class of two keeps both."""
     generator = torch.Generator().manual_seed(seed)
     chosen = []
     for label in sorted(set(labels.tolist())):

@@ -45,7 +45,7 @@ class CoincidentClassesWarning(UserWarning):
     """Text class vectors that nearly coincide: no scaling of the image side can tell such classes apart."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Classifier:
     """Unit class vectors and a logit scale.
 
@@ -89,6 +89,10 @@ class Classifier:
             )
         if not (math.isfinite(self.logit_scale) and self.logit_scale > 0):
             raise BadInputError(f"the logit scale must be a positive number, got {self.logit_scale}")
+
+    def __repr__(self) -> str:
+        n, dim = self.vectors.shape
+        return f"Classifier({self.kind}, {n:,} classes, dim {dim}, logit scale {self.logit_scale:.4g})"
 
     def logits(self, embeddings: Float[Tensor, "image dim"]) -> Float[Tensor, "image class"]:
         """Cosine with every class vector times the logit scale, (image, class); embeddings need not be normalized."""
@@ -155,7 +159,7 @@ class Classifier:
         Costs O(image x dim).
         """
         if self.sums is None or self.counts is None:
-            raise BadInputError("leaving an image out needs class means; text class vectors hold no images")
+            raise BadInputError("leaving an image out needs class means; text class vectors are not made of images")
         lonely = [name for name, count in zip(self.class_names, self.counts.tolist(), strict=True) if count == 1]
         if lonely:
             raise BadInputError(
@@ -173,7 +177,7 @@ def zero_shot_vectors(
 ) -> Float[Tensor, "class dim"]:
     """Class vectors from text: the mean over templates of unit text vectors, made unit again.
 
-    encode_text turns texts into (text, dim), normalised or not; a template holds one `{}` for the class name.
+    encode_text turns texts into (text, dim), normalized or not; a template holds one `{}` for the class name.
     Source: Radford et al. 2103.00020, section 3.1.4 (prompt ensembling in embedding space).
     """
     if not class_names or not templates:
@@ -230,7 +234,7 @@ def class_means(
         raise BadInputError(f"label {counts.shape[0] - 1} has no name among {n_classes} classes")
     empty = (counts == 0).nonzero().flatten().tolist()
     if empty:
-        raise BadInputError(f"class {class_names[empty[0]]!r} has no training image, so it has no class mean")
+        raise BadInputError(f"class {class_names[empty[0]]!r} has no training images, so it has no class mean")
     unit = F.normalize(embeddings, dim=-1)
     sums = unit.new_zeros(n_classes, unit.shape[1]).index_add_(0, labels, unit)
     return Classifier("means", tuple(class_names), F.normalize(sums, dim=-1), float(logit_scale), sums, counts)

@@ -1,4 +1,4 @@
-"""How good a classifier is on labelled images, with intervals, and whether adapting helped."""
+"""Accuracy of a classifier on labelled images, with intervals, and the difference between two classifiers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from scipy.stats import binomtest, norm
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
+from residualign._messages import interval, percent, points
+from residualign._result import Result, Table
 from residualign.errors import BadInputError
 
 __all__ = [
@@ -42,8 +44,8 @@ class ClassAccuracy:
     interval: Interval | None
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Result):
     """A classifier on n labelled images; shares in [0, 1].
 
     interval: Wilson 95 % of the accuracy. macro_accuracy: mean over the classes that have images. per_class: in the
@@ -60,13 +62,25 @@ class Evaluation:
     per_class: tuple[ClassAccuracy, ...]
     confusion: Int[Tensor, "class class"]
 
-    def describe(self) -> dict[str, Any]:
-        """The same, JSON-able."""
+    @property
+    def tables(self) -> dict[str, Table]:
+        """`classes`: one row per class."""
+        rows = []
+        for one in self.per_class:
+            low, high = one.interval or (None, None)
+            rows.append({"class": one.name, "n": one.n, "accuracy": one.accuracy, "low": low, "high": high})
+        return {"classes": rows}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
         return asdict(self) | {"confusion": self.confusion.tolist()}
 
+    def _summary(self) -> str:
+        return f"accuracy {percent(self.accuracy)} ({interval(*self.interval)}) on {self.n:,} images"
 
-@dataclass(frozen=True)
-class Comparison:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Result):
     """Two classifiers on the same images.
 
     difference: accuracy after minus before, its interval: paired, 95 %. p_value: McNemar's exact test, two-sided: how
@@ -82,10 +96,20 @@ class Comparison:
     only_before: int
     only_after: int
 
-    def describe(self) -> dict[str, Any]:
-        """The same, JSON-able."""
+    @property
+    def tables(self) -> dict[str, Table]:
+        """`classes`: accuracy before and after, one row per class."""
+        pairs = zip(self.before.per_class, self.after.per_class, strict=True)
+        return {"classes": [{"class": a.name, "n": a.n, "before": a.accuracy, "after": b.accuracy} for a, b in pairs]}
+
+    def _summary(self) -> str:
+        accuracies = f"{percent(self.before.accuracy)} -> {percent(self.after.accuracy)} on {self.after.n:,} images"
+        return f"accuracy {accuracies}, {points(self.difference)}, p = {self.p_value:.2g}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
         names = ("difference", "interval", "p_value", "only_before", "only_after")
-        evaluated = {"before": self.before.describe(), "after": self.after.describe()}
+        evaluated = {"before": self.before.to_json(), "after": self.after.to_json()}
         return {name: getattr(self, name) for name in names} | evaluated
 
 
@@ -174,10 +198,10 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
         raise BadInputError(f"an interval needs 0 <= successes <= n and n > 0, got {successes} of {n} at {confidence}")
     z = float(norm.ppf(0.5 + confidence / 2))
     share = successes / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     # exactly 0 and 1 at the ends, where rounding would miss them
-    return (0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half)
+    return (0.0 if successes == 0 else center - half, 1.0 if successes == n else center + half)
 
 
 def expected_calibration_error(
@@ -209,4 +233,4 @@ def _check(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
         raise BadInputError(f"logits have {logits.shape[1]} columns, expected one for each of {len(class_names)} names")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(class_names):
-        raise BadInputError(f"labels lie between {low} and {high}, expected 0 to {len(class_names) - 1}")
+        raise BadInputError(f"labels are between {low} and {high}, expected 0 to {len(class_names) - 1}")

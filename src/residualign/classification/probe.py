@@ -1,4 +1,4 @@
-"""The linear probe: logistic regression on the same embeddings, the yardstick beside every method."""
+"""The linear probe: logistic regression on the same embeddings, the baseline beside every method."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STRENGTHS = tuple(10.0**exponent for exponent in range(-2, 5))
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """Accuracies in [0, 1] of the chosen probe, its inverse regularisation C, weights and biases, seconds of all."""
+    """Accuracies in [0, 1] of the chosen probe, its inverse regularization C, weights and biases, seconds of all."""
 
     accuracy: float | None
     val_accuracy: float

@@ -48,7 +48,7 @@ class EvaluateOutcome:
         from residualign.runs.outcome import BEFORE
 
         kind = self.adapter.classifier.kind
-        compared = self.comparison.describe()
+        compared = self.comparison.to_json()
         before, after = compared.pop("before"), compared.pop("after")
         return {
             "adapter": str(self.request.adapter),

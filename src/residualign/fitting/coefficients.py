@@ -28,7 +28,7 @@ OUTPUT = "output"
 """Label under which the whole embedding is scaled like a unit (`spectral-output`)."""
 
 MAX_BYTES = 4 * 2**30
-"""Above this size the coefficients are computed again for every batch instead of being held."""
+"""Above this size coefficients are computed again for every batch instead of being kept."""
 
 _CHUNK = 2048
 
@@ -63,7 +63,7 @@ class Scaling:
     """All scaled units of a method, and what becomes of everything that no lambda multiplies.
 
     mean: whether the means of scaled units are dropped (the paper) or added back. rest: the units that are not
-    scaled, and whatever of a scaled unit lies outside its components, are kept, replaced by their mean over the
+    scaled, and whatever of a scaled unit is outside its components, are kept, replaced by their mean over the
     spectrum's images (`rest_mean`, (dim,): of the unscaled units; outside the components it is zero), or left out.
     With `mean="keep", rest="keep"` lambdas of one give the model's own embedding exactly.
     """
@@ -166,7 +166,7 @@ class Features:
         return per_feature.new_zeros(n_lambdas).index_add_(0, self.group, per_feature)
 
     def adapted(self, lambdas: Float[Tensor, " lambda"], index: slice | Tensor) -> Float[Tensor, "image dim"]:
-        """Adapted embeddings of some images, not normalised: O(image x feature x dim).
+        """Adapted embeddings of some images, not normalized: O(image x feature x dim).
 
         The lambdas go to the smaller side, so that no temporary (nor its gradient) is larger than the smaller of
         (image, feature) and (feature, dim).
@@ -189,8 +189,8 @@ def build_features(
 ) -> Features:
     """The features of these images for this scaling.
 
-    Projections are made in the dtype of the maps, values in `dtype`. Costs O(image x coordinate x component) a unit and
-    image x feature numbers of memory; above max_bytes of them the values are left to `Features.rows`.
+    Projections are made in the dtype of the maps, values in `dtype`. Costs O(image x coordinate x component) per unit
+    and image x feature numbers of memory; above max_bytes of them the values are left to `Features.rows`.
     """
     projections, weight, group = _projections(maps, scaling, dtype)
     source = coordinates.to(dtype=dtype)
@@ -212,7 +212,7 @@ def adapted_output(
     lambdas: Float[Tensor, " lambda"],
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "image dim"]:
-    """Embeddings with the scaled units scaled, not normalised; `lambdas` as `Scaling.join` orders them.
+    """Embeddings with the scaled units scaled, not normalized; `lambdas` as `Scaling.join` orders them.
 
     Works through the images in chunks, in the dtype of the lambdas unless told. Source: arXiv 2411.00246, equation 3
     (`RD(X, lambda) = Phi^-1 diag(lambda) Phi (X - mu)^T`), summed over units.

@@ -46,7 +46,7 @@ class LBFGS:
     """L-BFGS on the full batch, validated at every outer iteration, the best point kept.
 
     Runs once for every candidate, each from the start, and keeps the best by validation: of the baseline candidates
-    the most accurate (ties: lower cross-entropy); another one only if it is at least as accurate and has a lower
+    the most accurate (ties: lower cross-entropy); a different one only if it is at least as accurate and has a lower
     cross-entropy, because on few validation images accuracy alone picks richer models by luck. A run ends after
     `patience` outer iterations without a better validation score, at convergence, or when it has lost the race: every
     `race` outer iterations a run is compared with what the best run before it had found by then, and given up where it

@@ -1,4 +1,4 @@
-"""The methods: one objective, and for each method what it learns and what its lambdas multiply.
+"""The methods: what each learns, and what its lambdas multiply.
 
 A new method is one function from spectra to scaled units and one entry of `METHODS`.
 """
@@ -114,7 +114,7 @@ def get_method(name: str) -> Method:
     if name in REFUSED:
         raise BadInputError(REFUSED[name])
     if name not in METHODS:
-        raise BadInputError(f"no method {name!r}; there are {', '.join(METHODS)}")
+        raise BadInputError(f"no method {name!r}; methods are {', '.join(METHODS)}")
     return METHODS[name]
 
 
@@ -211,9 +211,9 @@ def most_parameters(
 ) -> dict[str, int]:
     """The learned numbers of each method where every unit has as many components as its map allows.
 
-    `coarse`, `spectral-output` and `linear` learn exactly as many wherever the images span the space; `residual` and
+    `coarse`, `spectral-output` and `linear` learn exactly as many if the images span the space; `residual` and
     `residual-heads` at most: directions without variance are dropped, and `residual-heads` keeps the components of 0.9
-    of the variance. `joint` counts its scales alone and learns dim numbers for each class besides.
+    of the variance. `joint` counts its scales alone and learns dim more numbers per class.
 
     A head spans head_dim + 2 directions, an MLP width + 1, neither more than dim. attention_pooled: of a tower whose
     tokens are pooled by attention heads keep at most head_dim, MLPs dim, and the pooling has an MLP of its own.

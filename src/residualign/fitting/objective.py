@@ -104,10 +104,10 @@ class Objective:
     def pull_loss(self, parameters: Parameters) -> Float[Tensor, ""]:
         """What the pulls add to the cross-entropy."""
         total = self.class_vectors.new_zeros(())
-        centre = neutral({name: value.detach() for name, value in parameters.items()})
+        center = neutral({name: value.detach() for name, value in parameters.items()})
         for name, strength in self.pull.items():
             if strength > 0 and name in parameters:
-                step = parameters[name] - centre[name]
+                step = parameters[name] - center[name]
                 if name in self.scales:
                     step = step / self.scales[name]
                 total = total + strength * step.square().sum() / step.shape[0]
@@ -172,8 +172,8 @@ Record = dict[str, Any]
 class Solution:
     """The best validated point of a run.
 
-    epochs: passes over the training images, line searches and every candidate included. chosen: the settings validation
-    chose. history: one record per validation.
+    epochs: passes over the training images, line searches and every candidate included. chosen: the settings that
+    validation chose. history: one record per validation.
     """
 
     parameters: Parameters
@@ -186,14 +186,14 @@ class Solution:
 
 @dataclass
 class Best:
-    """The best validated point so far and how long ago it was found."""
+    """The best validated point so far, and how many validations ago it was found."""
 
     score: Score
     parameters: Parameters
     waited: int = 0
 
     def see(self, score: Score, parameters: Mapping[str, Tensor]) -> None:
-        """Take note of one validation; a copy of the parameters is kept where it is the best."""
+        """Record one validation; keeps a copy of the parameters if it is the best so far."""
         self.waited += 1
         if score > self.score:
             self.score, self.waited = score, 0

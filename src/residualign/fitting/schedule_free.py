@@ -17,7 +17,7 @@ from residualign.fitting.objective import Best, Objective, Parameters, Record, S
 __all__ = ["ScheduleFree", "find_learning_rate"]
 
 LEARNING_RATES = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 2))
-"""The log grid of the learning-rate finder: two a decade, 1e-4 to 3.2."""
+"""The log grid of the learning-rate finder: two per decade, 1e-4 to 3.2."""
 
 _FINDER_STEPS = 60
 

@@ -1,6 +1,6 @@
 """Which solver a method is fitted with, and what L-BFGS lets validation choose from.
 
-Both solvers minimise the one objective, are deterministic given the seed, keep the best validated point and record
+Both solvers minimize the same objective, are deterministic given the seed, keep the best validated point and record
 every validation.
 """
 

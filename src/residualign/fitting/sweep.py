@@ -1,4 +1,4 @@
-"""What the paper leaves open, as a grid of settings that are fitted one by one from the same store."""
+"""A grid of settings, each fitted from the same store: choices that the paper leaves open."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SCALED: Mapping[str, tuple[UnitKind, ...]] = {"heads": ("head",), "mlps": ("mlp"
 """Which units are scaled."""
 
 FACTORS = ("components", "scaled", "basis", "start", "learning_rate")
-"""What settings differ in, but for the seed."""
+"""What settings differ in, apart from the seed."""
 
 _COMPONENTS = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<share>\s*%)?")
 _LBFGS, _FINDER = "none", "auto"
@@ -87,7 +87,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Run:
-    """What one setting gave. Accuracies are shares in [0, 1]; test is None without test images."""
+    """Result of one setting. Accuracies are shares in [0, 1]; test is None without test images."""
 
     setting: Setting
     val: float
@@ -99,7 +99,7 @@ class Run:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """As one flat object."""
+        """As one flat mapping."""
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "setting"}
         return {field.name: getattr(self.setting, field.name) for field in fields(Setting)} | own
 
@@ -198,7 +198,7 @@ def run_setting(
 
 
 def summarise_runs(runs: Sequence[Run]) -> tuple[SettingSummary, ...]:
-    """One summary a setting, in the order in which settings come first."""
+    """One summary per setting, in the order in which they first appear."""
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(run.setting.factors, []).append(run)
@@ -221,7 +221,7 @@ def summarise_runs(runs: Sequence[Run]) -> tuple[SettingSummary, ...]:
 
 
 def factor_levels(summaries: Sequence[SettingSummary]) -> tuple[FactorLevel, ...]:
-    """Every level of every factor, in the order in which levels come first."""
+    """Every level of every factor, in the order in which they first appear."""
     found = []
     for i, factor in enumerate(FACTORS):
         for level in dict.fromkeys(one.factors[i] for one in summaries):

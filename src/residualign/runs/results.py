@@ -1,4 +1,4 @@
-"""What a fitted method is remembered by: figures for the screen, for JSON, and for a later report."""
+"""The record of a fitted method, for the screen, for JSON, and for a later report."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from residualign.fitting.coefficients import OUTPUT
 from residualign.fitting.fit import FitRecord, Fitted
+from residualign.units import Unit
 
 if TYPE_CHECKING:
     from residualign.spectrum import Spectra
@@ -79,7 +80,7 @@ class HeadShare:
 
 def head_shares(result: MethodResult) -> list[HeadShare]:
     """The heads a method scales, from the one that gained the largest share to the one that lost it."""
-    heads = [unit for unit in result.units if ".H" in unit.label]
+    heads = [unit for unit in result.units if unit.label != OUTPUT and Unit.parse(unit.label).kind == "head"]
     before = sum(unit.variance_before for unit in heads) or 1.0
     after = sum(unit.variance_after for unit in heads) or 1.0
     shares = [HeadShare(unit.label, unit.variance_before / before, unit.variance_after / after) for unit in heads]

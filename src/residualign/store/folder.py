@@ -1,4 +1,4 @@
-"""The folder a store lies in: local, or anywhere fsspec reaches. Files appear in it whole or not at all."""
+"""The folder of a store: local, or anywhere fsspec reaches. Files appear in it whole or not at all."""
 
 from __future__ import annotations
 

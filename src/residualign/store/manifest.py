@@ -102,7 +102,7 @@ def _decode(folder: Folder, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise BadInputError(f"{folder.name}/{name} is damaged: {error}") from None
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise BadInputError(f"{folder.name}/{name} is no part of a {_FORMAT}")
+        raise BadInputError(f"{folder.name}/{name} is not part of a {_FORMAT}")
     if content.get("version") != _VERSION:
         raise BadInputError(
             f"{folder.name}/{name} has version {content.get('version')}, this residualign reads version {_VERSION}"

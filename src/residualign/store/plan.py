@@ -1,4 +1,4 @@
-"""What a store is going to hold, settled before the first image is read."""
+"""What a store will hold, decided before the first image is read."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ class StorePlan:
 
     model: at least name, fingerprint, preprocessing (JSON) and dtype. data: whatever describes the images, with a
     name. splits: name -> samples; an empty split is allowed. dtype: of heads and MLPs on disk; `float16` halves them
-    (11 bits: 5e-4 relative), while the two statistics and the output stay float32. shard_size: images a shard;
+    (11 bits: 5e-4 relative), while the two statistics and the output stay float32. shard_size: images per shard;
     batch_size: images the model sees at once, recorded because it changes the last bits.
 
-    Two runs may share a store where all of this agrees, but for the two names (the same model under another path)
-    and residual_error.
+    Two runs may share a store where all of this agrees, apart from residual_error and the two names (the same model
+    under a different path).
     """
 
     model: dict[str, Any]

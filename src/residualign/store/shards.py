@@ -81,7 +81,7 @@ def encode_shard(plan: StorePlan, shard: ShardRange, coordinates: Coordinates, s
     keys = plan.splits[shard.split].keys[shard.start : shard.stop]
     unknown = sorted(set(skipped) - set(keys))
     if unknown:
-        raise BadInputError(f"{unknown[0]!r} is skipped in {shard.name} but is none of its samples")
+        raise BadInputError(f"{unknown[0]!r} is skipped in {shard.name} but is not one of its samples")
     rows = len(keys) - len(set(skipped))
     given, expected = coordinates.tensors(), tensor_shapes(plan.shape)
     if set(given) != set(expected):
@@ -113,15 +113,15 @@ def encode_shard(plan: StorePlan, shard: ShardRange, coordinates: Coordinates, s
 def examine_shard(folder: Folder, plan: StorePlan, shard: ShardRange) -> ShardEntry:
     """Read a whole shard once and say what it is.
 
-    Raises `BadInputError` naming the file and what differs: cut short, changed, of another store or range.
+    Raises `BadInputError` naming the file and what differs: cut short, changed, of a different store or range.
     """
     where = f"{folder.name}/{shard.name}"
     header, offset = _read_header(folder, shard.name)
     if not isinstance(header, dict) or header.get("format") != _FORMAT or header.get("version") != _VERSION:
-        raise BadInputError(f"{where} is no shard of a store")
+        raise BadInputError(f"{where} is not a shard of a store")
     if header["plan"] != plan.fingerprint:
         raise BadInputError(
-            f"{where} belongs to another store: its plan is {header['plan'][:12]}, expected {plan.fingerprint[:12]}"
+            f"{where} belongs to a different store: its plan is {header['plan'][:12]}, expected {plan.fingerprint[:12]}"
         )
     if header["range"] != asdict(shard):
         found = ShardRange(**header["range"])
@@ -154,7 +154,7 @@ def examine_shard(folder: Folder, plan: StorePlan, shard: ShardRange) -> ShardEn
 def parse_tensors(content: NDArray[np.uint8], where: str) -> dict[str, NDArray[Any]]:
     """The tensors of a safetensors file as views of its bytes, so that reading a row reads only that row.
 
-    Raises `BadInputError` where the bytes are no such file or are cut short.
+    Raises `BadInputError` where the bytes are not such a file, or truncated.
     """
     try:
         length = int.from_bytes(content[:8].tobytes(), "little")
@@ -173,7 +173,7 @@ def parse_tensors(content: NDArray[np.uint8], where: str) -> dict[str, NDArray[A
 
 def _rounded(coordinates: Coordinates, dtype: StoreDtype) -> Coordinates:
     large = getattr(torch, dtype)
-    # the statistics and the output are a few numbers an image, and everything leans on them
+    # the statistics and the output are a few numbers per image, and everything depends on them
     small = torch.float32 if dtype == "float16" else large
     few = ("inverse_std", "mean_over_std", "output")
     return Coordinates.of_tensors(

@@ -54,10 +54,9 @@ class _Memory:
 
 
 class Store:
-    """Everything one pass over a data set left behind; `Store.open` reads it, `ra.extract` makes it.
+    """What one pass over a data set leaves behind; `ra.extract` makes it, `Store.open` reads it.
 
-    Opening reads the manifest and checks that every file is present and complete. Numbers stay on disk until they are
-    asked for; the checksum of a shard is compared when the shard is first read.
+    Numbers stay on disk until they are asked for; the checksum of a shard is compared when it is first read.
     """
 
     def __init__(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
@@ -89,12 +88,12 @@ class Store:
         names = folder.names()
         if MANIFEST_NAME not in names:
             if UNFINISHED_NAME not in names:
-                raise BadInputError(f"{folder.name} holds no store")
+                raise BadInputError(f"{folder.name} does not hold a store")
             plan = read_plan(folder)
             done = sum(len(shard) for shard in plan.shards() if shard.name in names)
             raise BadInputError(
                 f"{folder.name} is an unfinished store with {done} of {len(plan)} images; "
-                "run the command that makes it once more, and it continues from there"
+                "run the command that makes it again, and it continues from there"
             )
         manifest = Manifest.read(folder)
         check_files(folder, (*manifest.files, *manifest.shards))
@@ -111,12 +110,8 @@ class Store:
         Returns
         -------
         Store
-            A view of this one. Nothing is read before it is needed.
-
-        Notes
-        -----
-        Coordinates are then views of the kept tensors: do not change them in place. The first call reads the whole
-        split, even for a few of its images.
+            A view of this one; nothing is read before it is needed. Coordinates are then views of the kept tensors: do
+            not change them in place. The first call reads the whole split, even for a few of its images.
         """
         if self._memory is not None:
             return self
@@ -322,7 +317,7 @@ class StoreSplit:
         return torch.tensor([self._samples[row][1] for row in self._rows], dtype=torch.int64)
 
     def take(self, indices: Int[Tensor, " taken"]) -> StoreSplit:
-        """Some of the images, as another view.
+        """Some of the images, as a view.
 
         Parameters
         ----------

@@ -33,7 +33,7 @@ __all__ = ["StoreWriter", "remove_store"]
 
 
 class StoreWriter:
-    """Writes one store, or goes on with one that was interrupted.
+    """Writes one store, or continues one that was interrupted.
 
     >>> with StoreWriter(path, plan, maps, text_vectors) as writer:                         # doctest: +SKIP
     ...     for shard in writer.pending_shards():
@@ -46,7 +46,7 @@ class StoreWriter:
     local one; a remote one cannot be).
 
     Raises `BadInputError` on entering where the folder holds something else, another run writes to it, a shard is
-    damaged, or its store was begun with another plan (saying which fields differ); `RunError` where it cannot be
+    damaged, or its store was begun with a different plan (saying which fields differ); `RunError` where it cannot be
     written.
     """
 
@@ -168,17 +168,17 @@ class StoreWriter:
 def remove_store(path: str | os.PathLike[str]) -> None:
     """Remove a store, finished or not, and nothing else; its local folder too where that is then empty.
 
-    The manifest goes first: what is left of an interrupted removal is no store. Raises `BadInputError` where another
+    The manifest goes first: what is left of an interrupted removal is not a store. Raises `BadInputError` where another
     run writes to it, `RunError` where a file cannot be removed.
     """
     folder = open_folder(path)
     names = folder.names()
     if MANIFEST_NAME not in names and UNFINISHED_NAME not in names:
-        raise BadInputError(f"{folder.name} holds no store")
+        raise BadInputError(f"{folder.name} does not hold a store")
     plan = Manifest.read(folder).plan if MANIFEST_NAME in names else read_plan(folder)
     ours = [MANIFEST_NAME, *(shard.name for shard in plan.shards()), MAPS_NAME, CLASSES_NAME, UNFINISHED_NAME]
     lock = DirectoryLock(folder.path) if isinstance(folder, LocalFolder) else contextlib.nullcontext()
-    with saying_what_is_kept(folder.name, "what is left there is no complete store"):
+    with saying_what_is_kept(folder.name, "what is left there is not a complete store"):
         with lock:
             for name in ours:
                 folder.remove(name)
@@ -192,4 +192,4 @@ def _refuse_foreign(folder: LocalFolder) -> None:
         return
     foreign = sorted(name for name in names if name != LOCK_NAME and not name.startswith(UNFINISHED_NAME))
     if foreign:
-        raise BadInputError(f"{folder.name} is no store: it holds {foreign[0]}; choose a new or an empty folder")
+        raise BadInputError(f"{folder.name} is not a store: it holds {foreign[0]}; choose a new or an empty folder")
