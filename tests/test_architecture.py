@@ -1,4 +1,4 @@
-"""The shape of the source: which sizes are allowed, and no circle that a package's `__init__` takes part in.
+"""The shape of the source: sizes of files, folders and signatures, and no circle between any two modules.
 
 Who may import whom is stated by the contracts in `pyproject.toml`, which `lint-imports` checks.
 """
@@ -18,8 +18,16 @@ import residualign
 SOURCE = Path(residualign.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
-# public functions whose keywords are what a user sets, as in scikit-learn
-MANY_PARAMETERS: set[str] = set()
+# functions whose keywords are what a user sets, as in scikit-learn
+MANY_PARAMETERS = {
+    "adapter/fit.py: fit",
+    "geometry/measure.py: measure_geometry",
+    "selection/select.py: select",
+    "text/explain.py: explain",
+    "text/explain.py: explain_units",
+}
+# the share of all lines that a folder may have
+LARGEST, ALLOWED = 0.12, {"commands": 0.15}
 
 
 def test_no_circle_of_modules() -> None:
@@ -41,7 +49,8 @@ def test_no_large_folder() -> None:
     for path in FILES:
         lines[path.relative_to(SOURCE).parts[0]] += _lines(path)
     shares = {room: n / lines.total() for room, n in lines.items()}
-    assert max(shares.values()) <= 0.12, {room: f"{share:.1%}" for room, share in shares.items() if share > 0.12}
+    large = {room: f"{share:.1%}" for room, share in shares.items() if share > ALLOWED.get(room, LARGEST)}
+    assert not large
 
 
 def test_no_function_of_many_parameters() -> None:
