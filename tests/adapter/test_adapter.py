@@ -220,6 +220,8 @@ def test_what_moved_over_the_images_of_a_store(model):
     store = store_of(adapter.maps, {"train": (labels, coordinates)}, model=dict(adapter.model_info))
     assert adapter.moved(store).to_json() == adapter.moved(ra.fit_spectrum(store)).to_json()
     assert adapter.moved(store)[0].explained_variance is not None
+    assert list(adapter.moved(store).figures) == ["moved"]
+    assert len(repr(adapter.moved(store))) <= 200
     assert {one.effect for one in adapter.moved()} == {abs(one.value - 1) for one in adapter.moved()}
     with pytest.raises(BadInputError, match="'linear' has no lambdas"):
         random_adapter(model, "linear").moved()

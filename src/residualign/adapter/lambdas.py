@@ -24,6 +24,7 @@ from residualign.errors import BadInputError
 from residualign.fitting.coefficients import OUTPUT, Features, ScaledUnit, Scaling, build_features
 
 if TYPE_CHECKING:
+    from residualign.figures._figure import Figure
     from residualign.spectrum.spectrum import Spectra, Spectrum
 
 __all__ = [
@@ -95,6 +96,13 @@ class Moved(Result):
     def tables(self) -> dict[str, Table]:
         """`moved`: one row per lambda."""
         return {"moved": [one.to_json() for one in self.components]}
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """`moved`: the lambdas that moved most, and all of them by effect."""
+        from residualign.figures.lambdas import lambda_figures
+
+        return lambda_figures(self.tables, n_images=0, scale_free=self.scale_free)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
