@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import residualign as ra
-from residualign.commands._spectra import shipped_spectra
+from residualign.commands._spectra import bundled_spectra
 from residualign.data import ImageData, Split
 from residualign.extraction import reference_spectra
 from residualign.spectrum import Spectra
@@ -39,7 +39,7 @@ def open_subjects(
     sizes: the most train, val and test images to use, drawn with seed 0. Spectra come from the reference's training
     split; without a reference from the model's own file; without that from each source's own training images.
     """
-    shipped = None if reference is not None else shipped_spectra(model_name)
+    shipped = None if reference is not None else bundled_spectra(model_name)
     model, spectra, subjects = None, None if shipped is None else Spectra.load(shipped), []
     label = Path(model_name).name
     for source in sources:

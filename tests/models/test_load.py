@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests import random_models
 
 import residualign as ra
-from residualign.commands._spectra import shipped_spectra
+from residualign.commands._spectra import bundled_spectra
 from residualign.spectrum import Spectra
 
 
@@ -194,7 +194,7 @@ def test_mini_is_the_embedded_model_whatever_the_current_folder_holds(
     monkeypatch.chdir(tmp_path)
     assert ra.load_model("mini").fingerprint == expected
     assert ra.load_model("./mini").fingerprint == ra.load_model(clip_dir).fingerprint
-    shipped = shipped_spectra("mini")
+    shipped = bundled_spectra("mini")
     assert shipped is not None
     assert Spectra.load(shipped).model_fingerprint == expected
-    assert shipped_spectra("./mini") is None
+    assert bundled_spectra("./mini") is None
