@@ -10,7 +10,8 @@ from residualign._messages import percent, whole_percent
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
-    from residualign.commands.classify import ClassifyOutcome, Decision
+    from residualign.adapter.verdict import Decision
+    from residualign.commands.classify import ClassifyOutcome
 
 
 def show(out: Out, outcome: ClassifyOutcome) -> None:

@@ -12,7 +12,8 @@ from residualign.cli.console import Out
 from residualign.commands import models
 
 if TYPE_CHECKING:
-    from residualign.commands.models import CheckedModel, CheckOutcome, ModelsOutcome, RefusedModel
+    from residualign.commands.models import CheckOutcome, ModelsOutcome
+    from residualign.model_check import CheckedModel, RefusedModel
 
 __all__ = ["app"]
 
@@ -47,7 +48,7 @@ class _EachModel(Out):
 
     def done(self, result: object, seconds: float) -> None:
         """Show what was found of one model."""
-        from residualign.commands.models import CheckedModel, RefusedModel
+        from residualign.model_check import CheckedModel, RefusedModel
 
         if isinstance(result, CheckedModel | RefusedModel):
             _show_result(self, result)
@@ -102,7 +103,7 @@ def show(printer: Out, outcome: ModelsOutcome) -> None:
 
 def _show_result(printer: Out, result: CheckedModel | RefusedModel) -> None:
     from residualign.cli.views import facts, seconds
-    from residualign.commands.models import RefusedModel
+    from residualign.model_check import RefusedModel
 
     sums = [
         (f"sum, {check.dtype}", f"error {check.error:.1e}, at most {check.tolerance:.0e} allowed")

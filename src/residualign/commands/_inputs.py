@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from PIL import Image
 
 from residualign._messages import listed, skipped_sentence
 from residualign._progress import Progress
 from residualign.classification.classifier import Classifier, ClassifierKind, text_classifier, zero_shot_vectors
 from residualign.commands._flags import Inputs, Loading, Prompts, Sampled, Words
 from residualign.data import ImageData, load_data
-from residualign.data.images import BadImageError, has_image_extension, read_image
 from residualign.data.prompts import DEFAULT_TEMPLATE, read_prompts, rename_classes
 from residualign.errors import BadInputError
 from residualign.extraction import extract
@@ -31,17 +29,14 @@ if TYPE_CHECKING:
     from residualign.models.vision_model import VisionModel
 
 __all__ = [
-    "FileSource",
     "Subject",
     "analysed_split",
     "analysed_store",
     "chosen_classifier",
     "chosen_units",
-    "expand_images",
     "load_subject",
     "make_store",
     "open_store",
-    "opened_images",
     "refuse_store_for_store",
 ]
 
@@ -228,50 +223,6 @@ def chosen_classifier(
 def _templates(words: Prompts) -> str | tuple[str, ...] | None:
     # a single one may be a file of templates, which the reader finds out
     return words.template[0] if len(words.template) == 1 else words.template or None
-
-
-class FileSource:
-    """Images whose keys are their paths."""
-
-    def image(self, row: int, key: str) -> Image.Image:
-        """The image at the path `key`, in RGB; raises `BadImageError` naming it."""
-        return read_image(key)
-
-
-def expand_images(paths: Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
-    """Image files in the order given; a folder is replaced by the images below it, sorted, without hidden ones.
-
-    A file is taken whatever its name says: opening it will tell. Raises `BadInputError` for a path that does not exist
-    and for a folder without images.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if _is_image(file, path))
-            if not inside:
-                raise BadInputError(f"the folder {str(path)!r} contains no images")
-            found += inside
-        elif os.path.exists(path):
-            found.append(path)
-        else:
-            raise BadInputError(f"no image at {str(path)!r}: there is no such file or folder")
-    return tuple(found)
-
-
-def opened_images(paths: Iterable[Path], skip_bad: bool, skipped: list[str]) -> Iterator[tuple[Path, Image.Image]]:
-    """Images that can be read, in RGB, with their paths; with skip_bad the others are added to `skipped`."""
-    for path in paths:
-        try:
-            yield path, read_image(path)
-        except BadImageError as error:
-            if not skip_bad:
-                raise
-            skipped.append(error.key)
-
-
-def _is_image(file: Path, root: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    return not hidden and has_image_extension(file.name) and file.is_file()
 
 
 QUICK_EACH, QUICK_MOST = 20, 1000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from residualign.data.card import DataCard
     from residualign.data.registered import RegisteredSet
 
-__all__ = ["FILES", "CardOutcome", "DataRequest", "SetsOutcome", "card_markdown", "run"]
+__all__ = ["FILES", "CardOutcome", "DataRequest", "SetsOutcome", "run"]
 
 FILES = ("README.md", "data.json", "contact_sheet.png")
 """What is written into the folder."""
@@ -104,46 +103,17 @@ def run(request: DataRequest, progress: Progress = SILENT) -> SetsOutcome | Card
 
 def _write(card: DataCard, out: Path) -> None:
     from residualign._files import json_bytes, publish, saying_what_is_kept
+    from residualign.data.card import card_markdown
 
-    contents = (card_markdown(card).encode("utf-8", "backslashreplace"), json_bytes(card.to_json()), _sheet(card))
+    contents = (
+        card_markdown(card, FILES[-1]).encode("utf-8", "backslashreplace"),
+        json_bytes(card.to_json()),
+        _sheet(card),
+    )
     with saying_what_is_kept(out, "no image was changed"):
         out.mkdir(parents=True, exist_ok=True)
         for file, content in zip(FILES, contents, strict=True):
             publish(out / file, content)
-
-
-def card_markdown(card: DataCard) -> str:
-    """The card as a page of Markdown; names are escaped, so that they are read as they are."""
-    data = card.data
-    lines = [f"# {_cell(data.name)}", ""]
-    splits = ", ".join(f"{split.name} {len(split):,}" for split in data.splits)
-    lines += [f"{card.n_images:,} images of {len(data.class_names):,} classes: {splits}.", ""]
-    lines += [f"- splits: {_cell(data.split_rule)}"]
-    looked = "all decoded" if card.n_examined == card.n_images else f"{card.n_examined:,} of them decoded (`--quick`)"
-    lines += [f"- images: {looked}, {len(card.bad)} unreadable"]
-    if card.width is not None and card.height is not None:
-        for word, spread in (("width", card.width), ("height", card.height)):
-            lines.append(f"- {word}: {spread.min} to {spread.max} pixels, median {spread.median:g}")
-    for word, counted in (("formats", card.formats), ("modes", card.modes)):
-        if counted:
-            lines.append(f"- {word}: " + ", ".join(f"{_cell(name)} {count:,}" for name, count in counted.items()))
-    lines += ["- prompts: " + ", ".join(f"<code>{_cell(template)}</code>" for template in data.templates), ""]
-    if card.warnings:
-        lines += ["## Warnings", "", *(f"- {_cell(sentence)}" for sentence in card.warnings), ""]
-    lines += [f"![some images of each class]({FILES[-1]})", "", "## Classes", ""]
-    names = [split.name for split in data.splits]
-    lines += [f"| class | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
-    for label, name in enumerate(data.class_names):
-        lines.append(f"| {_cell(name)} | " + " | ".join(f"{card.counts[split][label]:,}" for split in names) + " |")
-    if card.bad:
-        lines += ["", "## Unreadable images", "", "| image | why |", "|---|---|"]
-        lines += [f"| {_cell(one.key)} | {_cell(one.problem or '')} |" for one in card.bad]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    """Text that neither Markdown nor HTML takes for anything else."""
-    return "".join(f"&#{ord(c)};" if c in "|*_`[]\\#~!" else html.escape(c) for c in " ".join(text.split()))
 
 
 def _sheet(card: DataCard) -> bytes:

@@ -174,8 +174,8 @@ def _from_images(request: DecomposeRequest, progress: Progress) -> _Source:
 
 def _splits(images: Sequence[str], stream: bool) -> tuple[list[Split], tuple[str, ...], str]:
     """The images to look at, strays among them, and what to call them."""
-    from residualign.commands._inputs import FileSource, expand_images
     from residualign.data import load_data
+    from residualign.data.files import FileSource, expand_images
     from residualign.data.images import has_image_extension
     from residualign.data.split import Split
 

@@ -14,7 +14,7 @@ from residualign.commands.adapt import AdaptRequest, Origin, run_as, run_key
 if TYPE_CHECKING:
     from PIL import Image
 
-    from residualign.commands.classify import Verdict
+    from residualign.adapter.verdict import Verdict
     from residualign.runs.outcome import AdaptOutcome
 
 __all__ = ["DATA", "MODEL", "DemoOutcome", "DemoRequest", "Example", "run"]
@@ -92,7 +92,7 @@ def run(request: DemoRequest, progress: Progress = SILENT) -> DemoOutcome:
 
 def _examples(outcome: AdaptOutcome) -> tuple[Example, ...]:
     """Test images of different classes that adapting corrected, the surest first; then others that it gets right."""
-    from residualign.commands.classify import classify_images
+    from residualign.adapter.verdict import classify_images
     from residualign.data import load_data
 
     data, test = load_data(DATA), outcome.store.split("test")

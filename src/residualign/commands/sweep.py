@@ -212,9 +212,9 @@ class SweepOutcome:
             "n_runs": len(self.runs),
             "resumed": self.resumed,
             "seconds": self.seconds,
-            "best": _summary_row(self.best),
-            "factors": _level_rows(self.levels),
-            "settings": [_summary_row(one) for one in self.summaries],
+            "best": self.best.row,
+            "factors": [one.row for one in self.levels],
+            "settings": [one.row for one in self.summaries],
             "runs": [run.to_json() for run in self.runs],
             "out": None if self.request.out is None else str(self.request.out),
         }
@@ -223,8 +223,8 @@ class SweepOutcome:
     def tables(self) -> dict[str, Any]:
         """The tables of `--out`, by file name."""
         return {
-            "sweep_settings": [_summary_row(one) for one in self.summaries],
-            "sweep_factors": _level_rows(self.levels),
+            "sweep_settings": [one.row for one in self.summaries],
+            "sweep_factors": [one.row for one in self.levels],
             "sweep_runs": [run.to_json() for run in self.runs],
         }
 
@@ -373,37 +373,3 @@ def _kind(classifier: Classifier | str | None, store: Store) -> str:
     if classifier is None:
         return "means" if store.text_vectors is None else "text"
     return classifier if isinstance(classifier, str) else classifier.kind
-
-
-def _summary_row(one: SettingSummary) -> dict[str, Any]:
-    from residualign.fitting.sweep import FACTORS
-
-    return {
-        **dict(zip(FACTORS, one.factors, strict=True)),
-        "n_seeds": one.n_seeds,
-        "parameters": one.parameters,
-        "val": one.val,
-        "val_sd": one.val_sd,
-        "test": one.test,
-        "test_sd": one.test_sd,
-        "seconds": one.seconds,
-    }
-
-
-def _level_rows(levels: tuple[FactorLevel, ...]) -> list[dict[str, Any]]:
-    from residualign.fitting.sweep import FACTORS
-
-    return [
-        {
-            "factor": one.factor,
-            "level": one.level,
-            "n_settings": one.n_settings,
-            "val": one.val,
-            "test": one.test,
-            **{f"best_{name}": value for name, value in zip(FACTORS, one.best.factors, strict=True)},
-            "best_val": one.best.val,
-            "best_test": one.best.test,
-            "best_test_sd": one.best.test_sd,
-        }
-        for one in levels
-    ]

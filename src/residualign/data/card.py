@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from residualign.data.load import load_data
 from residualign.data.split import ImageData, Split
 from residualign.errors import BadInputError
 
-__all__ = ["DataCard", "Duplicates", "Spread", "make_card"]
+__all__ = ["DataCard", "Duplicates", "Spread", "card_markdown", "make_card"]
 
 QUICK_EACH, QUICK_MOST = 5, 1000
 """A quick card decodes at most so many images per class and split, and at most so many per split."""
@@ -192,3 +193,37 @@ def _duplicates(facts: Sequence[ImageFacts]) -> Duplicates:
         across_classes=sum(len({one.label for one in group}) > 1 for group in equal),
         examples=tuple(tuple(one.key for one in group) for group in across[:_EXAMPLES]),
     )
+
+
+def card_markdown(card: DataCard, sheet: str) -> str:
+    """The card as a page of Markdown, with names escaped. sheet: the file of the contact sheet."""
+    data = card.data
+    lines = [f"# {_cell(data.name)}", ""]
+    splits = ", ".join(f"{split.name} {len(split):,}" for split in data.splits)
+    lines += [f"{card.n_images:,} images of {len(data.class_names):,} classes: {splits}.", ""]
+    lines += [f"- splits: {_cell(data.split_rule)}"]
+    looked = "all decoded" if card.n_examined == card.n_images else f"{card.n_examined:,} of them decoded (`--quick`)"
+    lines += [f"- images: {looked}, {len(card.bad)} unreadable"]
+    if card.width is not None and card.height is not None:
+        for word, spread in (("width", card.width), ("height", card.height)):
+            lines.append(f"- {word}: {spread.min} to {spread.max} pixels, median {spread.median:g}")
+    for word, counted in (("formats", card.formats), ("modes", card.modes)):
+        if counted:
+            lines.append(f"- {word}: " + ", ".join(f"{_cell(name)} {count:,}" for name, count in counted.items()))
+    lines += ["- prompts: " + ", ".join(f"<code>{_cell(template)}</code>" for template in data.templates), ""]
+    if card.warnings:
+        lines += ["## Warnings", "", *(f"- {_cell(sentence)}" for sentence in card.warnings), ""]
+    lines += [f"![some images of each class]({sheet})", "", "## Classes", ""]
+    names = [split.name for split in data.splits]
+    lines += [f"| class | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    for label, name in enumerate(data.class_names):
+        lines.append(f"| {_cell(name)} | " + " | ".join(f"{card.counts[split][label]:,}" for split in names) + " |")
+    if card.bad:
+        lines += ["", "## Unreadable images", "", "| image | why |", "|---|---|"]
+        lines += [f"| {_cell(one.key)} | {_cell(one.problem or '')} |" for one in card.bad]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Text that neither Markdown nor HTML takes for anything else."""
+    return "".join(f"&#{ord(c)};" if c in "|*_`[]\\#~!" else html.escape(c) for c in " ".join(text.split()))

@@ -124,6 +124,12 @@ class SettingSummary:
     test_sd: float | None
     seconds: float
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """A row of a table."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "factors"}
+        return {**dict(zip(FACTORS, self.factors, strict=True)), **own}
+
 
 @dataclass(frozen=True)
 class FactorLevel:
@@ -139,6 +145,14 @@ class FactorLevel:
     val: float
     test: float | None
     best: SettingSummary
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """A row of a table."""
+        own = {name: getattr(self, name) for name in ("factor", "level", "n_settings", "val", "test")}
+        best = dict(zip(FACTORS, self.best.factors, strict=True))
+        best |= {name: getattr(self.best, name) for name in ("val", "test", "test_sd")}
+        return own | {f"best_{name}": value for name, value in best.items()}
 
 
 def settings_of(
