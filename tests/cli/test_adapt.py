@@ -127,7 +127,7 @@ def test_a_reference_of_other_weights_is_refused(run: Run, clip: Path, vit: Path
     run("extract", vit, images, "--store", tmp_path / "vit")
     ran = run("adapt", tmp_path / "clip", "--reference", tmp_path / "vit", "--out", tmp_path / "out")
     assert ran.code == 2
-    assert "other weights" in ran.sentence
+    assert "different weights" in ran.sentence
 
 
 def test_a_finished_run_is_kept_unless_told(run: Run, clip: Path, images: Path, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_another_unfinished_run_is_refused(run: Run, clip: Path, images: Path, t
     (out / "run.json").write_text(json.dumps(state | {"state": "unfinished"}))
     ran = run("adapt", clip, images, "--out", out, "--method", "linear")
     assert ran.code == 2
-    assert "unfinished run with other settings (methods: ['coarse'] there, ['linear'] here)" in ran.sentence
+    assert "unfinished run with other settings (method: ['coarse'] there, ['linear'] here)" in ran.sentence
 
 
 @pytest.mark.parametrize("moment", ["store/unfinished.json", "methods/coarse/result.json"])
@@ -179,7 +179,7 @@ def test_ctrl_c_and_going_on(
         ran = run(*command(out), "--overwrite")
     assert ran.code == 130
     assert ran.out == ""
-    assert re.search(r"what was done is kept, go on with: (.*)", ran.err)
+    assert re.search(r"completed work is kept. To resume: (.*)", ran.err)
     assert "Traceback" not in ran.err
     assert "--overwrite" not in ran.err
     gone_on = run(*command(out))

@@ -161,7 +161,7 @@ def test_output_below_a_file_cannot_be_written(run: Run, clip: Path, images: Pat
     (tmp_path / "file").write_text("mine")
     ran = run("adapt", clip, images, "--out", tmp_path / "file" / "out")
     assert ran.code == 1
-    assert "a part of the path is a file" in ran.sentence
+    assert "part of the path is a file" in ran.sentence
 
 
 @pytest.mark.parametrize("fails_at", ["run.json", "train-00000.safetensors", "summary.json"])
@@ -301,7 +301,7 @@ def test_wrong_usage(run: Run, clip: Path, images: Path, tmp_path: Path, argumen
 def test_a_store_that_is_none(run: Run, images: Path, tmp_path: Path) -> None:
     ran = run("adapt", images, "--out", tmp_path / "out")
     assert ran.code == 2
-    assert "is no store; expected a store that `extract` made, or MODEL and DATA" in ran.sentence
+    assert "is not a store; expected a store made by `residualign extract`, or MODEL and DATA" in ran.sentence
 
 
 def test_an_adapter_that_is_none(run: Run, images: Path) -> None:

@@ -33,7 +33,7 @@ def test_the_quick_story(run: Run, tmp_path: Path) -> None:
         "residual-heads",
         "residual ",
         "linear probe",
-        "louder",
+        "amplified",
         "heads ",
         "residualign classify",
     ):

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from residualign.cli import main
-from residualign.commands import sweep as workflow
-from residualign.fitting import sweep as ablation
+from residualign.fitting import sweep
 from residualign.fitting.fit import FitSettings, fit_method
 from residualign.store import Store
 from tests.cli.conftest import Ran, make_images
@@ -43,16 +42,16 @@ def store(clip: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture
-def fitted(monkeypatch: pytest.MonkeyPatch) -> list[ablation.Setting]:
+def fitted(monkeypatch: pytest.MonkeyPatch) -> list[sweep.Setting]:
     """The settings that were fitted."""
-    seen: list[ablation.Setting] = []
-    original = ablation.run_setting
+    seen: list[sweep.Setting] = []
+    original = sweep.run_setting
 
-    def counted(held: object, spectra: object, setting: ablation.Setting, **options: object) -> ablation.Run:
+    def counted(held: object, spectra: object, setting: sweep.Setting, **options: object) -> sweep.Run:
         seen.append(setting)
         return original(held, spectra, setting, **options)
 
-    monkeypatch.setattr(workflow, "run_setting", counted)
+    monkeypatch.setattr(sweep, "run_setting", counted)
     return seen
 
 
@@ -75,7 +74,7 @@ def test_figures_agree_with_the_library(run: Run, store: Path, tmp_path: Path) -
     assert {path.name for path in out.iterdir() if path.name != ".lock"} == {*names, "runs.jsonl"}
 
 
-def test_it_goes_on_from_what_is_there(run: Run, store: Path, tmp_path: Path, fitted: list[ablation.Setting]) -> None:
+def test_it_goes_on_from_what_is_there(run: Run, store: Path, tmp_path: Path, fitted: list[sweep.Setting]) -> None:
     out = tmp_path / "out"
     whole = run("sweep", store, *GRID, "--out", out, "--json").json
     assert len(fitted) == 2
@@ -130,7 +129,7 @@ def test_a_reference_is_one_more_basis(run: Run, store: Path, clip: Path, tmp_pa
         )
     ]
     ran = run("sweep", store, *GRID, "--basis", "reference")
-    assert (ran.code, "say with --reference" in ran.sentence) == (2, True)
+    assert (ran.code, "name the images of the reference basis with --reference" in ran.sentence) == (2, True)
 
 
 def test_quick_is_small_and_people_get_tables(run: Run, store: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_mark_that_is_not_ours(tmp_path: Path, content: str) -> None:
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with (
-        pytest.raises(RunError, match="a part of the path is a file"),
+        pytest.raises(RunError, match="part of the path is a file"),
         open_run_folder(tmp_path / "file" / "out", REQUEST, COMMAND),
     ):
         pass
