@@ -185,7 +185,7 @@ def test_ctrl_c_and_going_on(
     gone_on = run(*command(out))
     assert gone_on.code == 0
     assert gone_on.json["resumed"]
-    assert f"going on with the unfinished run in {out}" in gone_on.err
+    assert f"resuming the unfinished run in {out}" in gone_on.err
     undisturbed = run(*command(tmp_path / "undisturbed"))
     for one, other in zip(gone_on.json["methods"], undisturbed.json["methods"], strict=True):
         assert one["accuracy"] == other["accuracy"]

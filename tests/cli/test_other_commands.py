@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,3 +161,29 @@ def test_decompose_writes_contributions(run: Run, clip: Path, data: Path, tmp_pa
     assert refused.code == 2
     assert "exists; add --overwrite" in refused.sentence
     assert run("decompose", clip, *paths, "--out", out, "--overwrite").code == 0
+
+
+def test_evaluate_takes_new_names_for_a_store(run: Run, clip: Path, adapted: Path, data: Path, tmp_path: Path) -> None:
+    other, store, names = tmp_path / "other", tmp_path / "store", tmp_path / "names.json"
+    for own, new in {"cat": "a", "dog": "b", "zero": "c"}.items():
+        shutil.copytree(data / own, other / new)
+    assert run("extract", clip, other, "--store", store).code == 0
+    assert "does not know 3 of the data's 3 classes" in run("evaluate", adapted, store).sentence
+    names.write_text('["cat", "dog", "zero"]')
+    ran = run("evaluate", adapted, store, "--classes", names, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["accuracy"] == run("evaluate", adapted, data, "--json").json["accuracy"]
+
+
+def test_an_interrupted_extract_says_how_to_resume(
+    run: Run, clip: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("residualign.commands._inputs.extract", interrupted)
+    ran = run("extract", clip, data, "--store", tmp_path / "store", "--overwrite")
+    assert ran.code == 130
+    # a resumed command must not throw away what it has
+    assert f"To resume: residualign extract {clip} {data} --store {tmp_path / 'store'}" in ran.err
+    assert "--overwrite" not in ran.err

@@ -108,12 +108,12 @@ def test_bad_input_is_refused(run: Run, store: Path, vit: Path, data: Path, tmp_
     other = tmp_path / "vit"
     assert run("extract", vit, data, "--store", other).code == 0
     for arguments, sentence in (
-        (("--compare", other), "chosen heads are compared for one model alone"),
-        (("--heads", "5%"), "--heads says how many heads the adapter keeps; give --adapter DIR too"),
+        (("--compare", other), "selections are compared for one model only"),
+        (("--heads", "5%"), "--heads is the number of heads that the adapter keeps; give --adapter DIR too"),
         (("--heads", "many", "--adapter", tmp_path / "a"), "a budget is a number of heads"),
         (("--heads", "99", "--adapter", tmp_path / "a"), "a budget is between 1 and the"),
         (("--adapter", other / "manifest.json"), "is a file, expected a folder for the adapter"),
-        (("--compare", tmp_path), "is no store"),
+        (("--compare", tmp_path), "is not a store"),
         (("--format", "png"), "give --out DIR too"),
     ):
         ran = run("select", store, *arguments)
