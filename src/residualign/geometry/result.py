@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from residualign._files import plain
 from residualign._result import Result, Table
 from residualign.errors import BadInputError
+
+if TYPE_CHECKING:
+    from residualign.figures._figure import Figure
 
 __all__ = ["PROFILED", "Geometry", "Hunchback", "LayerProfile", "Trend", "UnitGeometry"]
 
@@ -270,6 +274,14 @@ class Geometry(Result):
             "geometry_units": [one.row for one in self._all()],
             "geometry_profiles": [row for profile in self.profiles for row in profile.rows],
         }
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """`geometry_profiles` and `geometry_heads`; none of what was not measured."""
+        from residualign.figures.geometry import geometry_figures
+
+        title = f"{Path(self.model).name} on {Path(self.data).name}, {self.n_images:,} images"
+        return geometry_figures(self.tables, title, self.variance_threshold)
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON types; NaN becomes None."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from residualign._result import Result, Table
+
+if TYPE_CHECKING:
+    from residualign.figures._figure import Figure
 
 __all__ = ["Location", "Target", "shown_pixels"]
 
@@ -112,6 +115,16 @@ class Location(Result):
             "peak_row": peak // patches.shape[1],
             "peak_column": peak % patches.shape[1],
         }
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """`where`: heat maps over the images, eight images per sheet."""
+        from residualign.figures.where import where_figures
+
+        pictures = list((self.pictures.float() / 255).numpy())
+        maps, signed = self.maps.double().cpu().numpy(), self.kind == "direction"
+        title = f"{'parts along the direction' if signed else 'lengths of parts'}, in embedding units"
+        return where_figures(self.tables["where"], title, pictures, maps, signed=signed)
 
     def to_json(self) -> dict[str, Any]:
         """Targets and, by image, all numbers, as JSON types."""

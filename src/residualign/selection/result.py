@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from residualign._files import plain
 from residualign._result import Result, Table
 from residualign.errors import BadInputError
 from residualign.selection.ablation import LAYER_KINDS
 from residualign.selection.scores import Budget, score_title
+
+if TYPE_CHECKING:
+    from residualign.figures._figure import Figure
 
 __all__ = [
     "ENOUGH",
@@ -169,6 +172,13 @@ class SelectionStudy(Result):
             "select_layers": [self._layer(one) for one in self.layers],
             "select_overlap": [one.row for one in overlaps([self])],
         }
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """`select_curves` and `select_layers`."""
+        from residualign.figures.select import select_figures
+
+        return select_figures(self.tables, self.split, self.keep_mlps)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,9 @@ from residualign.selection.scores import SCORES, get_score, head_scores, parse_b
 from residualign.selection.study import SelectionSubject, selection_subject, study_selection
 from residualign.spectrum import Spectra
 from residualign.store import Store, StoreSplit
+
+if TYPE_CHECKING:
+    from residualign.figures._figure import Figure
 
 __all__ = ["Selection", "best_selection", "scaling_of_selection", "select"]
 
@@ -143,6 +146,11 @@ class Selection(Result):
         values = dict(zip(self.scores.labels, self.scores.values, strict=True))
         heads = [{"rank": rank, "head": head, "value": values[head]} for rank, head in enumerate(self.heads, 1)]
         return {"select_heads": heads, **({} if self.study is None else self.study.tables)}
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Those of the study."""
+        return {} if self.study is None else self.study.figures
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types: the choice, and the study where there is one."""

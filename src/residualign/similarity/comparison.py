@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from residualign._result import Result, Table
 from residualign.similarity.result import (
@@ -14,12 +15,16 @@ from residualign.similarity.result import (
     Row,
     SpectraSimilarity,
     UnitCka,
+    figures_of,
     named,
     pair_rows,
     pairs_json,
     result_json,
 )
 from residualign.units import Unit
+
+if TYPE_CHECKING:
+    from residualign.figures._figure import Figure
 
 __all__ = ["Comparison"]
 
@@ -68,6 +73,11 @@ class Comparison(Result):
                 "pairs": pair_rows(self.pairs, self.pairs_cka),
             },
         )
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """`heads`, `layers` and `pairs`, of what was compared."""
+        return figures_of(self.tables)
 
     def to_json(self) -> Row:
         """As JSON types; NaN becomes None."""

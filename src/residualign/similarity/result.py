@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +14,9 @@ from residualign._files import plain
 from residualign._result import Result, Table
 from residualign.errors import BadInputError
 from residualign.units import Unit, UnitKind
+
+if TYPE_CHECKING:
+    from residualign.figures._figure import Figure
 
 __all__ = [
     "COSINES",
@@ -27,6 +30,7 @@ __all__ = [
     "SpectralCosine",
     "UnitCka",
     "UnitSimilarity",
+    "figures_of",
     "named",
     "pair_rows",
     "pairs_json",
@@ -83,7 +87,7 @@ class UnitSimilarity(Result):
         """`units`, one row."""
         return {"units": [self.row]}
 
-    def toresult_json(self) -> Row:
+    def to_json(self) -> Row:
         """As JSON types; NaN becomes None."""
         content: Row = plain(self.row)
         return content
@@ -152,12 +156,17 @@ class SpectraSimilarity(Result):
         """`units`, one row per unit and one of the output; `layers`, one row per layer of heads and of MLPs."""
         return named(self, {"units": [one.row for one in (*self.units, self.output)], "layers": self.layer_rows()})
 
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """`heads` and `layers`."""
+        return figures_of(self.tables)
+
     def layer_rows(self) -> list[Row]:
         """One row per layer, of heads and then of MLPs."""
         kinds: tuple[UnitKind, ...] = ("head", "mlp")
         return [one.row for kind in kinds for one in self.layers(kind)]
 
-    def toresult_json(self) -> Row:
+    def to_json(self) -> Row:
         """As JSON types; NaN becomes None."""
         return result_json(
             self,
@@ -202,7 +211,12 @@ class HeadPairs(Result):
         """`pairs`, one row per pair of heads."""
         return named(self, {"pairs": pair_rows(self, None)})
 
-    def toresult_json(self) -> Row:
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """`pairs`."""
+        return figures_of(self.tables)
+
+    def to_json(self) -> Row:
         """As JSON types; NaN becomes None."""
         return result_json(self, **pairs_json(self, None), variance_threshold=self.variance_threshold)
 
@@ -243,7 +257,7 @@ class MeanSimilarity(Result):
         """`means`, one row."""
         return {"means": [asdict(self)]}
 
-    def toresult_json(self) -> Row:
+    def to_json(self) -> Row:
         """As JSON types; NaN becomes None."""
         content: Row = plain(asdict(self))
         return content
@@ -273,7 +287,7 @@ class UnitCka(Result):
         """`cka`, one row."""
         return {"cka": [{"label": self.label, **self.row}]}
 
-    def toresult_json(self) -> Row:
+    def to_json(self) -> Row:
         """As JSON types; NaN becomes None."""
         content: Row = plain({"label": self.label, **self.row})
         return content
@@ -298,7 +312,12 @@ class CkaPairs(Result):
         """`pairs`, one row per pair of units."""
         return named(self, {"pairs": pair_rows(None, self)})
 
-    def toresult_json(self) -> Row:
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """`pairs`."""
+        return figures_of(self.tables)
+
+    def to_json(self) -> Row:
         """As JSON types; NaN becomes None."""
         return result_json(self, **pairs_json(None, self))
 
@@ -333,6 +352,13 @@ def pairs_json(bases: HeadPairs | None, cka: CkaPairs | None) -> Row:
         "cka": None if cka is None else cka.cka.tolist(),
         "cka_debiased": None if cka is None else cka.debiased.tolist(),
     }
+
+
+def figures_of(tables: dict[str, Table]) -> dict[str, Figure]:
+    """What the tables can be drawn as."""
+    from residualign.figures.similarity import similarity_figures
+
+    return similarity_figures(tables)
 
 
 def named(result: Any, tables: dict[str, list[Row]]) -> dict[str, Table]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from residualign._files import plain
 from residualign._messages import listed
 from residualign._result import Result, Table
 from residualign.errors import BadInputError
+
+if TYPE_CHECKING:
+    from residualign.figures._figure import Figure
 
 __all__ = ["ChosenText", "ComponentWords", "Explanation", "TextMatch", "UnitWords"]
 
@@ -128,6 +132,17 @@ class Explanation(Result):
     def tables(self) -> dict[str, Table]:
         """`texts` of whole units, `components` (texts at their ends) and `images` (at their ends)."""
         return {"texts": self._texts(), "components": self._components(), "images": self._images()}
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """`explain`: the texts at both ends of the components that texts explain best; none without texts."""
+        from residualign.figures.explain import MAX_ROWS, explain_figures
+
+        if self.dictionary is None:
+            return {}
+        units = [unit.label for unit in self.most_telling(MAX_ROWS)]
+        title = f"{Path(self.model).name} on {Path(self.data).name}"
+        return explain_figures(self.tables, title, units, dict, self.method)
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON types."""
