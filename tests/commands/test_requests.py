@@ -84,9 +84,15 @@ def run_of(command: str, place: Place) -> list[tuple[Callable[..., Any], Any]]:
         "extract": (extract.run, [{"model": model, "data": images, "store": str(place.fresh()), "workers": 0}]),
         "adapt": (adapt.run, [one | {"reference": images, "out": place.fresh()} for one in both]),
         "classify": (classify.run, [{"adapter": run_dir, "images": (place.picture,)}]),
-        "evaluate": (evaluate.run, [{"adapter": run_dir, "data": images, "workers": 0}]),
+        "evaluate": (
+            evaluate.run,
+            [{"adapter": run_dir, "data": images, "workers": 0}, {"adapter": run_dir, "data": store}],
+        ),
         "report": (report.run, [{"adapter": run_dir, "out": place.fresh(), "format": ("json",)}]),
-        "decompose": (decompose.run, [{"source": model, "images": (images,), "workers": 0, "out": place.fresh()}]),
+        "decompose": (
+            decompose.run,
+            [{"source": model, "images": (images,), "workers": 0, "out": place.fresh()}, {"source": store}],
+        ),
         "geometry": (geometry.run, [one | few | {"subsamples": 0, "out": place.fresh()} for one in both]),
         "similarity": (
             similarity.run,
@@ -121,11 +127,13 @@ def run_of(command: str, place: Place) -> list[tuple[Callable[..., Any], Any]]:
 
 @pytest.mark.parametrize("command", REQUESTS)
 def test_every_field_is_read(command: str, place: Place) -> None:
-    """A flag that no branch of its command reads would be accepted and do nothing."""
+    """A flag that nothing reads would be accepted and do nothing: what decides the result is read in every branch."""
     seen: set[str] = set()
     for function, request in run_of(command, place):
         watched, reads = recording(request)
         function(watched)
+        decisive = {one.name for one in fields_of(type(request)) if not one.roles}
+        assert decisive - reads == set(), request
         seen |= reads
     assert {one.name for one in fields_of(REQUESTS[command])} - seen == set()
 

@@ -106,7 +106,7 @@ def run(request: DecomposeRequest, progress: Progress = SILENT) -> DecomposeOutc
     out = request.out
     if out is not None:
         _check_out(out, request.overwrite)
-    found = _from_images(request, progress) if request.images else _from_store(request.source)
+    found = _from_images(request, progress) if request.images else _from_store(request)
     collected: list[tuple[Tensor, Tensor]] = []
 
     def kept() -> Iterator[Coordinates]:
@@ -124,10 +124,15 @@ def run(request: DecomposeRequest, progress: Progress = SILENT) -> DecomposeOutc
     return DecomposeOutcome(request, found.model, found.data, statistics, tuple(found.skipped))
 
 
-def _from_store(path: str) -> _Source:
+def _from_store(request: DecomposeRequest) -> _Source:
     from residualign.commands._inputs import open_store
+    from residualign.errors import BadInputError
 
-    store = open_store(path)
+    if request.dtype != "float32":
+        raise BadInputError(
+            f"--dtype {request.dtype} is a choice of the pass; a store has the numbers it was made with"
+        )
+    store = open_store(request.source)
     found = _Source(str(store.model["name"]), str(store.data["name"]), store.maps, iter(()))
     splits = [store.split(name) for name in store.splits]
     found.keys = [key for split in splits for key in split.keys]
