@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
-    from residualign.commands.similarity import Compared, SimilarityOutcome, Source
+    from residualign.commands.similarity import SimilarityOutcome
     from residualign.similarity import UnitSimilarity
+    from residualign.similarity.sources import Compared, Source
 
 _SHOWN = 5
 _NAME = 20

@@ -24,20 +24,11 @@ from residualign.commands._flags import (
 )
 
 if TYPE_CHECKING:
-    from residualign.similarity import (
-        CkaPairs,
-        Comparison,
-        HeadPairs,
-        MeanSimilarity,
-        RelativeMeans,
-        SpectraSimilarity,
-        UnitCka,
-    )
+    from residualign.similarity.sources import Compared, Source
     from residualign.spectrum import Spectra
     from residualign.store import StoreSplit
-    from residualign.units import Unit
 
-__all__ = ["Compared", "SimilarityOutcome", "SimilarityRequest", "Source", "run"]
+__all__ = ["SimilarityOutcome", "SimilarityRequest", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,63 +79,6 @@ class SimilarityRequest(Loading, Files):
         ),
     ] = 100
     seed: Seed = 0
-
-
-@dataclass(frozen=True)
-class Source:
-    """One set of images of one model: its components, and its coordinates unless it is a spectra file."""
-
-    name: str
-    typed: str
-    model: str
-    spectra: Spectra
-    split: StoreSplit | None
-
-    def describe(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "name": self.name,
-            "source": self.spectra.source,
-            "model": self.model,
-            "model_fingerprint": self.spectra.model_fingerprint,
-            "n_images": self.spectra.n_samples,
-        }
-
-
-@dataclass(frozen=True)
-class Compared:
-    """The first source beside one other. None: what cannot be said of the two, or was not asked for.
-
-    spectral, means: only of one space. cka: only of the same images, by unit where both towers have the same units, and
-    of the output, which comes last.
-    pairs, pairs_cka: heads of the first (rows) with heads of the second (columns).
-    """
-
-    first: Source
-    second: Source
-    units: tuple[Unit, ...]
-    spectral: SpectraSimilarity | None
-    means: tuple[MeanSimilarity, ...] | None
-    cka: tuple[UnitCka, ...] | None
-    pairs: HeadPairs | None
-    pairs_cka: CkaPairs | None
-
-    @property
-    def result(self) -> Comparison:
-        """What was found, without the sources."""
-        from residualign.similarity import Comparison
-
-        alike = self.first.spectra.units == self.second.spectra.units
-        return Comparison(
-            first=self.first.name,
-            second=self.second.name,
-            units=self.units if alike else (),
-            spectral=self.spectral,
-            means=self.means,
-            cka=self.cka,
-            pairs=self.pairs,
-            pairs_cka=self.pairs_cka,
-        )
 
 
 @dataclass(frozen=True)
@@ -210,6 +144,7 @@ def run(request: SimilarityRequest, progress: Progress = SILENT) -> SimilarityOu
     from residualign.commands._inputs import chosen_units
     from residualign.commands._outcome import check_files, with_files
     from residualign.errors import BadInputError
+    from residualign.similarity.sources import compare_sources
 
     if not 0 < request.variance_threshold <= 1:
         raise BadInputError(f"--variance-threshold is above 0 and at most 1, got {request.variance_threshold:g}")
@@ -220,15 +155,8 @@ def run(request: SimilarityRequest, progress: Progress = SILENT) -> SimilarityOu
     check_files(request)
     with ExitStack() as opened:
         found = _sources(opened, request, progress)
-        first = found[0]
-        for other in found[1:]:
-            _check_comparable(first, other, request)
-        units = chosen_units(first.spectra.units, request.unit)
-        relative = _relative_means(found, request, progress)
-        compared = tuple(
-            _compare(first, other, units, (relative[0], means), request, progress)
-            for other, means in zip(found[1:], relative[1:], strict=True)
-        )
+        units = chosen_units(found[0].spectra.units, request.unit)
+        compared = compare_sources(found, units, request, progress)
         skipped = {key: None for source in found if source.split is not None for key in source.split.store.skipped}
         outcome = SimilarityOutcome(request, compared, tuple(skipped))
     return with_files(outcome, request, "similarity")
@@ -238,6 +166,7 @@ def _sources(opened: ExitStack, request: SimilarityRequest, progress: Progress) 
     """Every source with its components; stores that are made of data are gone when `opened` closes."""
     from residualign.errors import BadInputError
     from residualign.extraction import fit_spectrum
+    from residualign.similarity.sources import Source
     from residualign.spectrum import Spectra
 
     typed = request.sources
@@ -302,77 +231,3 @@ def _names(typed: Sequence[str], parts: Sequence[StoreSplit | Spectra]) -> list[
             if len(set(candidates)) == len(candidates):
                 return list(candidates)
     return [f"{i + 1}: {name}" for i, name in enumerate(own)]
-
-
-def _in_one_space(first: Source, other: Source, request: SimilarityRequest) -> bool:
-    # spectra of an older file may not say whose they are: then the user's choice of files is taken as the answer
-    known = (first.spectra.model_fingerprint, other.spectra.model_fingerprint)
-    return request.same_space or not all(known) or known[0] == known[1]
-
-
-def _same_images(first: Source, other: Source) -> bool:
-    from residualign.similarity.cka import same_images
-
-    return first.split is not None and other.split is not None and same_images(first.split, other.split)
-
-
-def _check_comparable(first: Source, other: Source, request: SimilarityRequest) -> None:
-    from residualign.errors import BadInputError
-
-    if not (_in_one_space(first, other, request) or _same_images(first, other)):
-        raise BadInputError(
-            f"{first.typed} and {other.typed} come from models with different weights; add --same-space if these are "
-            "fine-tuned variants of one model, or give stores of the same images in the same order, which CKA compares"
-        )
-
-
-def _relative_means(
-    found: Sequence[Source], request: SimilarityRequest, progress: Progress
-) -> list[RelativeMeans | None]:
-    """Of every source that shares the first one's space; all None where the first has no images, or none is asked."""
-    from residualign.similarity import draw_anchors, relative_means
-
-    first = found[0]
-    if first.split is None or request.anchors == 0:
-        return [None] * len(found)
-    anchors = draw_anchors(first.split, request.anchors, request.seed)
-    relative: list[RelativeMeans | None] = []
-    with progress.task("relative to anchors") as tick:
-        for i, source in enumerate(found):
-            alike = source.spectra.units == first.spectra.units and source.spectra.dim == first.spectra.dim
-            if source.split is not None and alike and _in_one_space(first, source, request):
-                relative.append(relative_means(source.split, anchors))
-            else:
-                relative.append(None)
-            tick(i + 1, len(found))
-    return relative
-
-
-def _compare(
-    first: Source,
-    other: Source,
-    units: tuple[Unit, ...],
-    relative: tuple[RelativeMeans | None, RelativeMeans | None],
-    request: SimilarityRequest,
-    progress: Progress,
-) -> Compared:
-    from residualign.similarity import cka_by_unit, cka_pairs, compare_heads, compare_means, compare_spectra
-
-    a, b, same_space = first.spectra, other.spectra, request.same_space
-    spectral, means, pairs, by_unit, pairs_cka = None, None, None, None, None
-    threshold = request.variance_threshold
-    if _in_one_space(first, other, request):
-        spectral = compare_spectra(a, b, variance_threshold=threshold, same_space=same_space)
-        both = None if relative[0] is None or relative[1] is None else (relative[0], relative[1])
-        means = compare_means(a, b, both, same_space=same_space)
-        if request.pairs:
-            pairs = compare_heads(a, b, variance_threshold=threshold, matching=request.matching, same_space=same_space)
-    if _same_images(first, other):
-        assert first.split is not None
-        assert other.split is not None
-        # of other towers only the output has a counterpart
-        by_unit = cka_by_unit(first.split, other.split, units if a.units == b.units else ())
-        if request.pairs or a.units != b.units:
-            with progress.task(f"CKA of heads with {other.name}") as tick:
-                pairs_cka = cka_pairs(first.split, other.split, progress=tick)
-    return Compared(first, other, units, spectral, means, by_unit, pairs, pairs_cka)

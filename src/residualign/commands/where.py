@@ -25,8 +25,6 @@ from residualign.commands._flags import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from residualign.adapter.adapter import Adapter
@@ -73,7 +71,7 @@ class WhereRequest(Loading, Files):
 
 @dataclass(frozen=True)
 class WhereOutcome:
-    """The maps. along: what they follow, in words. pictures: (height, width, 3) in [0, 1], what the model saw.
+    """The maps. along: what they follow, in words.
 
     classes: per image, the first and the second class of an adapter; empty where the maps do not follow a margin.
     """
@@ -82,7 +80,6 @@ class WhereOutcome:
     model: str
     along: str
     images: tuple[str, ...]
-    pictures: tuple[NDArray[np.float32], ...]
     classes: tuple[tuple[str, str], ...]
     location: Location
     skipped: tuple[str, ...]
@@ -90,26 +87,9 @@ class WhereOutcome:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per image and target: the total and what it is the sum of, and the patch with the largest part."""
-        found = []
-        location = self.location
-        for i, name in enumerate(self.images):
-            for k, target in enumerate(location.targets):
-                patches = location.maps[i, k]
-                peak = int(patches.abs().argmax())
-                found.append(
-                    {
-                        "image": name,
-                        "target": target.label,
-                        "total": float(location.total[i, k]),
-                        "patches": float(patches.sum()),
-                        "prefix": float(location.prefix[i, k].sum()),
-                        "constant": float(location.constant[i, k]),
-                        "peak": float(patches.flatten()[peak]),
-                        "peak_row": peak // patches.shape[1],
-                        "peak_column": peak % patches.shape[1],
-                    }
-                )
-        return found
+        n_targets = len(self.location.targets)
+        table = self.location.tables["where"]
+        return [{**row, "image": self.images[i // n_targets]} for i, row in enumerate(table)]
 
     def to_json(self) -> dict[str, Any]:
         """What `where --json` prints."""
@@ -148,7 +128,7 @@ class WhereOutcome:
         return where_figures(
             rows,
             f"{os.path.basename(os.path.normpath(self.model))}: {self.along}, in {unit}",
-            self.pictures,
+            list((self.location.pictures.float() / 255).numpy()),
             self.location.maps.double().cpu().numpy(),
             signed=self.location.kind == "direction",
         )
@@ -210,10 +190,9 @@ def _located(
     from residualign._messages import skipped_sentence
     from residualign.errors import BadInputError
     from residualign.location import Location, locate
-    from residualign.location.result import shown_pixels
 
     skipped: list[str] = []
-    names, pictures, classes, found = [], [], [], []
+    names, classes, found = [], [], []
     for batch in _batches(files, request, skipped, progress):
         pixels = model.pixels([image for _, image in batch])
         direction = None
@@ -234,7 +213,6 @@ def _located(
             )
         )
         names += [str(path) for path, _ in batch]
-        pictures += list(shown_pixels(pixels, model.preprocess.describe()).numpy())
     if not found:
         raise BadInputError(f"none of the {len(files)} images could be read; the first is {skipped[0]!r}")
     if skipped:
@@ -244,7 +222,6 @@ def _located(
         model=model.name,
         along=_along(request, decider is not None),
         images=tuple(names),
-        pictures=tuple(pictures),
         classes=tuple(classes),
         location=Location.cat(found),
         skipped=tuple(skipped),
