@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import residualign as ra
 from residualign._result import Result
@@ -17,6 +18,7 @@ from residualign.location import locate
 from residualign.selection.select import select
 from residualign.similarity import cka_by_unit, cka_pairs, compare_heads, compare_means, compare_spectra
 from residualign.similarity.comparison import Comparison
+from residualign.spectrum.spectrum import Spectrum
 from residualign.text.explain import explain
 from tests.fitting.standin import make_store
 from tests.random_models import save_clip
@@ -98,6 +100,15 @@ def test_one_line_of_at_most_200_characters(result: Result) -> None:
         assert len(repr(one)) <= 200
         assert "\n" not in repr(one)
     assert repr(result).endswith(")")
+
+
+def test_parts_of_a_result_are_one_line_too(made: dict[str, Result]) -> None:
+    words: Any = made["Explanation"]
+    noisy = torch.randn(30, 16, generator=torch.Generator().manual_seed(0))
+    spectrum = Spectrum(noisy[0], noisy[:4], noisy[:4, 0].square(), 9.0, 30)
+    for one in (*words.units, spectrum):
+        assert len(repr(one)) <= 200
+        assert "\n" not in repr(one)
 
 
 def test_json_is_strict(result: Result) -> None:

@@ -26,7 +26,7 @@ _FORMAT, _VERSION = "residualign spectra", 1
 _SHARE_ROUNDING = 1e-12
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Spectrum:
     """Principal components of one unit's contributions, largest variance first.
 
@@ -67,6 +67,10 @@ class Spectrum:
     def cumulative_explained_variance_ratio(self) -> Float[Tensor, " component"]:
         """Running total of `explained_variance_ratio`, in float64."""
         return self.explained_variance_ratio.to(torch.float64).cumsum(0)
+
+    def __repr__(self) -> str:
+        sizes = f"{self.n_components:,} components, dim={self.mean.shape[0]:,}, n_samples={self.n_samples:,}"
+        return f"Spectrum({sizes}, total_variance={self.total_variance:.3g})"
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Spectrum:
         """The same spectrum on a different device or in a different dtype."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residualign._files import plain
-from residualign._messages import listed
-from residualign._result import Result, Table
+from residualign._messages import listed, percent
+from residualign._result import Result, Table, one_line
 from residualign.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ComponentWords:
     images_negative: tuple[tuple[str, float], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class UnitWords:
     """One unit: texts for the whole of it, how well they hang together (`Coherence`), and its components."""
 
@@ -64,6 +64,10 @@ class UnitWords:
     def explained(self) -> float:
         """Share of its variance that all its texts explain; 0 without texts."""
         return self.chosen[-1].explained_variance_ratio if self.chosen else 0.0
+
+    def __repr__(self) -> str:
+        texts = "; ".join(one.text for one in self.chosen) or "images alone"
+        return one_line(f"UnitWords({self.label}, {percent(self.explained)} of its variance: {texts})")
 
 
 @dataclass(frozen=True, repr=False)
