@@ -117,7 +117,7 @@ def _device(device: str) -> torch.device:
         wanted = torch.device(device)
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError) as error:
-        raise BadInputError(f"device {device!r} is not available; expected for example cpu or cuda") from error
+        raise BadInputError(f"device {device!r} is not available on this machine; cpu always is") from error
     return wanted
 
 

@@ -32,14 +32,16 @@ def test_the_table_names_every_model_and_method(run: Run) -> None:
     assert ran.code == 0
     for entry in registered_models().values():
         of_model = [line.split() for line in ran.out.splitlines() if line.split()[:1] == [entry.name]]
-        assert len(of_model) == 2
-        assert of_model[0][1] == entry.source
-        assert of_model[0][2:8] == [
+        assert len(of_model) == 3
+        assert of_model[0] == [entry.name, entry.source]
+        assert of_model[1][1:7] == [
             *(f"{size:,}" for size in (entry.layers, entry.heads, entry.width, entry.dim, entry.image_size)),
             f"{entry.parameters / 1e6:.1f}",
         ]
-        assert of_model[1][1] == f"{entry.layers * entry.heads:,}"
+        assert of_model[2][1] == f"{entry.layers * entry.heads:,}"
     assert ran.out.count("<= ") == 2 * len(registered_models())
+    # a terminal of 80 columns holds the tables whole: no name is cut
+    assert max(len(line.rstrip()) for line in ran.out.splitlines()) <= 80
 
 
 def test_the_json_says_the_same(run: Run) -> None:
@@ -92,10 +94,10 @@ def test_check_prints_for_people(run: Run, vit: Path) -> None:
     assert ran.code == 0
     lines = {line.strip().partition("  ")[0]: line for line in ran.out.splitlines()}
     assert "ViTModel of transformers" in lines["family"]
-    assert "19: 1 embedding, 3 mlp, 15 head" in lines["units"]
+    assert "19: 1 embedding, 3 MLPs, 15 heads" in lines["units"]
     assert ", at most 1e-10 allowed" in lines["sum, float64"]
     assert ", at most 1e-04 allowed" in lines["sum, float32"]
-    assert "backend pil" in lines["pixels by"]
+    assert "backend pil" in lines["preprocessing"]
     assert "GiB" in lines["peak memory"]
 
 

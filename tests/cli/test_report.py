@@ -193,7 +193,7 @@ def test_without_its_model_a_page_has_no_words(
 def test_what_cannot_be_shown_is_refused(run: Run, copy: Path, clip: Path, images: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    for folder, said in ((empty, "holds no run"), (tmp_path / "absent", "is no folder")):
+    for folder, said in ((empty, "holds no run"), (tmp_path / "absent", "is not a folder")):
         ran = run("report", folder)
         assert (ran.code, said in ran.sentence) == (2, True), ran.err
     assert "--out DIR" in run("report", copy, "--format", "csv").sentence

@@ -9,7 +9,7 @@ from residualign.cli.console import Out
 if TYPE_CHECKING:
     from residualign.classification.probe import LinearProbe
     from residualign.cli.views import MethodLine
-    from residualign.runs.outcome import AdaptOutcome
+    from residualign.runs.outcome import AdaptOutcome, ChosenSpectra
     from residualign.runs.results import MethodResult
 
 __all__ = ["accuracy_interval", "before_line", "probe_line", "result_line", "show"]
@@ -27,14 +27,14 @@ def show(out: Out, outcome: AdaptOutcome) -> None:
     lines += [method_line(result_line(one), out.stdout, marked=one is chosen) for one in outcome.results]
     if outcome.probe is not None:
         lines.append(method_line(probe_line(outcome.probe, chosen.n_test), out.stdout))
-    best = f", {chosen.method}: the best validation accuracy" if len(outcome.results) > 1 else ""
+    best = f", {chosen.method}: {_why(outcome)}" if len(outcome.results) > 1 else ""
     words = (("templates", listed(store.templates)),) if chosen.classifier == "text" and store.templates else ()
     out.show(
         facts(
             ("model", str(store.model["name"])),
             ("data", f"{store.data['name']}: {used}{few}"),
             *words,
-            ("components", f"{spectra.kind}: {spectra.spectra.source} ({spectra.spectra.n_samples:,} images)"),
+            ("components", _components(spectra)),
             ("sum check", f"units sum to the model's output within {store.residual_error:.0e}"),
         ),
         "",
@@ -47,6 +47,25 @@ def show(out: Out, outcome: AdaptOutcome) -> None:
             ("", f"residualign classify {outcome.out} IMAGE..."),
         ),
     )
+
+
+def _components(chosen: ChosenSpectra) -> str:
+    """Which images the components are of; their number where the source does not say it."""
+    found = chosen.spectra
+    images = "" if str(found.n_samples) in str(found.source) else f" ({found.n_samples:,} images)"
+    whose = {
+        "given": "of --reference",
+        "shipped": "that come with the model",
+        "training split": "of the training split",
+    }
+    return f"{whose[chosen.kind]}: {found.source}{images}"
+
+
+def _why(outcome: AdaptOutcome) -> str:
+    """Why this of the methods is the adapter: the best on validation images, of equals the smallest."""
+    best = max(one.accuracy["val"] or 0.0 for one in outcome.results)
+    tied = sum((one.accuracy["val"] or 0.0) == best for one in outcome.results) > 1
+    return "the best validation accuracy" + (", with the fewest parameters" if tied else "")
 
 
 def before_line(result: MethodResult) -> MethodLine:

@@ -28,7 +28,7 @@ def show(printer: Out, outcome: DecomposeOutcome) -> None:
     printer.show(
         facts(("model", outcome.model), ("images", f"{statistics.n_images:,}"), ("sum check", error)),
         "",
-        bars_table(("unit", "share of variance", "length"), rows, printer.stdout, largest=max(map(share, ranked))),
+        bars_table(("unit", "share of variance", "norm"), rows, printer.stdout, largest=max(map(share, ranked))),
     )
     if left:
         carried = percent(sum(map(share, left)))

@@ -45,8 +45,8 @@ def _show_units(printer: Out, units: tuple[UnitGeometry, ...]) -> None:
         ("N", True),
         ("95 %", True),
         ("L/N", True),
-        ("first comp.", True),
-        ("particip.", True),
+        ("PC 1", True),
+        ("PR", True),
     )
     rows = [
         (
@@ -77,8 +77,8 @@ def _show_profiles(printer: Out, found: Geometry) -> None:
             ("N", True),
             ("95 %", True),
             ("L/N", True),
-            ("first comp.", True),
-            ("particip.", True),
+            ("PC 1", True),
+            ("PR", True),
         )
         rows = [
             (
@@ -105,13 +105,13 @@ def _verdicts(dimension: LayerProfile, ratio: LayerProfile) -> list[str]:
     sentences = []
     bump, growth = dimension.hunchback, ratio.trend
     if bump is not None:
-        told = "holds" if bump.holds else "not shown" if math.isfinite(bump.rise_interval[0]) else "no interval"
+        told = "holds" if bump.holds else "not significant" if math.isfinite(bump.rise_interval[0]) else "no interval"
         sentences.append(
             f"hunchback of N: {told}; largest in layer {bump.peak}, rise {bump.rise:.1f} "
             f"({_interval(bump.rise_interval)}), fall {bump.fall:.1f} ({_interval(bump.fall_interval)})"
         )
     if growth is not None:
-        told = "holds" if growth.grows else "not shown" if math.isfinite(growth.interval[0]) else "no interval"
+        told = "holds" if growth.grows else "not significant" if math.isfinite(growth.interval[0]) else "no interval"
         sentences.append(
             f"L/N grows with depth: {told}; rank correlation {growth.spearman:.2f} ({_interval(growth.interval, 2)})"
         )

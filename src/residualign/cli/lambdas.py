@@ -31,7 +31,7 @@ def show(printer: Out, outcome: LambdasOutcome) -> None:
     printer.show(
         facts(
             ("adapter", f"{request.adapter}: {outcome.adapter.method} on {outcome.adapter.model_info.get('name')}"),
-            ("images", f"{outcome.put_back[0].n_images:,} of split {request.split} of {outcome.store}"),
+            ("images", f"{outcome.put_back[0].n_images:,} {request.split} images of {outcome.store}"),
             ("lambdas", f"{len(outcome.moved):,}; the {len(shown)} that moved the embedding most are listed"),
         ),
         "",

@@ -70,13 +70,12 @@ def show(printer: Out, outcome: ModelsOutcome) -> None:
     sizes = [
         (
             entry.name,
-            entry.source,
             *(f"{size:,}" for size in (entry.layers, entry.heads, entry.width, entry.dim, entry.image_size)),
             f"{entry.parameters / 1e6:.1f} M",
         )
         for entry in outcome.entries
     ]
-    titles = (("name", False), ("source", False), ("layers", True), ("heads", True), ("width", True), ("dim", True))
+    titles = ("layers", "heads", "width", "dim", "pixels", "tower")
     learned = [
         (
             entry.name,
@@ -88,14 +87,16 @@ def show(printer: Out, outcome: ModelsOutcome) -> None:
         for entry in outcome.entries
     ]
     printer.show(
-        plain_table((*titles, ("pixels", True), ("tower", True)), sizes),
+        plain_table((("name", False), ("source", False)), [(entry.name, entry.source) for entry in outcome.entries]),
         "",
-        heading("learned numbers of each method"),
+        heading("  Image towers: width of the residual stream, dim of the embedding, parameters"),
+        plain_table((("name", False), *((title, True) for title in titles)), sizes),
         "",
+        heading("  Parameters that each method learns"),
         plain_table((("name", False), *((method, True) for method in models.METHODS)), learned),
         "",
         paragraph(
-            "joint learns the scales of residual and dim numbers per class. Any other model in transformers format, "
+            "joint learns the scales of residual and dim parameters per class. Any other model in transformers format, "
             "open_clip or timm is given by its own name: see residualign models check --help."
         ),
     )
@@ -116,7 +117,8 @@ def _show_result(printer: Out, result: CheckedModel | RefusedModel) -> None:
         return
     for phrase in result.differs:
         printer.warn(f"{result.name} is not what the registry says: {phrase}")
-    kinds = ", ".join(f"{count} {kind}" for kind, count in result.units.items())
+    names = {"head": "heads", "mlp": "MLPs"}
+    kinds = ", ".join(f"{count} {names.get(kind, kind)}" for kind, count in result.units.items())
     memory = "unknown" if result.peak_memory is None else f"{result.peak_memory / 2**30:.2f} GiB of this process so far"
     printer.show(
         facts(
@@ -128,9 +130,9 @@ def _show_result(printer: Out, result: CheckedModel | RefusedModel) -> None:
             ("units", f"{sum(result.units.values())}: {kinds}"),
             ("sizes", f"width {result.width}, dim {result.dim}, {result.parameters:,} parameters of the tower"),
             *sums,
-            ("pixels by", _words(result.preprocessing)),
+            ("preprocessing", _words(result.preprocessing)),
             ("text", "yes" if result.text else "no"),
-            ("seconds", seconds(result.seconds)),
+            ("time", seconds(result.seconds)),
             ("peak memory", memory),
         ),
         "",

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def show(out: Out, outcome: SelectOutcome) -> None:
     """Print the accuracy curves at some budgets, layer by layer, and what was chosen."""
-    from residualign.cli.views import facts
+    from residualign.cli.views import facts, paragraph
+    from residualign.selection.result import ENOUGH
 
     first = outcome.study
     out.show(
@@ -29,10 +30,19 @@ def show(out: Out, outcome: SelectOutcome) -> None:
         before = "class means" if study.classifier == "means" else "zero-shot"
         kept = "heads beside MLPs and embedding" if study.keep_mlps else "heads and nothing else"
         out.show(
-            "", f"  {study.name}: {before} with every unit {100 * study.accuracy:.1f} %; with the best {kept}:", ""
+            "",
+            paragraph(
+                f"{study.name}: {before} accuracy is {100 * study.accuracy:.1f} % with every unit. In %, with the best "
+                f"{kept} (a share is at least two heads), and the heads that reach {100 * ENOUGH:.0f} % of it:"
+            ),
+            "",
         )
         out.show(_budgets(study))
-    out.show("", _layers(first))
+    sentence = (
+        "Accuracy by layer, %: without its heads, its MLP, or both; of its heads alone; of all heads from it "
+        "onward; of everything up to it."
+    )
+    out.show("", paragraph(sentence), "", _layers(first))
     if len(outcome.studies) > 1:
         out.show("", _overlaps(outcome))
     if outcome.selection is not None:
@@ -42,7 +52,7 @@ def show(out: Out, outcome: SelectOutcome) -> None:
 
 
 def _budgets(study: SelectionStudy) -> RenderableType:
-    """One line a score and ablation, one column a budget."""
+    """One line per score and ablation, one column per budget."""
     from residualign.cli.views import plain_table
     from residualign.selection.result import ENOUGH
 
@@ -53,17 +63,17 @@ def _budgets(study: SelectionStudy) -> RenderableType:
         figures = (f"{100 * one.at(budget.n_heads):.1f}" for budget in study.budgets)
         share = "–" if enough is None else f"{enough} = {100 * enough / study.n_heads:.0f} %"
         rows.append((one.title, one.ablation, *figures, share))
-    return plain_table((*columns, (f"for {100 * ENOUGH:.0f} % of it", True)), rows)
+    return plain_table((*columns, (f"for {100 * ENOUGH:.0f} %", True)), rows)
 
 
 def _layers(study: SelectionStudy) -> RenderableType:
-    """One line a layer: what is lost without it, and what its heads are worth alone."""
+    """One line per layer: what is lost without it, and what its heads are worth alone."""
     from residualign.cli.views import plain_table
 
     mode = study.layers[0].ablation
     found = {(one.kind, one.layer): 100 * one.accuracy for one in study.layers if one.ablation == mode}
     kinds = ("without heads", "without mlp", "without layer", "heads of layer", "heads from layer", "up to layer")
-    titles = ("without heads", "MLP", "both", "its heads alone", "heads from it on", "all up to it")
+    titles = ("no heads", "no MLP", "neither", "heads alone", "heads onward", "up to it")
     layers = sorted({layer for _, layer in found if layer is not None})
     rows = [(f"L{layer}", *(f"{found[kind, layer]:.1f}" for kind in kinds)) for layer in layers]
     return plain_table((("layer", False), *((title, True) for title in titles)), rows)

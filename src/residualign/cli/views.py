@@ -30,7 +30,7 @@ __all__ = [
 
 _SHORT_BAR = 10
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
-_BAR_WIDTH, _HALF_BAR, _READABLE, _WIDEST = 24, 14, 84, 44
+_BAR_WIDTH, _HALF_BAR, _READABLE, _WIDEST, _SHORT_NAME = 24, 14, 84, 44, 12
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,11 @@ def plain_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str
     """A table without lines; what is too long for the terminal is cut. columns: (title, whether it holds numbers)."""
     table = _table()
     for i, (title, numeric) in enumerate(columns):
-        # only the first column gives way, and no other takes more than half a terminal
+        # only the first column gives way, and not below a short name; no other takes more than half a terminal
         longest = max(cell_len(str(cell)) for cell in (title, *(row[i] for row in rows)))
-        width = min(longest, _WIDEST) if i else None
+        least, most = (min(longest, _WIDEST), min(longest, _WIDEST)) if i else (min(longest, _SHORT_NAME), None)
         justify: JustifyMethod = "right" if numeric else "left"
-        table.add_column(title, justify=justify, no_wrap=i > 0, overflow="ellipsis", min_width=width, max_width=width)
+        table.add_column(title, justify=justify, no_wrap=i > 0, overflow="ellipsis", min_width=least, max_width=most)
     for row in rows:
         table.add_row(*row)
     return Padding(table, (0, 0, 0, 2), expand=False)

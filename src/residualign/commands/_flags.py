@@ -91,7 +91,7 @@ Dictionary = Annotated[
         metavar="FILE",
     ),
 ]
-Quick = Annotated[bool, flag("--quick", INPUT, "Use a small sample of the images and a smaller default grid.")]
+Quick = Annotated[bool, flag("--quick", INPUT, "Use a small sample of the images, to try a command out.")]
 
 # Method
 
@@ -190,7 +190,15 @@ Top = Annotated[
 Device = Annotated[
     str, flag("--device", MACHINE, "Device the encoder runs on: cpu, cuda, ...", metavar="NAME"), NEUTRAL
 ]
-DType = Annotated[DTypeName, flag("--dtype", MACHINE, "Floating-point type the encoder runs in.")]
+DType = Annotated[
+    DTypeName,
+    flag(
+        "--dtype",
+        MACHINE,
+        "Floating-point type the encoder runs in: float64, float32, float16 or bfloat16.",
+        metavar="TYPE",
+    ),
+]
 BatchSize = Annotated[int, flag("--batch-size", MACHINE, "Images per forward pass.", metavar="N", min=1), NEUTRAL]
 Workers = Annotated[int, flag("--workers", MACHINE, "Processes that read images.", metavar="N", min=0), NEUTRAL]
 

@@ -96,8 +96,10 @@ def load_subject(
 def open_store(path: str) -> Store:
     """The store that was typed alone; the error says what else would do."""
     if "://" not in path and not _holds_store(path):
+        inside = os.path.join(path, "store")
+        hint = f" (did you mean {inside}?)" if _holds_store(inside) else ""
         raise BadInputError(
-            f"{path!r} is not a store; expected a store made by `residualign extract`, or MODEL and DATA"
+            f"{path!r} is not a store{hint}; expected a store made by `residualign extract`, or MODEL and DATA"
         )
     return Store.open(path)
 

@@ -27,7 +27,7 @@ _BLOCK = 256
 class DecomposeRequest(Loading):
     """Decompose embeddings exactly: MODEL with DATA or images, or a STORE.
 
-    Prints how long each unit's contribution is and which share of the embedding's variance it carries. --out writes the
+    Prints the mean norm of each unit's contribution and its share of the embedding's variance. --out writes the
     contributions themselves.
     """
 

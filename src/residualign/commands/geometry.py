@@ -32,7 +32,8 @@ class GeometryRequest(Inputs, Files):
     """Measure the linear and intrinsic dimension of every unit, and how they change with depth.
 
     Takes MODEL and DATA, or a STORE. L: number of principal components that explain 0.99 of the variance. N: intrinsic
-    dimension (TwoNN). Intervals are 95 %, from half-samples of the images.
+    dimension (TwoNN). PC 1: share of the variance that the first component explains. PR: participation ratio.
+    Intervals are 95 %, from half-samples of the images.
     """
 
     split: Split = "train"

@@ -89,7 +89,12 @@ class CheckRequest:
     ]
     dtype: Annotated[
         tuple[DTypeName, ...],
-        flag("--dtype", MACHINE, "Floating-point type the encoder runs in" + REPEATED + "."),
+        flag(
+            "--dtype",
+            MACHINE,
+            "Floating-point type the encoder runs in: float64, float32, float16 or bfloat16" + REPEATED + ".",
+            metavar="TYPE",
+        ),
     ] = ("float32", "float64")
     device: Device = "cpu"
     out: Annotated[Path | None, flag("--out", OUTPUT, "Output file (JSON).", metavar="FILE"), NEUTRAL] = None

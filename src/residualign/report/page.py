@@ -99,7 +99,13 @@ def _environment() -> Any:
     environment = Environment(
         loader=PackageLoader("residualign.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": percent, "count": _count, "number": _number, "measure": _measure}
+    environment.filters |= {
+        "percent": percent,
+        "count": _count,
+        "number": _number,
+        "measure": _measure,
+        "unbroken": _unbroken,
+    }
     return environment
 
 
@@ -219,6 +225,11 @@ def _changed_confusions(contents: ReportContents) -> list[_Confusion]:
         if i != j and before != after
     ]
     return sorted(lines, key=lambda line: -abs(line.after - line.before))[:_MOST_CONFUSIONS]
+
+
+def _unbroken(sentence: str) -> str:
+    """The sentence with its figures kept on one line: no break before a percent sign or after a times sign."""
+    return sentence.replace(" %", "\N{NO-BREAK SPACE}%").replace("× ", "×\N{NO-BREAK SPACE}")
 
 
 def _count(value: int | None) -> str:

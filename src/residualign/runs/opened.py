@@ -92,13 +92,13 @@ def store_of_run(path: Path) -> Store:
 
 def _summary(path: Path) -> dict[str, Any]:
     if not path.is_dir():
-        raise BadInputError(f"{str(path)!r} is no folder; expected what `residualign adapt --out DIR` wrote")
+        raise BadInputError(f"{str(path)!r} is not a folder; expected an output directory of `residualign adapt`")
     if not (path / SUMMARY_NAME).is_file():
         unfinished = (path / RUN_NAME).is_file()
         raise BadInputError(
-            f"{str(path)!r} holds "
-            + ("an unfinished run; run the command that began it once more" if unfinished else "no run")
-            + "; expected what `residualign adapt --out DIR` wrote"
+            f"{str(path)!r} "
+            + ("holds an unfinished run; run the command that began it again" if unfinished else "holds no run")
+            + "; expected an output directory of `residualign adapt`"
         )
     try:
         content = json.loads((path / SUMMARY_NAME).read_text(encoding="utf-8"))
