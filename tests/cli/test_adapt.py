@@ -138,7 +138,7 @@ def test_a_finished_run_is_kept_unless_told(run: Run, clip: Path, images: Path, 
     before = files_of(out)
     ran = run(*command)
     assert ran.code == 2
-    assert "holds a finished run; add --overwrite" in ran.sentence
+    assert "contains a finished run; add --overwrite" in ran.sentence
     assert files_of(out) == before
     assert run(*command[:-1], "linear", "--overwrite").code == 0
     assert load_adapter(out).method == "linear"

@@ -220,7 +220,7 @@ def test_another_folder_is_never_touched(run: Run, clip: Path, images: Path, tmp
     for more in ((), ("--overwrite",)):
         ran = run("adapt", clip, images, "--out", mine, *more)
         assert ran.code == 2
-        assert "is not empty and no run of this command: it holds 'chapter.tex'" in ran.sentence
+        assert "is not empty and not a run of this command: it contains 'chapter.tex'" in ran.sentence
     assert [path.name for path in mine.iterdir()] == ["chapter.tex"]
 
 

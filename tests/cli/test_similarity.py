@@ -138,7 +138,7 @@ def test_other_weights_need_a_word_or_the_same_images(
     assert all(0 <= unit["cka"] <= 1 for unit in same_images["units"] if unit["cka"] is not None)
     assert same_images["layers"] == []
     shown = run("similarity", stores[0], other_model, "--pairs")
-    assert "the same images, least alike first" in shown.out
+    assert "the same images, least similar first" in shown.out
     assert "CKA" in shown.out
 
 
@@ -155,7 +155,7 @@ def test_towers_of_other_units_are_compared_head_with_head(
     assert one["pairs"]["columns"] == [unit.label for unit in b.of_kind("head")]
     assert all(0 < value <= 1 for line in one["pairs"]["cka"] for value in line)
     shown = run("similarity", stores[0], tmp_path / "store", "--out", tmp_path / "out", "--format", "png")
-    assert "heads that are most alike, CKA" in shown.out
+    assert "most similar heads, CKA" in shown.out
     assert (tmp_path / "out" / "pairs.png").is_file()
     # the larger tower first: its pooling's MLP has no counterpart
     (turned,) = run("similarity", tmp_path / "store", stores[0], "--json").json["comparisons"]

@@ -98,7 +98,7 @@ def test_runs_of_other_conditions_are_refused(run: Run, store: Path, tmp_path: P
     out = tmp_path / "out"
     assert run("sweep", store, *GRID, "--out", out).code == 0
     ran = run("sweep", store, *GRID, "--rest", "zero", "--out", out)
-    assert (ran.code, "runs with another rest: 'keep' there, 'zero' here" in ran.sentence) == (2, True)
+    assert (ran.code, "runs with a different rest: 'keep' there, 'zero' here" in ran.sentence) == (2, True)
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "notes.txt").write_text("mine")

@@ -100,7 +100,7 @@ def test_a_folder_that_another_run_holds(tmp_path: Path) -> None:
 def test_a_mark_that_is_not_ours(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     for overwrite in (False, True):
-        with pytest.raises(BadInputError, match="damaged or of another program"):
+        with pytest.raises(BadInputError, match="damaged or was written by another program"):
             check_run_folder(tmp_path, REQUEST, overwrite=overwrite)
     assert (tmp_path / "run.json").read_text() == content
 

@@ -47,7 +47,7 @@ def test_a_line_cut_short_is_dropped_and_the_file_goes_on(tmp_path):
 def test_runs_of_something_else_are_refused_or_replaced(tmp_path):
     path = filled(tmp_path)
     before = path.read_bytes()
-    with pytest.raises(BadInputError, match="runs with another rest: 'keep' there, 'zero' here"):
+    with pytest.raises(BadInputError, match="runs with a different rest: 'keep' there, 'zero' here"):
         RunLog(tmp_path, COMMON | {"rest": "zero"})
     assert path.read_bytes() == before
     assert RunLog(tmp_path, COMMON | {"rest": "zero"}, overwrite=True).records == []
@@ -58,7 +58,7 @@ def test_runs_of_something_else_are_refused_or_replaced(tmp_path):
 )
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / RUNS_NAME).write_text(content)
-    with pytest.raises(BadInputError, match="is damaged or of another program"):
+    with pytest.raises(BadInputError, match="is damaged or was written by another program"):
         RunLog(tmp_path, COMMON)
     assert (tmp_path / RUNS_NAME).read_text() == content
 

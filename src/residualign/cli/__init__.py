@@ -51,18 +51,18 @@ def _say(prefix: str, sentence: str) -> None:
 
 
 def _settle_the_environment() -> None:
-    """What libraries read when they load, which is after this; the user's own environment wins.
+    """Set environment variables that libraries read at import; values set by the user are kept.
 
-    Threads that wait sleep instead of spinning: many steps here are short, and where other programs are busy, spinning
-    threads wait for one another (a pass of nine seconds took a minute and a half). The hub's client keeps its retries
-    to itself: without a network one sentence is enough.
+    Waiting threads sleep instead of spinning: many steps here are short, and on a busy machine spinning threads wait
+    for each other (one pass took 90 seconds instead of nine). The hub client does not log its retries: without a
+    network one sentence is enough.
     """
     for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("OPENBLAS_NUM_THREADS", "1"), ("HF_HUB_VERBOSITY", "error")):
         os.environ.setdefault(name, value)
 
 
 def _never_fail_to_print() -> None:
-    """Class names hold any character; a terminal that lacks it gets an escape in its place instead of a crash."""
+    """Print an escape for a character of a class name that the terminal's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -70,7 +70,7 @@ def _never_fail_to_print() -> None:
 
 @contextmanager
 def _warnings_as_sentences() -> Iterator[None]:
-    """Warnings meant for users as one line on stderr, without file and line number; others as Python has them."""
+    """Print `UserWarning`s as one line on stderr, without file and line number; leave others to Python."""
     usual = warnings.showwarning
 
     def show(

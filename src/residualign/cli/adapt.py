@@ -1,4 +1,4 @@
-"""How `residualign adapt` looks: the images that were used, every method beside the linear probe, what to do next."""
+"""Terminal output of `residualign adapt`: the images used, every method and the linear probe, and what to do next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands by name. Importing this imports no model library: commands do that when they run."""
+"""The commands by name. Importing this module does not import torch or transformers: commands do when they run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ __all__ = ["REQUESTS", "app"]
 
 
 class _Group(PlainHelp, TyperGroup):
-    """Keeps Ctrl-C for `main`: the library would print its own word and exit with its own code."""
+    """Leaves Ctrl-C to `main`: typer would print its own message and exit with its own code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -84,7 +84,7 @@ _COMMANDS: tuple[tuple[Any, ...], ...] = (
     ("lambdas", lambdas.LambdasRequest, lambdas.run, show_lambdas),
     ("data", data.DataRequest, data.run, show_data),
 )
-"""Name, request, function, view, and where it is not the usual one, the printer."""
+"""Name, request, function, view, and the printer if it is not `Out`."""
 
 for _name, _request, _run, _show, *_printer in _COMMANDS:
     add_command(app, _name, _request, _run, _show, *_printer)

@@ -1,4 +1,4 @@
-"""How `residualign classify` looks: a line per image, with the heads that decided."""
+"""Terminal output of `residualign classify`: a line per image, with the heads that decided."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ def decided(by: Sequence[Decision], sign: str = " %") -> str:
 
 
 def _short_names(paths: Sequence[str]) -> list[str]:
-    """Paths without the folder that all of them share; its end tells them apart, and a terminal is narrow."""
+    """Paths without the folder that all of them share, because a terminal is narrow."""
     common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     return [min(path, os.path.relpath(path, common), key=len) for path in paths]

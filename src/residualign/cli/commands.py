@@ -1,4 +1,4 @@
-"""From a request to a command: its fields are the signature, typed by hand nowhere."""
+"""Build a command from its request class: the fields are the parameters of the command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Result = TypeVar("Result", bound=_Printable)
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the user asked for it)
-    """Ctrl-C while a command ran. again: the command that goes on from what was done; None where nothing is kept."""
+    """Ctrl-C while a command ran. again: the command that resumes it; None if no work was kept."""
 
     def __init__(self, again: str | None = None) -> None:
         super().__init__(again)
@@ -41,7 +41,7 @@ class Interrupted(Exception):  # noqa: N818  (not an error: the user asked for i
 
 
 class PlainHelp:
-    """A command or group whose `--help` is shown as the switch that it is."""
+    """A command or group that shows `--help` without a placeholder for a value."""
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)  # type: ignore[misc]
@@ -125,7 +125,7 @@ def _annotation(field: Field) -> Any:
 
 @cache
 def _enum(choices: tuple[str, ...]) -> Any:
-    # lists of literals are beyond the parser, enumerations are not
+    # the parser supports lists of enumerations, but not lists of literals
     return StrEnum("Choice", {choice: choice for choice in choices})
 
 
@@ -151,9 +151,9 @@ def _given(field: Field, value: Any) -> Any:
 
 
 def resume_command(name: str, request: Any) -> str | None:
-    """The command that goes on from what an interrupted one has done; None where nothing is kept."""
+    """The command that resumes an interrupted one; None if no work was kept."""
     if not is_resumable(request):
         return None
-    # started again with --overwrite it would throw away what it has
+    # with --overwrite it would discard the work that was kept
     kept = dataclasses.replace(request, overwrite=False) if hasattr(request, "overwrite") else request
     return command_line(name, kept)

@@ -1,4 +1,4 @@
-"""Where output goes: results on stdout, everything else on stderr, and one JSON object where that is asked for."""
+"""Where output goes: results to stdout, everything else to stderr; with --json, one JSON object to stdout."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Out:
         self._bar: Bar | None = None
 
     def show(self, *renderables: RenderableType) -> None:
-        """Print results for people; a progress bar steps aside meanwhile, for both may be on one terminal."""
+        """Print results for people. A progress bar is hidden meanwhile, because both may share a terminal."""
         if self.as_json:
             return
         if self._bar is not None:
@@ -67,27 +67,27 @@ class Out:
             sys.stdout.flush()
 
     def note(self, sentence: str) -> None:
-        """Say what is going on."""
+        """Print a note on stderr."""
         self.stderr.print(Text(sentence, style="quiet"), soft_wrap=True)
 
     def warn(self, sentence: str) -> None:
-        """Say what a careful user would want to know."""
+        """Print a warning on stderr."""
         self.stderr.print(Text.assemble(("warning: ", "warn"), sentence), soft_wrap=True)
 
     def error(self, sentence: str) -> None:
-        """Say why one of several things could not be done, where the command goes on to the next."""
+        """Print why one of several items failed, where the command continues with the next."""
         self.stderr.print(Text.assemble(("error: ", "bad"), sentence), soft_wrap=True)
 
     def done(self, result: object, seconds: float) -> None:
-        """Nothing: commands show results at their end."""
+        """Do nothing: most commands print results at their end."""
 
     @contextmanager
     def task(self, description: str) -> Iterator[Tick]:
-        """A progress bar on stderr that is gone when the work is done; nothing where stderr is no terminal."""
+        """A progress bar on stderr that disappears when the work is done; none if stderr is not a terminal."""
         if not self.stderr.is_terminal:
             yield lambda done, total: None
             return
-        # imported here: a command that is refused at once needs no bar
+        # imported here because a command that fails at once needs no bar
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
@@ -112,12 +112,12 @@ def error_console() -> Console:
 
 
 def as_json(payload: Mapping[str, Any]) -> str:
-    """One JSON object in ASCII, whatever class names and paths hold; numbers that are not finite become null."""
+    """One JSON object in ASCII, whatever class names and paths contain; numbers that are not finite become null."""
     return json.dumps(plain(payload), ensure_ascii=True, allow_nan=False)
 
 
 def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    # a pipe has no width, and nothing that goes into one may be cut
+    # a pipe has no width, and its output must not be truncated
     width = None if stream.isatty() else _PIPE_WIDTH
     return Console(file=stream, theme=_THEME, highlight=False, emoji=False, markup=False, width=width)

@@ -1,4 +1,4 @@
-"""How `residualign data` looks: the registered names, or the card of one data set."""
+"""Terminal output of `residualign data`: the registered names, or the card of one data set."""
 
 from __future__ import annotations
 

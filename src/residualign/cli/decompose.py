@@ -1,4 +1,4 @@
-"""How `residualign decompose` looks: the units that carry most of the variance."""
+"""Terminal output of `residualign decompose`: the units that carry most of the variance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How `residualign demo` looks: the whole story, each part as soon as it is done."""
+"""Terminal output of `residualign demo`: each part as soon as it is done."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ _YOURS = (
     "directory, or a hub id such as openai/clip-vit-base-patch32."
 )
 
-_PROBE = "The linear probe is a rival: logistic regression on the same embeddings."
+_PROBE = "The linear probe is a baseline: logistic regression on the same embeddings."
 
 _N_HEADS = 3
 
 
 def show(story: Out, outcome: DemoOutcome) -> None:
-    """Tell what comes after the methods."""
+    """Print what follows the methods."""
     _tell_the_rest(story, outcome)
 
 
 class Story(Out):
-    """Tells each part as soon as it is done."""
+    """Prints each part as soon as it is done."""
 
     _n_test = 0
     _has_rows = False
 
     def __init__(self, as_json: bool) -> None:
         super().__init__(as_json)
-        # before torch is loaded: who has something to read does not mind the seconds that takes
+        # printed before torch is loaded, which takes seconds
         self.show("", paragraph(_STORY), "")
 
     def done(self, result: object, duration: float) -> None:
@@ -81,12 +81,12 @@ class Story(Out):
             heading("One pass over the images"),
             "",
             facts(
-                ("model", "mini, a small CLIP inside this package; it has seen generated images only"),
+                ("model", "mini, a small CLIP inside this package; trained on generated images only"),
                 ("data", f"digits, {sum(sizes.values()):,} real handwritten digits of 8 x 8 pixels"),
                 ("splits", " · ".join(f"{name} {size:,}" for name, size in sizes.items())),
                 ("parts", f"{len(units)} = {parts}"),
-                ("sum check", f"the parts add up to the model's own output within {error:.0e}"),
-                ("time", seconds(duration) if duration > 0.5 else "none, the pass was already made"),
+                ("sum check", f"the parts sum to the model's output within {error:.0e}"),
+                ("time", seconds(duration) if duration > 0.5 else "none: the store was already complete"),
             ),
             "",
         )
@@ -171,12 +171,12 @@ _HALVES = {(False, False): " ", (True, False): "▀", (False, True): "▄", (Tru
 def draw(image: Image.Image, console: Console, side: int = 8) -> list[Text]:
     """The lines of a square picture, `side` cells wide and half as many lines high.
 
-    In grey where the terminal has colours, black and white where it has none, in ASCII where the encoding lacks blocks.
+    In gray on a terminal with colors, in black and white without, in ASCII if the encoding lacks block characters.
     """
     from PIL import Image
 
-    grey = image.convert("L").resize((side, side), Image.Resampling.BOX)
-    pixels = [[int(grey.getpixel((x, y))) for x in range(side)] for y in range(side)]  # type: ignore[arg-type]
+    gray = image.convert("L").resize((side, side), Image.Resampling.BOX)
+    pixels = [[int(gray.getpixel((x, y))) for x in range(side)] for y in range(side)]  # type: ignore[arg-type]
     pairs = [list(zip(pixels[y], pixels[y + 1], strict=True)) for y in range(0, side, 2)]
     if not has_blocks(console):
         return [Text("".join(_ASCII[(top + bottom) * 9 // 510] for top, bottom in row)) for row in pairs]

@@ -1,4 +1,4 @@
-"""How `residualign evaluate` looks: an adapter beside the classifier it started from."""
+"""Terminal output of `residualign evaluate`: an adapter compared with the classifier before adapting."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def show(out: Out, outcome: EvaluateOutcome) -> None:
             )
         )
     low, high = comparison.interval
-    gained = f"{100 * comparison.difference:+.1f} points, 95 % between {100 * low:+.1f} and {100 * high:+.1f}"
+    gained = f"{100 * comparison.difference:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
     per_class = list(zip(comparison.before.per_class, comparison.after.per_class, strict=True))
     ranked = sorted(per_class, key=lambda pair: 2.0 if pair[1].accuracy is None else pair[1].accuracy)
     shown = ranked[:_SHOWN]

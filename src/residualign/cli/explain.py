@@ -1,4 +1,4 @@
-"""How `residualign explain` looks: the texts of a unit, and the texts or images at both ends of its components."""
+"""Terminal output of `residualign explain`: texts of a unit, and texts or images at both ends of its components."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def show(printer: Out, outcome: ExplainOutcome) -> None:
             ("components", f"from {outcome.components_from} ({outcome.n_reference:,})"),
         )
     )
-    # two say enough on a screen, unless they were asked for
+    # two are enough on a screen, unless the user asked for others
     most = None if outcome.request.component else _COMPONENTS
     for unit in shown:
         printer.show("", *_unit(unit, explanation.method, most))

@@ -1,4 +1,4 @@
-"""How `residualign extract` looks."""
+"""Terminal output of `residualign extract`."""
 
 from __future__ import annotations
 

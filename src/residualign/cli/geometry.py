@@ -1,4 +1,4 @@
-"""How `residualign geometry` looks: a table per kind of unit, and what changes with depth in a sentence."""
+"""Terminal output of `residualign geometry`: a table per kind of unit, and what changes with depth in a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How `residualign lambdas` looks: the components that moved most, and accuracy as lambdas are reset to 1."""
+"""Terminal output of `residualign lambdas`: the components that moved most, and accuracy as lambdas are reset to 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How `residualign models` and `models check` look."""
+"""Terminal output of `residualign models` and `models check`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["app"]
 
 
 class _Listing(PlainHelp, TyperGroup):
-    """Lists the models where no command follows."""
+    """Lists the models if no subcommand is given."""
 
     def invoke(self, ctx: Any) -> Any:
         as_json = bool(ctx.params["json"])
-        # `models --json check NAME` and `models check NAME --json` are one
+        # `models --json check NAME` and `models check NAME --json` mean the same
         ctx.default_map = {name: {"json": as_json} for name in self.commands}
         result = super().invoke(ctx)
         if ctx.invoked_subcommand is None:
@@ -55,7 +55,7 @@ class _EachModel(Out):
 
 
 def show_check(printer: Out, outcome: CheckOutcome) -> None:
-    """Say where the file is: each model has been shown already."""
+    """Print the path of the file; each model has been shown already."""
     if outcome.request.out is not None:
         printer.show("", f"  written to {outcome.request.out}")
 
@@ -64,7 +64,7 @@ add_command(app, "check", models.CheckRequest, models.check, show_check, _EachMo
 
 
 def show(printer: Out, outcome: ModelsOutcome) -> None:
-    """Print the registered models: their sizes, and what methods learn on them."""
+    """Print the registered models: their sizes, and how many parameters methods learn on them."""
     from residualign.cli.views import heading, paragraph, plain_table
 
     sizes = [

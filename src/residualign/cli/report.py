@@ -1,4 +1,4 @@
-"""How `residualign report` looks: the findings of the page, and where it is."""
+"""Terminal output of `residualign report`: the findings of the page, and where it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def show(printer: Out, outcome: ReportOutcome) -> None:
-    """Print the findings and the place of the page."""
+    """Print the findings and the path of the page."""
     from residualign.cli.views import facts, paragraph
 
     for sentence in outcome.report.contents.findings:

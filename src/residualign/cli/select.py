@@ -1,4 +1,4 @@
-"""How `residualign select` looks: which heads carry a task, and how few of them are enough."""
+"""Terminal output of `residualign select`: which heads a task needs, and how few of them are enough."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def show(out: Out, outcome: SelectOutcome) -> None:
         facts(
             ("model", f"{outcome.model}: {first.n_heads} heads"),
             ("images", f"{first.n_scored:,} val images for the scores, {first.n_images:,} {first.split} for accuracy"),
-            ("means", f"of what is left out: {outcome.means_from}"),
+            ("means", f"of ablated units: {outcome.means_from}"),
         )
     )
     for study in outcome.studies:
@@ -80,7 +80,7 @@ def _layers(study: SelectionStudy) -> RenderableType:
 
 
 def _overlaps(outcome: SelectOutcome) -> RenderableType:
-    """Pairs of data sets at one budget, a tenth of the heads."""
+    """Pairs of data sets at one budget: a tenth of the heads."""
     from residualign.cli.views import plain_table
     from residualign.selection.scores import score_title
 

@@ -1,4 +1,4 @@
-"""How `residualign similarity` looks: layers of all comparisons side by side, then units and pairs of each."""
+"""Terminal output of `residualign similarity`: layers of all comparisons side by side, then units and pairs of each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def show(printer: Out, outcome: SimilarityOutcome) -> None:
     alike = [one for one in outcome.compared if one.spectral is not None]
     if alike:
         _show_layers(printer, alike)
-    # with several others, tables of heads for each of them would bury what is above
+    # with several others, their tables of heads would hide the summary above
     one_pair, chosen = len(outcome.compared) == 1, bool(request.unit)
     for one in outcome.compared:
         if one.spectral is not None and (one_pair or chosen):
@@ -72,7 +72,7 @@ def _show_layers(printer: Out, compared: list[Compared]) -> None:
 def _show_columns(
     printer: Out, compared: list[Compared], title: str, names: list[str], columns: list[list[str]]
 ) -> None:
-    """A column per comparison, as many beside one another as the terminal has room for."""
+    """One column per comparison, as many side by side as fit the terminal."""
     from residualign.cli.views import plain_table
 
     each = max(1, (printer.stdout.width - len("  unweighted")) // (2 + _NAME))
@@ -87,7 +87,7 @@ def _both(cosine: object, weighting: str) -> str:
 
 
 def _short(name: str) -> str:
-    """A name that fits a column: its end says most, and its first letters may be a number that tells two apart."""
+    """Shorten a name to a column: keep its end, and its first letters, which may be a number that tells two apart."""
     return name if len(name) <= _NAME else f"{name[:3]}…{name[4 - _NAME :]}"
 
 
@@ -112,7 +112,7 @@ def _show_units(printer: Out, one: Compared, chosen: bool) -> None:
         known = [unit for unit in listed if unit.kind == "head" and unit.cosine.weighted >= 0]
         ranked = sorted(known, key=lambda unit: unit.cosine.weighted)
         listed = ranked if len(ranked) <= 2 * _SHOWN else [*ranked[:_SHOWN], *ranked[-_SHOWN:]]
-    what = "units" if chosen else f"heads, least alike first (the first and last {_SHOWN}; --json lists all)"
+    what = "units" if chosen else f"heads, least similar first (the first and last {_SHOWN}; --json lists all)"
     rows = [line(unit) for unit in (*listed, one.spectral.output)]
     printer.show(
         "",
@@ -135,11 +135,11 @@ def _show_cka(printer: Out, one: Compared) -> None:
     shown = ranked if len(ranked) <= 2 * _SHOWN else [*ranked[:_SHOWN], *ranked[-_SHOWN:]]
     rows = [(line.label, _figure(line.cka), _figure(line.debiased)) for line in (*shown, one.cka[-1])]
     titles = (("", False), ("CKA", True), ("debiased", True))
-    printer.show("", heading(f"  {one.second.name}: the same images, least alike first"), plain_table(titles, rows))
+    printer.show("", heading(f"  {one.second.name}: the same images, least similar first"), plain_table(titles, rows))
 
 
 def _show_pairs(printer: Out, one: Compared, in_full: bool) -> None:
-    """The pairs of heads that are most alike; in one tower, those of different heads."""
+    """The most similar pairs of heads; within one tower, pairs of different heads."""
     import torch
 
     from residualign.cli.views import heading, paragraph, plain_table
@@ -157,12 +157,12 @@ def _show_pairs(printer: Out, one: Compared, in_full: bool) -> None:
             pairs = [(heads[k // len(others)], others[k % len(others)], float(values.flatten()[k])) for k in top]
             shown = [pair for pair in pairs if not one_tower or pair[0].label != pair[1].label][: 2 * _SHOWN]
             rows = [(first.label, second.label, _figure(value)) for first, second, value in shown]
-            title = f"  {one.second.name}: {'different ' if one_tower else ''}heads that are most alike, {what}"
+            title = f"  {one.second.name}: most similar {'different ' if one_tower else ''}heads, {what}"
             titles = ((_short(one.first.name), False), (_short(one.second.name), False), (what, True))
             printer.show("", heading(title), plain_table(titles, rows))
         if one_tower:
             itself = sum(heads[i].label == others[int(j)].label for i, j in enumerate(values.argmax(dim=1)))
-            sentence = f"{itself} of {len(heads)} heads are most like the head of the same place, by {what}"
+            sentence = f"{itself} of {len(heads)} heads are most similar to the head in the same position, by {what}"
             printer.show("", paragraph(f"{one.second.name}: {sentence}"))
 
 

@@ -1,4 +1,4 @@
-"""How `residualign sweep` looks: the best settings, and how much each choice matters."""
+"""Terminal output of `residualign sweep`: the best settings, and how much each choice matters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def show(out: Out, outcome: SweepOutcome) -> None:
 
     sizes = " · ".join(f"{name} {size:,}" for name, size in outcome.sizes.items())
     before = "class means" if outcome.classifier == "means" else "zero-shot"
-    resumed = f", {outcome.resumed} of them from before" if outcome.resumed else ""
+    resumed = f", {outcome.resumed} of them from an earlier run" if outcome.resumed else ""
     out.show(
         facts(
             ("model", outcome.model),
@@ -41,7 +41,7 @@ def show(out: Out, outcome: SweepOutcome) -> None:
         (one.factor.replace("_", " "), one.level, percent(one.test), percent(one.best.test), " ".join(one.best.factors))
         for one in outcome.levels
     ]
-    titles = (("factor", False), ("level", False), ("mean test", True), ("best", True), ("which is", False))
+    titles = (("factor", False), ("level", False), ("mean test", True), ("best", True), ("best setting", False))
     out.show("", plain_table(titles, levels))
     if outcome.request.out is not None:
         out.show("", f"  runs, tables and figures in {outcome.request.out}")

@@ -1,4 +1,4 @@
-"""How results look in a terminal: facts, tables and bars that read well in 80 columns, in ASCII and without colour."""
+"""How results look in a terminal: facts, tables and bars that read well in 80 columns, in ASCII and without color."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BAR_WIDTH, _HALF_BAR, _READABLE, _WIDEST, _SHORT_NAME = 24, 14, 84, 44, 12
 class MethodLine:
     """One classifier: accuracies in [0, 1] on validation and test images, learned parameters, seconds of the fit.
 
-    test_interval: the 95 % interval of the test accuracy. None where there is none.
+    test_interval: the 95 % interval of the test accuracy. None if there are none.
     """
 
     name: str
@@ -49,14 +49,14 @@ class MethodLine:
 
 
 def seconds(value: float | None) -> str:
-    """A duration as people read it: `0.4 s`, `2 min 05 s`."""
+    """A duration for people: `0.4 s`, `2 min 05 s`."""
     if value is None:
         return NONE
     return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {int(value % 60):02d} s"
 
 
 def bar(share: float, width: int, unicode: bool = True) -> str:
-    """A bar for a share in [0, 1], `width` cells long when full; eighths of a cell where the encoding has them.
+    """A bar for a share in [0, 1], `width` cells long when full; in eighths of a cell if the encoding has them.
 
     >>> bar(0.5, 4), bar(0.5, 4, unicode=False)
     ('██  ', '##  ')
@@ -75,7 +75,7 @@ def has_blocks(console: Console) -> bool:
 
 
 def facts(*pairs: tuple[str, str]) -> RenderableType:
-    """Short facts, one a line, names in a quiet column."""
+    """Short facts, one per line, with names in a gray column."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="quiet", no_wrap=True)
     table.add_column(overflow="fold")
@@ -90,14 +90,14 @@ def paragraph(text: str, style: str = "") -> RenderableType:
 
 
 def heading(text: str) -> RenderableType:
-    """A section's first line."""
+    """The heading of a section."""
     return Text(text, style="heading")
 
 
 def method_line(line: MethodLine | None, console: Console, marked: bool = False) -> Text:
     """One method: its test accuracy as a bar, validation and test accuracy, parameters, seconds. None gives the titles.
 
-    Lines stand under one another without a table, so that each can be printed when its method is done.
+    Lines align without a table, so that each can be printed as soon as its method is done.
     """
     if line is None:
         titles = f"{'method':<15} {'':<{_SHORT_BAR}} {'val':>7} {'test':>7}  {'95 %':>11} {'parameters':>10} {'fit':>7}"
@@ -117,7 +117,7 @@ def method_line(line: MethodLine | None, console: Console, marked: bool = False)
 
 
 def share_bars(rows: Sequence[tuple[str, float, float]], console: Console, title: str) -> RenderableType:
-    """Two shares of each row as bars beside one another: (label, before, after)."""
+    """Two shares per row as bars side by side: (label, before, after)."""
     table = _table()
     for name in (title, "before", "", "after", ""):
         table.add_column(name, no_wrap=True, justify="left" if name else "right")
@@ -134,7 +134,7 @@ def share_bars(rows: Sequence[tuple[str, float, float]], console: Console, title
 
 
 def plain_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str | Text]]) -> RenderableType:
-    """A table without lines; what is too long for the terminal is cut. columns: (title, whether it holds numbers)."""
+    """A table without rules; long cells are truncated to the terminal. columns: (title, whether it holds numbers)."""
     table = _table()
     for i, (title, numeric) in enumerate(columns):
         # only the first column gives way, and not below a short name; no other takes more than half a terminal
@@ -150,7 +150,7 @@ def plain_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str
 def bars_table(
     columns: Sequence[str], rows: Sequence[tuple[str, float, Sequence[str]]], console: Console, largest: float
 ) -> RenderableType:
-    """Labelled bars with further figures at their right: (label, value, figures); the full width stands for largest."""
+    """Labeled bars, with figures to their right: (label, value, figures). A full bar is the largest value."""
     table = _table()
     table.add_column(columns[0], no_wrap=True)
     table.add_column("", no_wrap=True)

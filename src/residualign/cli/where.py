@@ -1,4 +1,4 @@
-"""How `residualign where` looks: one line per image and head, with what its value is the sum of."""
+"""Terminal output of `residualign where`: one line per image and head, with the parts of its value."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SHOWN = 24
 
 
 def show(printer: Out, outcome: WhereOutcome) -> None:
-    """Print the sums, the first of them where there are many."""
+    """Print the sums, or the first of them if there are many."""
     from residualign.cli.views import facts, plain_table
 
     location = outcome.location
     height, width = location.maps.shape[2:]
-    # lengths do not add up, parts along a direction do
+    # parts along a direction add up, lengths do not
     signed = location.kind != "norm"
     meaning = "total = patches + prefix (class token, registers) + constant; " if signed else ""
     printer.show(
@@ -44,7 +44,7 @@ def show(printer: Out, outcome: WhereOutcome) -> None:
     ]
     parts = ("total", "patches", "prefix", "constant", "peak") if signed else ("total", "constant", "peak")
     titles = (("head", False), *((title, True) for title in parts), ("at", False))
-    # of a long path the end says more than the beginning
+    # the end of a long path says more than its beginning
     room = printer.stdout.width - sum(
         2 + max(len(title), *(len(line[i]) for line in table)) for i, (title, _) in enumerate(titles)
     )

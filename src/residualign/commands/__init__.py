@@ -1,1 +1,1 @@
-"""One file per command: its request, which is its command line, and the function that runs it; nothing is printed."""
+"""One file per command: its request, which defines the command line, and the function that runs it without printing."""

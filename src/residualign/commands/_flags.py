@@ -28,7 +28,7 @@ REPEATED = " (can be repeated)"
 
 def flag(name: str, panel: str, help: str, **settings: Any) -> Any:
     """An option: its name, the panel of `--help` it is shown in, and what it means."""
-    # a default of None has a meaning of its own, which the help text states
+    # what a default of None means is said in the help text
     settings.setdefault("show_default", True)
     return typer.Option(name, help=help, rich_help_panel=panel, **settings)
 
@@ -123,7 +123,11 @@ Mean = Annotated[
 ]
 Rest = Annotated[
     RestName,
-    flag("--rest", METHOD, "What becomes of everything that is not scaled: keep it, its mean, or zero."),
+    flag(
+        "--rest",
+        METHOD,
+        "What to do with everything that is not scaled: keep it, replace it by its mean, or set it to zero.",
+    ),
 ]
 Seed = Annotated[int, flag("--seed", METHOD, "Random seed.", metavar="N", min=0)]
 UnitLabels = Annotated[
@@ -200,7 +204,17 @@ DType = Annotated[
     ),
 ]
 BatchSize = Annotated[int, flag("--batch-size", MACHINE, "Images per forward pass.", metavar="N", min=1), NEUTRAL]
-Workers = Annotated[int, flag("--workers", MACHINE, "Processes that read images.", metavar="N", min=0), NEUTRAL]
+Workers = Annotated[
+    int,
+    flag(
+        "--workers",
+        MACHINE,
+        "Number of processes that read and resize images; 0 reads in the main process.",
+        metavar="N",
+        min=0,
+    ),
+    NEUTRAL,
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,14 +243,14 @@ class Loading(Machine):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """A sample of the images in place of all."""
+    """A sample of the images instead of all."""
 
     quick: Quick = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs(Loading, Sampled):
-    """MODEL DATA, or a STORE; and where the store of a model and data is kept."""
+    """MODEL and DATA, or a STORE; and where to keep the store of a model and data."""
 
     source: ModelOrStore
     data: OptionalData = None

@@ -1,4 +1,4 @@
-"""What a command works on: a store that is there, or a model and data of which one is made."""
+"""What a command works on: an existing store, or a model and data to make one from."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = [
 
 @dataclass
 class Subject:
-    """A model and data, or a finished store and nothing else. loading: how images are read and the encoder runs."""
+    """A model and data, or a finished store alone. loading: how images are read and the encoder runs."""
 
     model_name: str
     loading: Loading
@@ -67,9 +67,9 @@ class Subject:
 def load_subject(
     source: str, data: str | None, request: Loading, progress: Progress, *, model: str | None = None
 ) -> Subject:
-    """What was typed as `STORE`, or as `MODEL DATA`, opened and checked; images are not read yet.
+    """Open and check what was given as `STORE`, or as `MODEL DATA`; images are not read yet.
 
-    request: how images are read; class names and templates, where it has any, are those of the data. model: new
+    request: how images are read; its class names and templates, if any, replace those of the data. model: new
     location of a store's model. Raises `BadInputError` for what cannot be used.
     """
     if data is None:
@@ -94,7 +94,7 @@ def load_subject(
 
 
 def open_store(path: str) -> Store:
-    """The store that was typed alone; the error says what else would do."""
+    """Open a store that was given alone; the error says what was expected."""
     if "://" not in path and not _holds_store(path):
         inside = os.path.join(path, "store")
         hint = f" (did you mean {inside}?)" if _holds_store(inside) else ""
@@ -112,9 +112,9 @@ def make_store(
     overwrite: bool = False,
     uses_text: bool = True,
 ) -> tuple[Store, float]:
-    """The store of a subject and the seconds the pass took: begun, continued, or opened where it is finished.
+    """The store of a subject, made, resumed, or opened if it is finished; and the seconds the pass took.
 
-    overwrite removes a store that is there first. uses_text: whether class names will be read by the text tower, so
+    overwrite removes an existing store first. uses_text: whether class names will be read by the text tower, so
     that unknown words matter. The errors of `extract`.
     """
     began = time.perf_counter()
@@ -152,11 +152,11 @@ def analysed_store(
     uses_text: bool = False,
     units: Iterable[str] = (),
 ) -> Iterator[tuple[Store, Subject]]:
-    """The store of what was typed as `STORE`, or as `MODEL DATA`, and what it was made of.
+    """The store of what was given as `STORE`, or as `MODEL DATA`, and what it was made of.
 
     The store of a model and data is kept at `--store`, or else at `keep`; with neither it is in a temporary folder and
-    gone when the context ends. units: labels that the analysis will ask for, checked before the pass over the images.
-    Errors: those of `load_subject`, `chosen_units` and `make_store`.
+    removed when the context ends. units: labels that the analysis will ask for, checked before the pass over the
+    images. Errors: those of `load_subject`, `chosen_units` and `make_store`.
     """
     refuse_store_for_store(request)
     subject = load_subject(request.source, request.data, request, progress, model=request.model)
@@ -172,7 +172,7 @@ def analysed_store(
 def refuse_store_for_store(request: Inputs) -> None:
     """`BadInputError` for `--store` beside a STORE."""
     if request.data is None and request.store is not None:
-        raise BadInputError("--store is where the store of MODEL and DATA is kept; a store is already given here")
+        raise BadInputError("--store is where the store of MODEL and DATA is kept; a store is already given")
 
 
 def analysed_split(store: Store, name: str) -> StoreSplit:
@@ -180,7 +180,7 @@ def analysed_split(store: Store, name: str) -> StoreSplit:
     split = store.split(name)
     if not len(split):
         filled = [other for other in store.splits if len(store.split(other))]
-        raise BadInputError(f"split {name!r} of {store.path} has no images; --split {' or '.join(filled)} has some")
+        raise BadInputError(f"split {name!r} of {store.path} has no images; use --split {' or '.join(filled)}")
     return split
 
 
@@ -201,7 +201,7 @@ def chosen_units(units: Units, labels: Iterable[str], default: str = "all") -> t
 def chosen_classifier(
     request: Words, subject: Subject, store: Store, progress: Progress
 ) -> Classifier | ClassifierKind | None:
-    """The classifier that was asked for: by its kind, or, where a store gets new words, made by the text tower.
+    """The classifier asked for: its kind, or, with new words for a store, one made by the text tower.
 
     New words for a model and data are already in the store that was made of them.
     """
@@ -223,12 +223,12 @@ def chosen_classifier(
 
 
 def _templates(words: Prompts) -> str | tuple[str, ...] | None:
-    # a single one may be a file of templates, which the reader finds out
+    # a single one may be a file of templates, which the reader checks
     return words.template[0] if len(words.template) == 1 else words.template or None
 
 
 QUICK_EACH, QUICK_MOST = 20, 1000
-"""`--quick` takes at most so many images per class and split, and about so many per split."""
+"""At most this many images per class and split with `--quick`, and about this many per split."""
 
 
 def _sample(data: ImageData) -> ImageData:
@@ -238,7 +238,7 @@ def _sample(data: ImageData) -> ImageData:
 
 
 def _sample_rows(labels: Sequence[int]) -> list[int]:
-    """Images of each class at equal distances, in their order: neighbours in a folder are often alike."""
+    """Equally spaced images of each class, in their order: neighbors in a folder are often similar."""
     rows: dict[int, list[int]] = {}
     for row, label in enumerate(labels):
         rows.setdefault(label, []).append(row)
@@ -252,7 +252,7 @@ def _holds_store(path: str | os.PathLike[str]) -> bool:
 
 
 def _store_dtype(dtype: str) -> Literal["float32", "float64"]:
-    """What is written for an encoder that runs in this type: contributions of half types are float32."""
+    """The type a store is written in: contributions of half-precision encoders are stored as float32."""
     return "float64" if dtype == "float64" else "float32"
 
 

@@ -1,4 +1,4 @@
-"""How a command ends: its tables and figures as files, in one shape for all commands."""
+"""Write the tables and figures of a result, in the same way for all commands."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class WritesFiles(Protocol):
 
 
 def check_files(request: WritesFiles) -> None:
-    """`BadInputError` for an `--out` that cannot be used, before any work is done."""
+    """`BadInputError` if `--out` cannot be used, before any work is done."""
     check_analysis_files(request.out, request.format, request.overwrite)
 
 
 def with_files(outcome: Outcome, request: WritesFiles, name: str) -> Outcome:
-    """The outcome with the files it was written to, where `--out` was given: `NAME.json`, its tables, its figures.
+    """Write the outcome if `--out` was given, and return it with its files: `NAME.json`, its tables, its figures.
 
     The outcome has `to_json()`, `tables`, `figures` and a field `files`.
     """

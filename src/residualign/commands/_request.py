@@ -1,7 +1,7 @@
 """What a request is: a frozen dataclass whose annotated fields are a command line.
 
 One field is one flag. Its annotation carries the flag's name, help and panel (`residualign.commands._flags`), so that
-the parser, resuming, the sentence after Ctrl-C, "how it was made" and the documentation all read the same object.
+the parser, resuming, the message after Ctrl-C, "how it was made" and the documentation all read the same object.
 Nothing here imports torch: `--help` must stay fast.
 """
 
@@ -21,10 +21,10 @@ __all__ = ["KEEPS_WORK", "NEUTRAL", "Field", "command_line", "command_words", "f
 
 
 class Role(Enum):
-    """What a flag means for resuming."""
+    """The role of a flag in resuming."""
 
     NEUTRAL = "changes no result: speed, tolerance of bad images, where files go"
-    KEEPS_WORK = "names the place that keeps work: the same command goes on from there"
+    KEEPS_WORK = "names a place that keeps finished work: the same command resumes from there"
 
 
 NEUTRAL, KEEPS_WORK = Role.NEUTRAL, Role.KEEPS_WORK
@@ -42,7 +42,7 @@ class Field:
 
     @property
     def is_argument(self) -> bool:
-        """Whether it has a place on the command line in place of a name."""
+        """Whether it is a positional argument."""
         return isinstance(self.parameter, ArgumentInfo)
 
     @property
@@ -62,7 +62,7 @@ class Field:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The answers it takes, where they are a fixed set."""
+        """The values it takes, if they are a fixed set."""
         kinds = (self.kind, *get_args(self.kind))
         literal = next((one for one in kinds if get_origin(one) is Literal), None)
         return () if literal is None else get_args(literal)
@@ -71,7 +71,7 @@ class Field:
     def flag(self) -> str:
         """`--batch-size`, or the placeholder of an argument."""
         if isinstance(self.parameter, OptionInfo):
-            # inside Annotated the first declaration is in the place of the default
+            # inside Annotated the first declaration is stored as the default
             return str((self.parameter.param_decls or (self.parameter.default,))[0])
         return str(self.parameter.metavar or self.name)
 
@@ -92,14 +92,14 @@ def _field(field: dataclasses.Field[Any], hint: Any) -> Field:
 
 
 def identity(request: Any) -> dict[str, Any]:
-    """What decides the result, as JSON types: an unfinished run goes on only where all of it agrees."""
+    """What decides the result, as JSON types: an unfinished run is resumed only if all of it is equal."""
     values = vars(request)
     kept = [one for one in fields_of(type(request)) if not one.roles]
     return {one.name: _plain(values[one.name]) for one in kept}
 
 
 def is_resumable(request: Any) -> bool:
-    """Whether the same command goes on from what an interrupted one has done."""
+    """Whether the same command resumes after an interruption."""
     values = vars(request)
     return any(KEEPS_WORK in one.roles and values[one.name] is not None for one in fields_of(type(request)))
 

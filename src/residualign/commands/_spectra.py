@@ -1,4 +1,4 @@
-"""Where principal components come from: a reference that was named, the model's own, or the training images."""
+"""Where principal components come from: a given reference, the model's own, or the training images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def choose_spectra(
 ) -> ChosenSpectra:
     """The spectra to fit on.
 
-    subject: what the store was made of, and how images are read. reference: a spectra file, a store, or a data set
+    subject: what the store was made of, and how to read images. reference: a spectra file, a store, or a data set
     (labels are not needed); None takes the spectra that come with the model, or else those of the training split (with
     `shots`, of the chosen images alone). `BadInputError` for a reference that cannot be used, such as spectra of
     different weights.
@@ -50,7 +50,7 @@ def choose_spectra(
         if spectra.model_fingerprint and spectra.model_fingerprint != expected:
             raise BadInputError(f"the reference {reference!r} was computed with different weights than the images were")
         return ChosenSpectra(spectra, "given")
-    # a model that has moved keeps its files beside it, so it is asked under the name it has now
+    # the files of a model that was moved are beside it, so its present name counts
     bundled = bundled_spectra(subject.model_name)
     if bundled is not None:
         spectra = Spectra.load(bundled)
@@ -74,7 +74,7 @@ def bundled_spectra(model_name: str) -> Path | None:
 
 
 def given_spectra(reference: str, model: Callable[[], VisionModel], loading: Loading, progress: Progress) -> Spectra:
-    """The spectra of a reference that was named: a spectra file, a store, or a data set."""
+    """The spectra of a given reference: a spectra file, a store, or a data set."""
     path = Path(reference).expanduser()
     if path.suffix == ".safetensors" and os.path.exists(path):
         return Spectra.load(path)

@@ -1,4 +1,4 @@
-"""`residualign adapt`: fit adapters to labelled images, and leave them in a folder with all that a page needs."""
+"""`residualign adapt`: fit adapters to labeled images, and write them to a folder with all that a report needs."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ __all__ = ["AdaptRequest", "Origin", "run", "run_as", "run_key", "wanted_methods
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptRequest(Inputs, Words):
-    """Fit an adapter to labelled images: MODEL and DATA, or a STORE.
+    """Fit an adapter to labeled images: MODEL and DATA, or a STORE.
 
     Writes the adapter, its history, a summary and the activation store into --out. An unfinished run of the same
-    command is continued.
+    command is resumed.
     """
 
     out: RunOut
@@ -68,7 +68,7 @@ class AdaptRequest(Inputs, Words):
 
 @dataclass(frozen=True)
 class Origin:
-    """The command that a run belongs to. ship: of several methods the one whose adapter is put into `out` itself."""
+    """The command of a run. ship: the method whose adapter is written to `out` itself; None for the best of several."""
 
     verb: str
     words: tuple[str, ...]
@@ -76,16 +76,16 @@ class Origin:
 
 
 def run(request: AdaptRequest, progress: Progress = SILENT) -> AdaptOutcome:
-    """Fit, and leave the results in `request.out`.
+    """Fit, and write the results to `request.out`.
 
-    Bad input is refused before anything is written where that is possible. A run that ends early leaves what it has
-    done; the same request goes on from there. Errors: those of the parts, and of `open_run_folder`.
+    Bad input is refused before anything is written where that is possible. A run that ends early keeps its
+    work; the same request resumes it. Errors: those of the parts, and of `open_run_folder`.
     """
     return run_as(request, Origin("adapt", command_words("adapt", request)), progress)
 
 
 def run_as(request: AdaptRequest, origin: Origin, progress: Progress) -> AdaptOutcome:
-    """`run`, for the command that a run belongs to."""
+    """`run`, for a given command."""
     from residualign.commands._inputs import load_subject, refuse_store_for_store
     from residualign.runs.folder import check_run_folder, open_run_folder
 
@@ -107,7 +107,7 @@ def run_key(request: AdaptRequest, origin: Origin) -> dict[str, Any]:
 
 
 def wanted_methods(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The methods asked for, each once; "all" stands for all. `BadInputError` for an unknown one."""
+    """The methods asked for, each once, with "all" expanded. `BadInputError` for an unknown one."""
     from residualign.fitting.methods import METHODS, get_method
 
     listed = [one for name in names for one in (METHODS if name == "all" else (name,))]
@@ -116,7 +116,7 @@ def wanted_methods(names: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Run:
-    """One run in its folder, which this process holds."""
+    """One run in its folder, which this process has locked."""
 
     request: AdaptRequest
     origin: Origin
@@ -204,7 +204,7 @@ class _Run:
         path: Path,
         keep: bool,
     ) -> tuple[MethodResult, Adapter]:
-        """One method, fitted and saved in `path`; where an earlier run has kept it there, read from there."""
+        """One method, fitted and saved in `path`, or read from there if an earlier run saved it."""
         from residualign._files import json_line, publish, saying_what_is_kept
         from residualign.adapter.adapter import load_adapter
         from residualign.adapter.fit import adapter_from_fit
@@ -229,7 +229,7 @@ class _Run:
         )
         adapter.save(path)
         if keep:
-            with saying_what_is_kept(record, "the adapter itself is there, and the same command goes on"):
+            with saying_what_is_kept(record, "the adapter itself was saved, and the same command resumes"):
                 publish(record, json_line(result.to_json()))
         return result, adapter
 
@@ -242,7 +242,7 @@ class _Run:
                 self.folder.write(name, (self.folder.method_path(chosen.method) / name).read_bytes())
 
     def _probe(self, store: Store) -> LinearProbe | None:
-        """The rival: a linear probe on the model's own embeddings of the same images."""
+        """The baseline: a linear probe on the model's own embeddings of the same images."""
         from residualign.classification.probe import linear_probe
         from residualign.fitting.fit import few_images
 
@@ -258,7 +258,7 @@ class _Run:
 
 
 def _refuse_lonely_classes(subject: Subject, request: AdaptRequest) -> None:
-    """Class means leave an image out while fitting: one that is alone is found before the pass, not after it."""
+    """Refuse a class of one image before the pass: class means leave one image out while fitting."""
     from residualign.errors import BadInputError
 
     if subject.data is None or (request.classifier != "means" and subject.model().has_text):
@@ -268,6 +268,6 @@ def _refuse_lonely_classes(subject: Subject, request: AdaptRequest) -> None:
     lonely = [name for name, count in zip(subject.data.class_names, counts, strict=True) if count == 1]
     if lonely:
         raise BadInputError(
-            f"class {lonely[0]!r} has one training image: without that image there is no class mean to fit with; "
+            f"class {lonely[0]!r} has only one training image, but class means leave one image out while fitting; "
             "give at least two images per class, or use a model with a text tower"
         )

@@ -1,4 +1,4 @@
-"""`residualign classify`: labels for images, and which heads decided."""
+"""`residualign classify`: labels for images, and the heads that decided."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["ClassifyOutcome", "ClassifyRequest", "run"]
 class ClassifyRequest(Encoder):
     """Label images with an adapter.
 
-    Beside label and probability are the heads that decided, each with its share of the margin between the first two
-    classes; a share below zero favors the second. The column `all heads` is the share of all heads together.
+    Prints the label, its probability, and the heads that decided, each with its share of the margin between the first
+    two classes; a negative share favors the second class. The column `all heads` is the share of all heads together.
     """
 
     adapter: AdapterDir
@@ -55,7 +55,7 @@ class ClassifyOutcome:
 def run(request: ClassifyRequest, progress: Progress = SILENT) -> ClassifyOutcome:
     """Classify image files, and those in folders.
 
-    `BadInputError` for an image that cannot be read, naming it, unless skip_bad; and where none can.
+    `BadInputError` for an image that cannot be read, naming it, unless skip_bad; and if no image can be read.
     """
     from residualign._messages import skipped_sentence
     from residualign.adapter.adapter import load_adapter

@@ -130,7 +130,7 @@ def _sheet(card: DataCard) -> bytes:
 
 
 def _pictures(card: DataCard, label: int, bad: set[str]) -> Iterator[Image.Image]:
-    """The first images of a class that can be read, of the training split first."""
+    """The first readable images of a class, the training split first."""
     from residualign.data.images import BadImageError
     from residualign.figures.contact_sheet import COLUMNS
 

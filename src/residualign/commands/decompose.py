@@ -46,7 +46,7 @@ class DecomposeRequest(Loading):
 
 @dataclass(frozen=True)
 class DecomposeOutcome:
-    """model and data: as they were typed. skipped: images that could not be read."""
+    """model and data: as given. skipped: images that could not be read."""
 
     request: DecomposeRequest
     model: str
@@ -82,7 +82,7 @@ class DecomposeOutcome:
 
 @dataclass
 class _Source:
-    """Coordinates batch by batch, and what is known of them once all have been read."""
+    """Coordinates batch by batch; keys and skipped are complete once all were read."""
 
     model: str
     data: str

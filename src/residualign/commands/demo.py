@@ -1,4 +1,4 @@
-"""`residualign demo`: the whole story on the embedded model and real digits."""
+"""`residualign demo`: the whole method on the embedded model and real digits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DemoRequest:
 
 @dataclass(frozen=True)
 class Example:
-    """One test image: its picture, its true class, what was said before adapting, and the adapter's verdict."""
+    """One test image: its picture, its true class, the answer before adapting, and the adapter's verdict."""
 
     image: Image.Image
     truth: str
@@ -49,7 +49,7 @@ class Example:
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """Everything the story is told from."""
+    """Everything that the demo prints."""
 
     adapted: AdaptOutcome
     examples: tuple[Example, ...]
@@ -63,7 +63,7 @@ class DemoOutcome:
 def run(request: DemoRequest, progress: Progress = SILENT) -> DemoOutcome:
     """Extract, fit every method and the linear probe, and classify a few test images.
 
-    A folder that the demo made is written anew unless it can be resumed.
+    A folder that the demo made is resumed if possible, and overwritten otherwise.
     """
     from residualign.errors import BadInputError
     from residualign.fitting.methods import METHODS
@@ -85,7 +85,7 @@ def run(request: DemoRequest, progress: Progress = SILENT) -> DemoOutcome:
             raise
         adapt = replace(adapt, overwrite=True)
     outcome = run_as(adapt, origin, progress)
-    # somebody's first command must not leave a folder that their next commit would take along
+    # in a clone, the output must not show up as untracked files
     hide_from_git(adapt.out)
     return DemoOutcome(outcome, _examples(outcome))
 
@@ -99,8 +99,8 @@ def _examples(outcome: AdaptOutcome) -> tuple[Example, ...]:
     coordinates, labels = test.coordinates(), test.labels
     before = outcome.adapter.base_classifier.logits(coordinates.output).argmax(dim=-1)
     probability, after = outcome.adapter.predict_proba(coordinates).max(dim=-1)
-    by_sureness = probability.argsort(descending=True, stable=True)
-    right = by_sureness[(after == labels)[by_sureness]].tolist()
+    by_confidence = probability.argsort(descending=True, stable=True)
+    right = by_confidence[(after == labels)[by_confidence]].tolist()
     chosen: dict[int, int] = {}
     for i in (*(i for i in right if before[i] != labels[i]), *right):
         if len(chosen) < _N_EXAMPLES:

@@ -1,4 +1,4 @@
-"""`residualign evaluate`: how good an adapter is on labelled images, beside the classifier it started from."""
+"""`residualign evaluate`: accuracy of an adapter on labeled images, compared with the classifier before adapting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BLOCK = 1024
 class EvaluateRequest(Loading):
     """Evaluate an adapter on the test images of DATA (or of a store), before and after adapting.
 
-    Prints accuracy with its 95 % interval, the mean over classes, the calibration error, and every class.
+    Prints accuracy with its 95 % interval, mean accuracy over classes, calibration error, and accuracy per class.
     """
 
     adapter: AdapterDir
@@ -121,7 +121,7 @@ def _of_store(adapter: Adapter, request: EvaluateRequest) -> _Test:
     starts = range(0, len(split), _BLOCK)
     batches = zip(split.batches(_BLOCK), (labels[start : start + _BLOCK] for start in starts), strict=True)
     names, _ = read_prompts(request.classes, None)
-    # which test images were skipped the store does not tell apart from the others
+    # the store does not record which of its skipped images were test images
     return _Test(batches, rename_classes(store.class_names, names), str(store.data.get("split_rule")), [])
 
 

@@ -72,7 +72,7 @@ class ExplainOutcome:
     """An explanation and what it was made from.
 
     components_from: the images behind the components, in words; n_reference: their number. n_unknown: descriptions
-    that the text tower does not know. images: where pictures for the figure are from; None for a store, which has none.
+    that the text tower does not know. images: the data set that pictures for the figure come from; None for a store.
     """
 
     request: ExplainRequest
@@ -131,7 +131,7 @@ def run(request: ExplainRequest, progress: Progress = SILENT) -> ExplainOutcome:
 
     check_files(request)
     if request.dictionary is not None:
-        # a file that cannot be used is refused before the pass over the images
+        # an unusable file is refused before the pass over the images
         load_texts(request.dictionary)
     with analysed_store(request, progress, units=request.unit) as (store, subject):
         outcome = _explained(request, store, subject, progress)
@@ -191,7 +191,7 @@ def _dictionary(request: ExplainRequest, store: Store, subject: Subject, progres
     if store.logit_scale is None:
         progress.note(f"{name} has no text tower: units are explained by images alone")
         return None
-    # a model that has moved keeps its dictionary beside it
+    # the dictionary of a model that was moved is beside it
     texts = choose_texts(request.dictionary, subject.model_name)
     if texts.n_duplicates:
         progress.note(f"{texts.n_duplicates} repeated descriptions in {texts.name} were dropped")
@@ -215,7 +215,7 @@ def _spectra(request: ExplainRequest, store: Store, subject: Subject, progress: 
 
 
 def _end_images(data: ImageData | None, units: Iterable[UnitWords]) -> dict[str, Image.Image]:
-    """The images at the ends of all components of these units, by key; none where only a store is at hand."""
+    """The images at the ends of all components of these units, by key; none for a store."""
     if data is None:
         return {}
     wanted = {
@@ -224,5 +224,5 @@ def _end_images(data: ImageData | None, units: Iterable[UnitWords]) -> dict[str,
         for component in unit.components
         for key, _ in (*component.images_positive, *component.images_negative)
     }
-    # in the order of the rows, which a stream wants
+    # in the order of the rows, because streams are read forward
     return {key: split.image(i) for split in data.splits for i, key in enumerate(split.keys) if key in wanted}

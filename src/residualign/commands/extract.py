@@ -24,9 +24,9 @@ __all__ = ["ExtractOutcome", "ExtractRequest", "run"]
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractRequest(Loading, Prompts, Sampled):
-    """Run every image through the model once and keep what all other commands need.
+    """Run every image through the model once and store what all other commands need.
 
-    An interrupted store is continued; a finished one of the same model and data is opened as it is.
+    An unfinished store is resumed; a finished one of the same model and data is reused.
     """
 
     model: ModelName
@@ -68,7 +68,7 @@ class ExtractOutcome:
 
 
 def run(request: ExtractRequest, progress: Progress = SILENT) -> ExtractOutcome:
-    """Make, continue or open the store. The errors of `load_subject` and `make_store`."""
+    """Make, resume or open the store. The errors of `load_subject` and `make_store`."""
     from residualign.commands._inputs import load_subject, make_store
 
     subject = load_subject(request.model, request.data, request, progress)

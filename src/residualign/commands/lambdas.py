@@ -65,7 +65,7 @@ class LambdasRequest(Encoder, Files):
 class LambdasOutcome:
     """moved: every lambda, largest effect first. put_back: largest first, smallest first, and random orders.
 
-    stability: by what a seed decided, the start or the training images; empty unless several seeds were asked for.
+    stability: by what the seed changed, the start or the training images; empty unless several seeds were asked for.
     """
 
     request: LambdasRequest
@@ -134,7 +134,7 @@ class LambdasOutcome:
 def run(request: LambdasRequest, progress: Progress = SILENT) -> LambdasOutcome:
     """Read the lambdas on one split, and write tables and figures.
 
-    `BadInputError` for an adapter without lambdas and where no store is at hand.
+    `BadInputError` for an adapter without lambdas and if no store is found.
     """
     from residualign.adapter.adapter import load_adapter
     from residualign.adapter.lambdas import learning_curve
@@ -146,7 +146,7 @@ def run(request: LambdasRequest, progress: Progress = SILENT) -> LambdasOutcome:
     adapter = load_adapter(request.adapter, model=request.model, device=request.device, dtype=request.dtype)
     if "lambdas" not in adapter.learned:
         raise BadInputError(
-            f"method {adapter.method!r} has no lambdas; {request.adapter} contains no other adapter, give the DIR of "
+            f"method {adapter.method!r} has no lambdas; {request.adapter} contains no other adapter; give the DIR of "
             "a method that learns them"
         )
     store = _store_of(request).in_memory()
@@ -174,7 +174,7 @@ def _put_back(
 
     part = analysed_split(store, request.split)
     coordinates = part.coordinates()
-    # both may list the same classes in a different order
+    # adapter and store may list the classes in a different order
     labels = match_classes(adapter.class_names, store.class_names)[part.labels]
     plans = [("largest", 0), ("smallest", 0), *(("random", request.seed + i) for i in range(_N_RANDOM))]
     curves = []
@@ -205,7 +205,7 @@ def _stability(
             f"the fits to compare use components of {spectra.source}; those of the adapter are of "
             f"{adapter.spectra.get('source')}"
         )
-    # class means are made anew from the images at hand, each time
+    # class means are recomputed from the images of the store
     classifier = "means" if adapter.base_classifier.kind == "means" else adapter.base_classifier
     names = {"threshold": "variance_threshold"}
     given = ("mean", "rest", "shots", "threshold", "loss")
@@ -230,7 +230,7 @@ def _stability(
 
 
 def _store_of(request: LambdasRequest) -> Store:
-    """The store that was named, or that of the run the adapter belongs to; a method of several is a level deeper."""
+    """The given store, or that of the adapter's run; one of several methods is two folders deeper."""
     from residualign.runs.folder import METHODS_NAME
     from residualign.runs.opened import store_of_run
     from residualign.store import Store

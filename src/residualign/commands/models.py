@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["BOUNDS", "METHODS", "CheckOutcome", "CheckRequest", "ModelsOutcome", "ModelsRequest", "check", "run"]
 
 METHODS = ("coarse", "spectral-output", "residual-heads", "residual", "linear")
-"""The methods whose numbers are counted."""
+"""The methods whose parameters are counted."""
 
 BOUNDS = ("residual", "residual-heads")
-"""Methods that learn at most the number given: the spectrum decides."""
+"""Methods for which the number is an upper bound: the spectrum decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsRequest:
-    """List the models that have a short name, their sizes, and how many numbers each method learns on them.
+    """List the models that have a short name, their sizes, and how many parameters each method learns on them.
 
     `models check NAME...` loads any model, listed or not, and checks that its units sum to its output.
     """
@@ -33,7 +33,7 @@ class ModelsRequest:
 
 @dataclass(frozen=True)
 class ModelsOutcome:
-    """The registered models. learned: by model and method, the numbers learned; of `BOUNDS`, at most so many."""
+    """The registered models. learned: parameters by model and method; for `BOUNDS`, an upper bound."""
 
     entries: tuple[RegisteredModel, ...]
     learned: dict[str, dict[str, int]]
@@ -53,7 +53,7 @@ class ModelsOutcome:
 
 
 def run(request: ModelsRequest, progress: Progress = SILENT) -> ModelsOutcome:
-    """The registered models, and the numbers that methods learn on them. Loads none."""
+    """The registered models, and the parameters that methods learn on them. Loads no model."""
     from residualign.fitting.methods import most_parameters
     from residualign.models.names import registered_models
 
@@ -76,7 +76,7 @@ def run(request: ModelsRequest, progress: Progress = SILENT) -> ModelsOutcome:
 class CheckRequest:
     """Load each model (a hub model is downloaded) and check that its units sum to its output.
 
-    A model that is refused does not keep the others from being checked; the exit code is then 2.
+    If a model is refused, the others are still checked, and the exit code is 2.
     """
 
     names: Annotated[
@@ -103,7 +103,7 @@ class CheckRequest:
 
 @dataclass(frozen=True)
 class CheckOutcome:
-    """What was found of every model, in the order of their names."""
+    """The result of every model, in the order given."""
 
     request: CheckRequest
     models: tuple[CheckedModel | RefusedModel, ...]
@@ -115,7 +115,7 @@ class CheckOutcome:
 
     @property
     def exit_code(self) -> int:
-        """2 where a model was refused: what was named cannot be used."""
+        """2 if a model was refused, else 0."""
         return 0 if self.passed else 2
 
     def to_json(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class CheckOutcome:
 
 
 def check(request: CheckRequest, progress: Progress = SILENT) -> CheckOutcome:
-    """Check model after model; write what was found where `out` says."""
+    """Check one model after another; write the results to `out`, if given."""
     from residualign._files import json_bytes, publish, saying_what_is_kept
     from residualign.model_check import check_model
 

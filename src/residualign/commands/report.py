@@ -80,8 +80,8 @@ class ReportOutcome:
 def run(request: ReportRequest, progress: Progress = SILENT) -> ReportOutcome:
     """Build the page and write it, and what `format` asks for.
 
-    `BadInputError` for what cannot be read and for a page that is there already, unless overwrite; `RunError` where
-    writing fails.
+    `BadInputError` for what cannot be read and for a page that exists, unless overwrite; `RunError` if writing
+    fails.
     """
     from residualign._files import publish, saying_what_is_kept
     from residualign.errors import BadInputError
@@ -101,7 +101,7 @@ def run(request: ReportRequest, progress: Progress = SILENT) -> ReportOutcome:
         device=request.device,
         progress=progress,
     )
-    with saying_what_is_kept(page, "the run itself is untouched, and the same command makes the page"):
+    with saying_what_is_kept(page, "the run itself is unchanged; run the same command again"):
         page.parent.mkdir(parents=True, exist_ok=True)
         publish(page, report.html.encode())
     files = [page]

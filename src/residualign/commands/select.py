@@ -1,4 +1,4 @@
-"""`residualign select`: the heads that carry a task: curves, layers, overlaps, an adapter."""
+"""`residualign select`: the heads that a task needs: curves, layers, overlaps, an adapter."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class SelectRequest(Inputs, Words, Files):
         flag(
             "--compare",
             INPUT,
-            "Another store of the same model, to see whether its data needs the same heads" + REPEATED + ".",
+            "Store of the same model on other data, to compare which heads it needs" + REPEATED + ".",
             metavar="STORE",
         ),
     ] = ()
@@ -86,7 +86,7 @@ class SelectRequest(Inputs, Words, Files):
 
 @dataclass(frozen=True)
 class SelectOutcome:
-    """What a run gave. studies: of the store, then of those it was compared with. selection: the adapter's, if any."""
+    """The results. studies: of the store, then of those it is compared with. selection: that of the adapter, if any."""
 
     request: SelectRequest
     model: str
@@ -98,7 +98,7 @@ class SelectOutcome:
 
     @property
     def study(self) -> SelectionStudy:
-        """That of the store itself."""
+        """The study of the store itself."""
         return self.studies[0]
 
     def to_json(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class SelectOutcome:
 
 
 def run(request: SelectRequest, progress: Progress = SILENT) -> SelectOutcome:
-    """Score, ablate and choose. Bad input is refused before images are read where that is possible."""
+    """Score, ablate and choose. Bad input is refused before images are read where possible."""
     from residualign.commands._inputs import analysed_split, analysed_store, chosen_classifier
     from residualign.commands._outcome import check_files, with_files
     from residualign.selection.result import overlaps
@@ -215,7 +215,7 @@ def _reference(request: SelectRequest, subject: Subject, store: Store, progress:
 
 
 def _names(stores: Sequence[Store]) -> list[str]:
-    """What the stores' data are called; where two have one name, their paths tell them apart."""
+    """Names of the stores' data, with their paths where two have the same name."""
     names = [str(store.data["name"]) for store in stores]
     return [
         f"{name} ({store.path})" if names.count(name) > 1 else name for name, store in zip(names, stores, strict=True)

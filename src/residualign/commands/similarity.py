@@ -1,4 +1,4 @@
-"""`residualign similarity`: how much the components of every unit agree between data sets, or between models."""
+"""`residualign similarity`: how similar the components of every unit are between data sets, or between models."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ class SimilarityOutcome:
 
     @property
     def first(self) -> Source:
-        """What the others are compared with."""
+        """The source that the others are compared with."""
         return self.compared[0].first
 
     def to_json(self) -> dict[str, Any]:
         """What `similarity --json` prints."""
         request = self.request
-        # the file itself does not list the files beside it
+        # the JSON file itself does not list the other files
         files = {"files": [str(path) for path in self.files] or None} if self.files or request.out is None else {}
         return {
             "split": request.split,
@@ -137,9 +137,8 @@ class SimilarityOutcome:
 def run(request: SimilarityRequest, progress: Progress = SILENT) -> SimilarityOutcome:
     """Compare the first source with each of the others, and write tables and figures.
 
-    A spectra file may stand for a store; without activations there are no anchors and no CKA. `BadInputError` for
-    sources that are neither, and for models of different weights whose images differ too, unless `same_space` vouches
-    for them.
+    A spectra file can take the place of a store; without activations there are no anchors and no CKA. `BadInputError`
+    for sources that are neither, and for models of different weights whose images differ too, unless `same_space`.
     """
     from residualign.commands._inputs import chosen_units
     from residualign.commands._outcome import check_files, with_files
@@ -147,11 +146,11 @@ def run(request: SimilarityRequest, progress: Progress = SILENT) -> SimilarityOu
     from residualign.similarity.sources import compare_sources
 
     if not 0 < request.variance_threshold <= 1:
-        raise BadInputError(f"--variance-threshold is above 0 and at most 1, got {request.variance_threshold:g}")
+        raise BadInputError(f"--variance-threshold must be above 0 and at most 1, got {request.variance_threshold:g}")
     if request.anchors == 1:
-        raise BadInputError("--anchors is 0 or at least 2: a correlation over one anchor is not defined")
+        raise BadInputError("--anchors must be 0 or at least 2: a correlation over one anchor is not defined")
     if request.matching != "greedy" and not request.pairs:
-        raise BadInputError("--matching is how --pairs matches components; give --pairs too")
+        raise BadInputError("--matching applies to --pairs; give --pairs too")
     check_files(request)
     with ExitStack() as opened:
         found = _sources(opened, request, progress)
@@ -163,7 +162,7 @@ def run(request: SimilarityRequest, progress: Progress = SILENT) -> SimilarityOu
 
 
 def _sources(opened: ExitStack, request: SimilarityRequest, progress: Progress) -> list[Source]:
-    """Every source with its components; stores that are made of data are gone when `opened` closes."""
+    """Every source with its components; stores made from data are removed when `opened` closes."""
     from residualign.errors import BadInputError
     from residualign.extraction import fit_spectrum
     from residualign.similarity.sources import Source
@@ -200,7 +199,7 @@ def _sources(opened: ExitStack, request: SimilarityRequest, progress: Progress) 
 def _split(
     opened: ExitStack, request: SimilarityRequest, source: str, data: str | None, progress: Progress
 ) -> StoreSplit:
-    """The images of one store, or of a store that is made of a model and data."""
+    """The images of a store, or of one made from a model and data."""
     from residualign.commands._inputs import analysed_split, analysed_store
 
     loading = {one.name: getattr(request, one.name) for one in fields(Loading)}
@@ -221,7 +220,7 @@ def _is_made(source: str) -> bool:
 
 
 def _names(typed: Sequence[str], parts: Sequence[StoreSplit | Spectra]) -> list[str]:
-    """The data's own name where that tells the sources apart, else what was typed."""
+    """The data's own name if that tells the sources apart, else what was given."""
     from residualign.spectrum import Spectra
 
     own = [part.source if isinstance(part, Spectra) else str(part.store.data["name"]) for part in parts]

@@ -1,4 +1,4 @@
-"""`residualign sweep`: a grid of fits from one store, resumable, as one table with spread."""
+"""`residualign sweep`: a resumable grid of fits from one store, in one table with standard deviations."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _QUICK_SHOTS = 10
 
 @dataclass(frozen=True)
 class _Grid:
-    """What is fitted unless something else is asked for."""
+    """Default levels of each factor."""
 
     components: tuple[str, ...]
     scaled: tuple[str, ...]
@@ -60,7 +60,7 @@ _QUICK = _Grid(("90%", "all"), ("heads", "both"), ("ones",), ("none",), 1)
 class SweepRequest(Inputs, Words):
     """Fit a grid of settings, all from the same store: MODEL and DATA, or a STORE.
 
-    With --out each run is kept as it ends: the same command resumes, and a larger grid continues a smaller one.
+    With --out, each run is saved as it ends: the same command resumes, and a larger grid reuses a smaller one.
     """
 
     keep_components: Annotated[
@@ -139,7 +139,7 @@ class SweepRequest(Inputs, Words):
 
     @property
     def scaled_mean(self) -> str:
-        """What becomes of the means of scaled units, the same for all settings; kept unless something else is asked."""
+        """Whether the means of scaled units are dropped or kept, the same for all settings; kept by default."""
         return self.mean or "keep"
 
     def settings(self, bases: tuple[str, ...]) -> tuple[Setting, ...]:
@@ -160,7 +160,7 @@ class SweepRequest(Inputs, Words):
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """What a grid gave. bases: where the components of each basis are from. resumed: runs that were there before."""
+    """The results of a grid. bases: source of the components of each basis. resumed: number of runs from before."""
 
     request: SweepRequest
     model: str
@@ -238,10 +238,10 @@ class SweepOutcome:
 
 
 def run(request: SweepRequest, progress: Progress = SILENT) -> SweepOutcome:
-    """Fit the grid. With `out`, runs are kept as they end and the same request goes on.
+    """Fit the grid. With `out`, runs are saved as they end, and the same request resumes.
 
-    A larger grid goes on from a smaller one; what all runs share (store, components, mean, rest, shots, classifier) has
-    to be the same. Bad input is refused before images are read where that is possible.
+    A larger grid reuses the runs of a smaller one; what all runs share (store, components, mean, rest, shots,
+    classifier) has to be the same. Bad input is refused before images are read where possible.
     """
     from residualign.commands._inputs import analysed_split, analysed_store, chosen_classifier
     from residualign.commands._outcome import with_files
@@ -249,7 +249,7 @@ def run(request: SweepRequest, progress: Progress = SILENT) -> SweepOutcome:
     from residualign.runs.log import RunLog
 
     _check_out(request)
-    # levels that do not exist are found before the pass
+    # unknown levels are refused before the pass
     request.settings(request.basis or (TARGET,))
     inside = None if request.out is None or request.data is None else str(request.out / STORE_NAME)
     with (
@@ -287,7 +287,7 @@ def _fitted(
     log: Any,
     progress: Progress,
 ) -> tuple[tuple[Run, ...], int]:
-    """The runs of the grid, those that were there before among them, and how many these were."""
+    """The runs of the grid, and how many of them are from an earlier run."""
     from residualign.fitting.sweep import Run, run_setting
 
     settings = request.settings(tuple(spectra))
@@ -311,7 +311,7 @@ def _fitted(
 
 
 def _check_out(request: SweepRequest) -> None:
-    """A folder with runs is continued; any other content is refused as for any analysis."""
+    """A folder with runs is resumed; other content is refused, as for any analysis."""
     from residualign.runs.files import check_analysis_files
     from residualign.runs.folder import STORE_NAME
     from residualign.runs.log import RUNS_NAME
@@ -330,7 +330,7 @@ def _locked(folder: Path | None) -> Iterator[None]:
 
 
 def _bases(request: SweepRequest, subject: Subject, store: Store, progress: Progress) -> dict[str, Spectra]:
-    """The spectra by the names of the bases that are wanted."""
+    """The spectra of the bases asked for, by name."""
     from residualign.commands._spectra import choose_spectra
     from residualign.errors import BadInputError
     from residualign.extraction import fit_spectrum

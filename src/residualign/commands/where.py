@@ -1,4 +1,4 @@
-"""`residualign where`: which patches of an image chosen heads read their contribution from."""
+"""`residualign where`: the image patches that chosen heads read their contribution from."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def run(request: WhereRequest, progress: Progress = SILENT) -> WhereOutcome:
 
 
 def _check(request: WhereRequest, is_adapter: bool) -> None:
-    """`BadInputError` for what cannot be combined, before anything is loaded."""
+    """`BadInputError` for flags that cannot be combined, before anything is loaded."""
     from residualign.errors import BadInputError
 
     if not request.unit:
@@ -186,7 +186,7 @@ def _located(
     spectra: Spectra | None,
     progress: Progress,
 ) -> WhereOutcome:
-    """The maps of all images. decider: the adapter whose margins they follow, if they do."""
+    """The maps of all images. decider: the adapter whose margins they follow, if any."""
     from residualign._messages import skipped_sentence
     from residualign.errors import BadInputError
     from residualign.location import Location, locate
@@ -253,7 +253,7 @@ def _heads(units: Units, labels: Sequence[str]) -> list[str]:
 
 
 def _spectra(request: WhereRequest, model: VisionModel, progress: Progress) -> Spectra:
-    """Where components come from: what was named, the store of an adapter's run, or what comes with the model."""
+    """The components: of the given reference, of the store of an adapter's run, or those that come with the model."""
     from residualign.commands._spectra import bundled_spectra, given_spectra
     from residualign.errors import BadInputError
     from residualign.extraction import fit_spectrum

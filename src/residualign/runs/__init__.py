@@ -1,1 +1,1 @@
-"""A run on disk: its folder, its log, and what is left in it for a later report."""
+"""A run on disk: its folder, its log, and what it keeps for a report."""

@@ -23,21 +23,21 @@ DEFAULT_FORMATS = ("json", "csv", "png")
 
 Row = Mapping[str, Any]
 Table = Sequence[Row]
-"""One mapping per line, all with the same names in the same order."""
+"""One mapping per row, all with the same names in the same order."""
 
 
 def check_analysis_files(folder: str | os.PathLike[str] | None, formats: Sequence[str] | None, overwrite: bool) -> None:
-    """`BadInputError` for formats without a folder, a file in the folder's place, and a folder with content.
+    """`BadInputError` for formats without a folder, a file instead of a folder, and a folder that is not empty.
 
-    overwrite allows a folder with content: files of the same names are replaced, others stay.
+    overwrite allows a folder that is not empty: files of the same names are replaced, others are kept.
     """
     if folder is None:
         if formats:
-            raise BadInputError("--format says which files --out gets; give --out DIR too")
+            raise BadInputError("--format selects the files written to --out; give --out DIR too")
         return
     path = Path(folder)
     if path.exists() and not path.is_dir():
-        raise BadInputError(f"{str(path)!r} is a file, expected a folder for tables and figures")
+        raise BadInputError(f"{str(path)!r} is a file; expected a folder for tables and figures")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise BadInputError(
             f"{str(path)!r} is not empty; add --overwrite to replace files there, or choose another name"
@@ -54,8 +54,8 @@ def write_analysis_files(
 ) -> tuple[Path, ...]:
     """Write `NAME.json` (what `--json` prints), one CSV file per table, and each figure in every format asked for.
 
-    tables and figures: by file name without ending. Files appear whole or not at all. Returns their paths. `RunError`
-    where writing fails.
+    tables and figures: by file name without ending. Files are written whole or not at all. Returns their paths.
+    `RunError` if writing fails.
     """
     wanted = tuple(dict.fromkeys(formats or DEFAULT_FORMATS))
     contents: dict[str, Callable[[], bytes]] = {}

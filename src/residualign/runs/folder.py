@@ -1,7 +1,7 @@
-"""The output folder of one run: who may write to it, whether it is finished, and what in it is ours.
+"""The output folder of one run: who may write to it, whether it is finished, and which files in it are ours.
 
-`run.json` says which command made the folder and whether it came to its end. A folder with another content is never
-touched; of our own we remove what `OWN_FILES` lists and nothing else.
+`run.json` records the command that made the folder and whether it finished. A folder with other content is never
+changed; of our own folders only the files in `OWN_FILES` are removed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STORE_NAME = "store"
 METHODS_NAME = "methods"
 
 ADAPTER_FILES = ("adapter.safetensors", "history.jsonl", "README.md", "adapter_config.json")
-"""What saving an adapter writes; the config, which makes it one, last."""
+"""What saving an adapter writes; the config last, because it marks the folder as an adapter."""
 
 RESULT_NAME = "result.json"
 
@@ -40,7 +40,7 @@ State = Literal["absent", "unfinished", "finished"]
 
 @dataclass(frozen=True)
 class RunFolder:
-    """An output folder that this process holds. resumed: whether an unfinished run of the same request lay in it."""
+    """An output folder that this process has locked. resumed: whether it had an unfinished run of the same request."""
 
     path: Path
     request: Mapping[str, Any]
@@ -49,18 +49,18 @@ class RunFolder:
 
     @property
     def store_path(self) -> Path:
-        """Where the store lies if nobody says otherwise."""
+        """The default path of the store."""
         return self.path / STORE_NAME
 
     def method_path(self, method: str) -> Path:
-        """Where one of several methods is kept; made if it is absent."""
+        """The folder of one of several methods; made if it does not exist."""
         path = self.path / METHODS_NAME / method
         with _kept(path):
             path.mkdir(parents=True, exist_ok=True)
         return path
 
     def write(self, name: str, content: bytes) -> None:
-        """Write one file of the folder, whole or not at all; `RunError` where it cannot be written."""
+        """Write one file of the folder, whole or not at all; `RunError` if it cannot be written."""
         with _kept(self.path / name):
             publish(self.path / name, content)
 
@@ -80,22 +80,22 @@ class RunFolder:
 
 
 def check_run_folder(path: str | os.PathLike[str], request: Mapping[str, Any], *, overwrite: bool = False) -> State:
-    """What lies at `path` for this request; nothing is changed.
+    """The state of `path` for this request; nothing is changed.
 
-    request: everything that decides the result, JSON-able. Raises `BadInputError` for a file, a folder with another
-    content, an unfinished run of another request, and a finished one without `overwrite`.
+    request: everything that decides the result, as JSON types. Raises `BadInputError` for a file, a folder with other
+    content, an unfinished run of a different request, and a finished one without `overwrite`.
     """
     folder = Path(path)
     if not os.path.lexists(folder):
         return "absent"
     if not folder.is_dir():
-        raise BadInputError(f"{str(folder)!r} is a file, expected a folder or a new name")
+        raise BadInputError(f"{str(folder)!r} is a file; expected a folder or a new name")
     with _kept(folder):
         names = sorted(name for name in os.listdir(folder) if name != ".lock" and not name.endswith(TEMPORARY_SUFFIX))
     if RUN_NAME not in names:
         if names:
             raise BadInputError(
-                f"the folder {str(folder)!r} is not empty and no run of this command: it holds {names[0]!r}; "
+                f"the folder {str(folder)!r} is not empty and not a run of this command: it contains {names[0]!r}; "
                 "choose a new or an empty folder"
             )
         return "absent"
@@ -104,11 +104,11 @@ def check_run_folder(path: str | os.PathLike[str], request: Mapping[str, Any], *
         return "finished" if content["state"] == "finished" else "unfinished"
     if content["state"] == "finished":
         raise BadInputError(
-            f"{str(folder)!r} holds a finished run; add --overwrite to replace it, or choose another folder"
+            f"{str(folder)!r} contains a finished run; add --overwrite to replace it, or choose another folder"
         )
     if content["request"] != _as_read(request):
         raise BadInputError(
-            f"{str(folder)!r} holds an unfinished run with other settings "
+            f"{str(folder)!r} contains an unfinished run with different settings "
             f"({_first_difference(content['request'], request)}); "
             "run that command again, add --overwrite to replace it, or choose another folder"
         )
@@ -116,13 +116,13 @@ def check_run_folder(path: str | os.PathLike[str], request: Mapping[str, Any], *
 
 
 def verb_of(path: str | os.PathLike[str]) -> str | None:
-    """The command that made a run folder; None where it is none."""
+    """The command that made a run folder; None if it is not one."""
     folder = Path(path)
     return str(_read_state(folder)["request"].get("verb")) if (folder / RUN_NAME).is_file() else None
 
 
 def hide_from_git(path: Path) -> None:
-    """Tell git to leave this folder out, as virtual environments do; `RunError` if that cannot be written."""
+    """Let git ignore this folder, as virtual environments do; `RunError` if that cannot be written."""
     with _kept(path):
         publish(path / ".gitignore", b"*\n")
 
@@ -131,12 +131,12 @@ def hide_from_git(path: Path) -> None:
 def open_run_folder(
     path: str | os.PathLike[str], request: Mapping[str, Any], command: tuple[str, ...], *, overwrite: bool = False
 ) -> Iterator[RunFolder]:
-    """Hold the folder for one run: made if absent, gone on with if unfinished, emptied of our own files to overwrite.
+    """Lock the folder for one run: made if absent, resumed if unfinished, cleared of our own files with overwrite.
 
-    The same errors as `check_run_folder`; `BadInputError` too where another run holds the folder, `RunError` where it
-    cannot be written.
+    The errors of `check_run_folder`; also `BadInputError` if another run has locked the folder, `RunError` if it cannot
+    be written.
     """
-    # imported here: stores bring torch, and refusing a folder must not wait for that
+    # imported here because stores import torch, and refusing a folder must not wait for that
     from residualign.store import DirectoryLock
 
     folder = Path(path)
@@ -144,7 +144,7 @@ def open_run_folder(
     is_new = not folder.exists()
     try:
         with DirectoryLock(folder):
-            # once more, now that nobody else can change it
+            # checked again now that no other process can change it
             state = check_run_folder(folder, request, overwrite=overwrite)
             if overwrite and state != "absent":
                 _remove_own(folder)
@@ -162,7 +162,7 @@ def open_run_folder(
 
 @contextmanager
 def _leaving_no_trace_of_bad_input(run: RunFolder) -> Iterator[None]:
-    """Bad input that shows before any work is done leaves the place as it was, ready for the corrected command."""
+    """Bad input found before any work is done leaves the folder as it was, ready for the corrected command."""
     try:
         yield
     except BadInputError:
@@ -172,12 +172,12 @@ def _leaving_no_trace_of_bad_input(run: RunFolder) -> Iterator[None]:
 
 
 def _holds_work(folder: Path) -> bool:
-    """Whether a shard of the store or a fitted method is there."""
+    """Whether there is a shard of the store or a fitted method."""
     return any((folder / STORE_NAME).glob("*-[0-9]*.safetensors")) or any((folder / METHODS_NAME).glob("*/*"))
 
 
 def _remove_own(folder: Path) -> None:
-    """Remove what a run of ours wrote, the mark last, and no other file."""
+    """Remove what a run wrote, `run.json` last, and no other file."""
     from residualign.store import remove_store
 
     store = folder / STORE_NAME
@@ -206,7 +206,9 @@ def _read_state(folder: Path) -> dict[str, Any]:
             return {"state": str(content["state"]), "request": dict(content["request"])}
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise BadInputError(f"{str(folder / RUN_NAME)!r} is damaged or of another program; choose another folder")
+    raise BadInputError(
+        f"{str(folder / RUN_NAME)!r} is damaged or was written by another program; choose another folder"
+    )
 
 
 def _first_difference(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -216,10 +218,10 @@ def _first_difference(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> st
 
 
 def _as_read(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The request as JSON gives it back: tuples are lists."""
+    """The request as read back from JSON: tuples are lists."""
     content: dict[str, Any] = json.loads(json.dumps(dict(request)))
     return content
 
 
 def _kept(path: Path) -> Any:
-    return saying_what_is_kept(path, "what was done before is kept, and the same command goes on from there")
+    return saying_what_is_kept(path, "what was done before is kept, and the same command resumes from there")

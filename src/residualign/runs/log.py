@@ -1,4 +1,4 @@
-"""Runs of a grid as JSON lines: one object a run, written as it ends, so that the same command goes on."""
+"""Runs of a grid as JSON lines: one object per run, written as it ends, so that the same command resumes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["RUNS_NAME", "RunLog"]
 RUNS_NAME = "runs.jsonl"
 
 _FORMAT, _VERSION = "residualign runs", 1
-_KEPT = "the runs before it are kept, and the same command goes on from there"
+_KEPT = "the runs before it are kept, and the same command resumes from there"
 
 
 class RunLog:
-    """The file of the runs in a folder; its first line says what all of them have in common.
+    """The file of the runs in a folder; its first line holds what all runs have in common.
 
-    The file is opened with what is common to all runs, JSON-able: a file that was begun with something else is refused
-    unless `overwrite` starts it again. A last line that was cut short is dropped. folder None keeps nothing.
+    The file is opened with what is common to all runs, as JSON types: a file that was started with different values is
+    refused unless `overwrite` starts it again. An incomplete last line is dropped. folder None keeps nothing.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class RunLog:
             publish(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append one run; on disk when this returns. `RunError` where it cannot be written."""
+        """Append one run; on disk when this returns. `RunError` if it cannot be written."""
         content = plain(dict(record))
         self.records.append(content)
         if self._path is None:
@@ -55,7 +55,7 @@ class RunLog:
 
 def _read(path: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").split("\n")
-    # what follows the last newline is a line that a killed run left unfinished, or nothing
+    # after the last newline there is nothing, or an incomplete line of a run that was killed
     try:
         found, *records = [json.loads(line) for line in lines[:-1]]
         known = (found["format"], found["version"]) == (_FORMAT, _VERSION)
@@ -64,13 +64,13 @@ def _read(path: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
         known, common, records = False, {}, []
     if not known:
         raise BadInputError(
-            f"{str(path)!r} is damaged or of another program; choose another folder, or add --overwrite"
+            f"{str(path)!r} is damaged or was written by another program; choose another folder, or add --overwrite"
         )
     wanted = header["common"]
     for name in {**common, **wanted}:
         if common.get(name) != wanted.get(name):
             raise BadInputError(
-                f"{str(path)!r} holds runs with another {name}: {common.get(name)!r} there, {wanted.get(name)!r} here; "
-                "choose another folder, or add --overwrite to start again"
+                f"{str(path)!r} contains runs with a different {name}: {common.get(name)!r} there, "
+                f"{wanted.get(name)!r} here; choose another folder, or add --overwrite to start again"
             )
     return records

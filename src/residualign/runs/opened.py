@@ -1,4 +1,4 @@
-"""What a finished run left in its folder, opened: figures, adapters, store and pictures."""
+"""Open a finished run: its figures, adapters, store and pictures."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ __all__ = ["RunResults", "open_run", "store_of_run"]
 class RunResults:
     """A finished `adapt`.
 
-    adapter: the one that is shipped. shown: the one whose lambdas are worth looking at: the same, unless it scales no
-    head and another method of the run does. pictures: JPEG files by name, as base64 text; picture_of: the file of an
-    image, by its key.
+    adapter: the chosen one. shown: the one whose lambdas the report shows: the same, unless it does not scale heads and
+    a different method of the run does. pictures: JPEG files by name, as base64 text. picture_of: the file of an image,
+    by its key.
     """
 
     path: Path
@@ -49,9 +49,9 @@ def open_run(
 ) -> RunResults:
     """Open what `residualign adapt --out DIR` wrote.
 
-    store: where the run's store lies now; None looks where the run put it. model: where the model has moved; it is only
-    loaded when it is needed. `BadInputError` for a folder that holds no finished run, and for a store that is gone or
-    another one.
+    store: path of the run's store; None looks where the run put it. model: new location of the model, which is only
+    loaded when needed. `BadInputError` for a folder without a finished run, and for a store that is missing or not that
+    of the run.
     """
     path = Path(folder)
     summary = _summary(path)
@@ -64,7 +64,7 @@ def open_run(
     found = (Store.open(store) if store is not None else store_of_run(path)).in_memory()
     if found.fingerprint != summary["fingerprints"]["store"]:
         raise BadInputError(
-            f"the store {found.path} is not the one of the run in {path}: it holds other images or units"
+            f"the store {found.path} is not that of the run in {path}: it contains different images or units"
         )
     adapter = load_adapter(path, model=model, device=device)
     adapter.attach_store(found)
@@ -76,9 +76,9 @@ def open_run(
 
 
 def store_of_run(path: Path) -> Store:
-    """The store of a run: in its folder, or where its summary says it was put; `BadInputError` where it is gone."""
+    """The store of a run: in its folder, or where its summary says; `BadInputError` if it is missing."""
     places = [path / STORE_NAME]
-    # a run that was copied without its summary may still have its store
+    # a run copied without its summary may still have its store
     with contextlib.suppress(OSError, ValueError, AttributeError):
         recorded = json.loads((path / SUMMARY_NAME).read_text(encoding="utf-8")).get("store")
         places += [Path(recorded)] if isinstance(recorded, str) else []
@@ -86,7 +86,7 @@ def store_of_run(path: Path) -> Store:
         if (place / "manifest.json").is_file():
             return Store.open(place)
     raise BadInputError(
-        f"no store of images lies with the adapter {str(path)!r}; give one of the same model with --store PATH"
+        f"no activation store found for the adapter {str(path)!r}; give one of the same model with --store PATH"
     )
 
 
@@ -110,11 +110,11 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def _shown_method(results: tuple[MethodResult, ...], chosen: str) -> str:
-    """The method chosen, or the best on validation images of those that scale heads where it scales none."""
+    """The chosen method, or, if it does not scale heads, the one with the best validation accuracy of those that do."""
     scaling = [result for result in results if any(".H" in unit.label for unit in result.units)]
     if not scaling or any(result.method == chosen for result in scaling):
         return chosen
-    # one lambda a component says more than one a head
+    # one lambda per component shows more than one per head
     rich = [result for result in scaling if any(unit.n_lambdas > 1 for unit in result.units)] or scaling
     return max(rich, key=lambda result: (result.accuracy["val"] or 0.0, -result.parameters)).method
 
@@ -126,4 +126,4 @@ def _pictures(path: Path) -> dict[str, str]:
         with zipfile.ZipFile(path) as file:
             return {name: base64.b64encode(file.read(name)).decode() for name in file.namelist()}
     except zipfile.BadZipFile:
-        raise BadInputError(f"{path} is damaged; remove it to go on without pictures") from None
+        raise BadInputError(f"{path} is damaged; remove it to continue without pictures") from None

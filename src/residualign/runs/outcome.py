@@ -1,4 +1,4 @@
-"""What a run of `adapt` gave, in memory and as JSON."""
+"""The result of a run of `adapt`, in memory and as JSON."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SpectraKind = Literal["given", "shipped", "training split"]
 
 @dataclass(frozen=True)
 class ChosenSpectra:
-    """Spectra and where they are from."""
+    """Spectra and their source."""
 
     spectra: Spectra
     kind: SpectraKind
 
     def describe(self) -> dict[str, Any]:
-        """What the JSON says of them."""
+        """As JSON types."""
         return {
             "kind": self.kind,
             "source": self.spectra.source,
@@ -42,9 +42,9 @@ class ChosenSpectra:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class AdaptOutcome(Result):
-    """What a run gave.
+    """The result of a run.
 
-    command: the words of the command line that gives the same. results: one per method, in the order asked for; chosen:
+    command: the words of the equivalent command line. results: one per method, in the order asked for; chosen:
     the one with the best validation accuracy; probe: the linear probe on the same images, None where it could not be
     fitted. seconds: of `extract`, `spectrum` and the fit that was chosen.
     """
@@ -68,12 +68,12 @@ class AdaptOutcome(Result):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Images of each split that were used: with few shots, fewer than the store has."""
+        """Number of images used from each split: with few shots, fewer than the store has."""
         settings = self.chosen.settings
         return {name: settings.get(f"n_{name}", len(self.store.split(name))) for name in self.store.splits}
 
     def to_json(self) -> dict[str, Any]:
-        """What `adapt --json` prints; `methods` is there where several were fitted."""
+        """What `adapt --json` prints; `methods` only if several were fitted."""
         store, chosen = self.store, self.chosen
         content = {
             "model": store.model["name"],

@@ -1,4 +1,4 @@
-"""The record of a fitted method, for the screen, for JSON, and for a later report."""
+"""The record of a fitted method: figures for the terminal, for JSON, and for the report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["HeadShare", "MethodResult", "UnitScale", "head_shares", "method_resu
 
 @dataclass(frozen=True)
 class UnitScale:
-    """What became of one unit.
+    """The variance of one unit before and after adapting.
 
     variance_before: of its scaled components over the spectrum's images; variance_after: with each component's lambda
     applied.
@@ -49,11 +49,11 @@ class MethodResult(FitRecord):
 
     @property
     def n_test(self) -> int:
-        """Test images behind the accuracy."""
+        """Number of test images."""
         return sum(map(sum, self.confusion_after))
 
     def headline(self) -> dict[str, Any]:
-        """What `adapt --json` says of a method."""
+        """The entry of a method in `adapt --json`."""
         return {"seconds_fit" if name == "seconds" else name: value for name, value in vars(self.record).items()}
 
     def to_json(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class MethodResult(FitRecord):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> MethodResult:
-        """From what `to_json` gave; `KeyError` or `TypeError` where that is something else."""
+        """The inverse of `to_json`; `KeyError` or `TypeError` for anything else."""
         return cls(**{**content, "units": tuple(UnitScale(**unit) for unit in content["units"])})
 
 
@@ -70,7 +70,7 @@ class MethodResult(FitRecord):
 class HeadShare:
     """A head's share of the variance of all scaled heads, before and after; each adds up to one over the heads.
 
-    Shares, because the scales of all heads may grow together, which changes no cosine.
+    Shares, because a common factor of all scales does not change a cosine.
     """
 
     label: str
@@ -79,7 +79,7 @@ class HeadShare:
 
 
 def head_shares(result: MethodResult) -> list[HeadShare]:
-    """The heads a method scales, from the one that gained the largest share to the one that lost it."""
+    """The heads that a method scales, from the largest gain of share to the largest loss."""
     heads = [unit for unit in result.units if unit.label != OUTPUT and Unit.parse(unit.label).kind == "head"]
     before = sum(unit.variance_before for unit in heads) or 1.0
     after = sum(unit.variance_after for unit in heads) or 1.0

@@ -1,4 +1,4 @@
-"""What a run leaves for later: `summary.json`, from which a report is made, and thumbnails of test images."""
+"""What a run keeps for the report: `summary.json` and thumbnails of test images."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ SUMMARY_FORMAT, _VERSION = "residualign summary", 1
 
 _PACKAGES = ("residualign", "torch", "transformers", "numpy", "scikit-learn")
 
-# pictures for a page: the first components of every head, so many images at each end, so many in all
+# pictures for a page: of the first components of every head, this many images per end and in all
 _COMPONENTS, _EACH_END, _MOST_FURTHEST = 3, 4, 600
 
 
 def write_summary(outcome: AdaptOutcome, folder: RunFolder, data: ImageData | None) -> None:
-    """Write `summary.json`, and `thumbnails.zip` where the images are at hand (a store alone has none).
+    """Write `summary.json`, and `thumbnails.zip` if there are images (a store has none).
 
-    There are pictures of the examples first, then of the images that lie furthest along the heads' components.
+    Pictures are of the examples first, then of the images furthest along the heads' components.
     """
     positions, examples = _examples(outcome)
     thumbnails = None
@@ -86,7 +86,7 @@ def write_summary(outcome: AdaptOutcome, folder: RunFolder, data: ImageData | No
 
 
 def _examples(outcome: AdaptOutcome) -> tuple[list[int], list[dict[str, Any]]]:
-    """Test images worth showing, with what the classifier said before and after."""
+    """Test images to show, with the predictions before and after."""
     test = outcome.store.split("test")
     if not len(test):
         return [], []
@@ -119,7 +119,7 @@ def _furthest_keys(outcome: AdaptOutcome) -> list[str]:
 def _thumbnails(data: ImageData, keys: list[str]) -> Thumbnails:
     rows = {key: i for i, key in enumerate(data.test.keys)}
     wanted = list(dict.fromkeys(keys))
-    # in the order of the split: a stream goes forward only
+    # in the order of the split, because streams are read forward
     images = ((key, data.test.image(rows[key])) for key in sorted(wanted, key=rows.__getitem__))
     return make_thumbnails(images, wanted=wanted)
 
@@ -128,7 +128,7 @@ MAX_BYTES = 2_000_000
 
 SIDE = 96
 
-"""Longest side in pixels; smaller images keep their own size."""
+"""Longest side in pixels; smaller images keep their size."""
 
 _QUALITY = 80
 
@@ -140,7 +140,7 @@ _OVERHEAD_EACH, _OVERHEAD = 46 + 30 + 2 * len("0123456789abcdef.jpg"), 22
 class Thumbnails:
     """content: the bytes of the zip file. names: from an image's key to the file in it.
 
-    There are fewer than asked for where the size allows no more.
+    Fewer than asked for if the file would get too large.
     """
 
     content: bytes
@@ -150,10 +150,10 @@ class Thumbnails:
 def make_thumbnails(
     images: Iterable[tuple[str, Image.Image]], max_bytes: int = MAX_BYTES, wanted: Sequence[str] = ()
 ) -> Thumbnails:
-    """Thumbnails of (key, RGB image), until the file is full: those in `wanted` first, then as they come.
+    """Thumbnails of (key, RGB image) until the file is full: those in `wanted` first, then in order.
 
-    Files are named by their content, so equal pictures are stored once. The same images give the same bytes. All
-    thumbnails are in memory, a few kilobytes each.
+    Files are named by their content, so equal pictures are stored once, and the same images give the same bytes. All
+    thumbnails are held in memory, a few kilobytes each.
     """
     rank = {key: i for i, key in enumerate(wanted)}
     small = sorted(((key, _jpeg(image)) for key, image in images), key=lambda pair: rank.get(pair[0], len(rank)))
@@ -171,7 +171,7 @@ def make_thumbnails(
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
         for name, picture in sorted(pictures.items()):
-            # without a date of its own the entry would carry the clock's
+            # without a fixed date the entry would get the current time
             file.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), picture)
     return Thumbnails(buffer.getvalue(), names)
 
@@ -192,9 +192,9 @@ def choose_examples(
     each: int = 8,
     most: int = 400,
 ) -> list[int]:
-    """Positions of at most `each` images a class and `most` in all, class by class, in a fixed order.
+    """Positions of at most `each` images per class and `most` in all, class by class, in a fixed order.
 
-    Of every class the four kinds (mended, broken, still wrong, still right) take turns, each in the order of the split.
+    For each class, the four kinds (corrected, newly wrong, still wrong, still right) alternate, in split order.
     """
     positions: dict[int, list[int]] = {}
     for label in labels.unique().tolist():
