@@ -55,7 +55,7 @@ def test_a_class_with_one_image_has_no_class_mean_to_fit_with(
     means = ["--classifier", "means"] if model == "clip" else []
     ran = run("adapt", request.getfixturevalue(model), data, "--out", tmp_path / "out", *means)
     assert ran.code == 2
-    assert "class 'dog' has one training image" in ran.sentence
+    assert "class 'dog' has only one training image" in ran.sentence
     assert not (tmp_path / "out").exists()
 
 

@@ -199,7 +199,7 @@ def test_what_cannot_be_shown_is_refused(run: Run, copy: Path, clip: Path, image
     assert "--out DIR" in run("report", copy, "--format", "csv").sentence
     other = tmp_path / "other"
     assert run("extract", clip, images, "--store", other).code == 0
-    assert "not the one of the run" in run("report", copy, "--store", other).sentence
+    assert "not that of the run" in run("report", copy, "--store", other).sentence
     shutil.move(copy / "store", tmp_path / "moved")
     summary = json.loads((copy / "summary.json").read_text())
     # what was copied from may still be there, and is found

@@ -78,7 +78,7 @@ def test_one_against_several_with_files(run: Run, stores: tuple[Path, Path, Path
     n_units = len(ra.Store.open(stores[0]).units) + 1
     assert [line["second"] for line in lines] == ["cars"] * n_units + ["signs"] * n_units
     assert "weighted by variance: greedy (optimal)" in ran.out
-    assert "heads are most like the head of the same place" in ran.out
+    assert "heads are most similar to the head in the same position" in ran.out
     again = run("similarity", *stores, "--out", out)
     assert (again.code, "--overwrite" in again.sentence) == (2, True)
     only = run("similarity", *stores, "--out", out, "--overwrite", "--pairs", "--format", "pdf", "--json")

@@ -1,4 +1,4 @@
-"""`ablate`: the grid it runs, that it goes on, what it writes and refuses."""
+"""`sweep`: the grid it runs, that it resumes, what it writes and refuses."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def check_analysis_files(folder: str | os.PathLike[str] | None, formats: Sequenc
         return
     path = Path(folder)
     if path.exists() and not path.is_dir():
-        raise BadInputError(f"{str(path)!r} is a file; expected a folder for tables and figures")
+        raise BadInputError(f"{str(path)!r} is a file, expected a folder for tables and figures")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise BadInputError(
             f"{str(path)!r} is not empty; add --overwrite to replace files there, or choose another name"

@@ -89,7 +89,7 @@ def check_run_folder(path: str | os.PathLike[str], request: Mapping[str, Any], *
     if not os.path.lexists(folder):
         return "absent"
     if not folder.is_dir():
-        raise BadInputError(f"{str(folder)!r} is a file; expected a folder or a new name")
+        raise BadInputError(f"{str(folder)!r} is a file, expected a folder or a new name")
     with _kept(folder):
         names = sorted(name for name in os.listdir(folder) if name != ".lock" and not name.endswith(TEMPORARY_SUFFIX))
     if RUN_NAME not in names:
