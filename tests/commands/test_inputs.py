@@ -82,6 +82,11 @@ def test_with_a_place_it_stays_and_is_found_again(clip: Path, data: Path, tmp_pa
     with analysed_store(asked(place), SILENT) as (again, _):
         assert again.fingerprint == fingerprint
     with (
+        pytest.raises(BadInputError, match="no-such-model"),
+        analysed_store(asked(place, model="no-such-model"), SILENT),
+    ):
+        pass
+    with (
         pytest.raises(BadInputError, match="a store is already given here"),
         analysed_store(asked(place, store=str(tmp_path / "other")), SILENT),
     ):

@@ -77,7 +77,11 @@ def load_subject(
         if isinstance(request, Sampled) and request.quick:
             rows = {name: _sample_rows(store.split(name).labels.tolist()) for name in store.splits}
             store = store.subset({name: torch.tensor(own, dtype=torch.int64) for name, own in rows.items()})
-        return Subject(model or str(store.model["name"]), request, store=store)
+        subject = Subject(model or str(store.model["name"]), request, store=store)
+        if model is not None:
+            # what was named must be right even where nothing else needs it: its spectra and dictionary come with it
+            subject.model()
+        return subject
     if model is not None:
         raise BadInputError(
             f"--model {model} is the new location of a store's or adapter's model; the model is already given: {source}"
