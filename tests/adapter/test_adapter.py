@@ -202,6 +202,15 @@ def test_an_adapter_shows_itself_in_a_line_and_in_tables(model, method):
     assert all(figure.to_bytes("svg").startswith(b"<?xml") for figure in adapter.figures.values())
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_parts_of_an_adapter_print_no_tensors(model, method):
+    adapter = random_adapter(model, method)
+    parts = [adapter.scaling, adapter.full_scaling, adapter.adapted, adapter.adapted.exact_map]
+    for part in [*parts, *adapter.scaling.units, *adapter.full_scaling.units]:
+        assert repr(part).startswith(f"{type(part).__name__}(")
+        assert len(repr(part)) <= 200
+
+
 def test_attribution_takes_images_or_coordinates(model):
     adapter, images = random_adapter(model), pictures(N)
     found, expected = adapter.attribution(images, batch_size=3), adapter.attribution(coordinates_of(model, N))

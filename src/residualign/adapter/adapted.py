@@ -19,7 +19,7 @@ from residualign.fitting.coefficients import Scaling
 __all__ = ["Adapted"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Adapted:
     """An adapter on a tower with these maps.
 
@@ -33,6 +33,10 @@ class Adapted:
     learned: Mapping[str, Tensor]
     classifier: Classifier
     base_classifier: Classifier
+
+    def __repr__(self) -> str:
+        learned = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in self.learned.items())
+        return f"Adapted({self.scaling!r}, {learned or 'nothing learned'})"
 
     @property
     def lambdas(self) -> Mapping[str, Tensor]:

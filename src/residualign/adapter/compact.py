@@ -42,7 +42,7 @@ def orthonormal_rows(weight: Float[Tensor, "coordinate dim"]) -> Float[Tensor, "
     return nearest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CompactUnit:
     """One scaled unit as it is stored.
 
@@ -59,6 +59,9 @@ class CompactUnit:
     def n_lambdas(self) -> int:
         """Lambdas this unit has."""
         return 1 if self.components is None else self.components.shape[0]
+
+    def __repr__(self) -> str:
+        return f"CompactUnit({self.label}, {self.n_lambdas:,} lambdas)"
 
     @classmethod
     def of(cls, unit: ScaledUnit, maps: UnitMaps, dtype: torch.dtype) -> CompactUnit:
@@ -85,7 +88,7 @@ class CompactUnit:
         return ScaledUnit(self.label, self.mean.to(like), F.normalize(components, dim=1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CompactScaling:
     """All scaled units of an adapter, and what becomes of the rest; see `Scaling`. rest_mean: (dim,), float32."""
 
@@ -93,6 +96,10 @@ class CompactScaling:
     mean: MeanMode
     rest: RestMode
     rest_mean: Float[Tensor, " dim"]
+
+    def __repr__(self) -> str:
+        lambdas = sum(unit.n_lambdas for unit in self.units)
+        return f"CompactScaling({len(self.units):,} units, {lambdas:,} lambdas, mean={self.mean!r}, rest={self.rest!r})"
 
     @classmethod
     def of(cls, scaling: Scaling, maps: UnitMaps, dtype: torch.dtype = torch.float16) -> CompactScaling:

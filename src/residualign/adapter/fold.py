@@ -20,7 +20,7 @@ from residualign.fitting.coefficients import OUTPUT, ScaledUnit, Scaling
 __all__ = ["FactoredMap", "FoldedMap", "fold"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FoldedMap:
     """`adapted = heads @ W + mlps @ W + [1/sigma, mu/sigma] @ W + output @ W (+ output) + bias`, absent terms left out.
 
@@ -37,6 +37,11 @@ class FoldedMap:
     scalars: Float[Tensor, "2 dim"] | None = None
     output: Float[Tensor, "dim dim"] | None = None
     embedding: Float[Tensor, "width dim"] | None = None
+
+    def __repr__(self) -> str:
+        names = ("heads", "mlps", "scalars", "output", "embedding")
+        there = [name for name in names if getattr(self, name) is not None]
+        return f"FoldedMap({', '.join([*there, f'dim={self.bias.shape[0]:,}'])})"
 
     @property
     def needs_units(self) -> bool:
@@ -174,7 +179,7 @@ def _scaled(rows: Tensor, scaled: ScaledUnit, scale: Tensor) -> Tensor:
     return (rows @ components.T * scale) @ components
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FactoredMap:
     """`adapted = sum_u (x_u Phi_u^T * scale_u) Phi_u @ after + output @ W (+ output) + bias`, absent terms left out.
 
@@ -187,6 +192,9 @@ class FactoredMap:
     factors: tuple[tuple[str, Tensor | None, Tensor], ...] = ()
     output: Float[Tensor, "dim dim"] | None = None
     after: Float[Tensor, "dim dim"] | None = None
+
+    def __repr__(self) -> str:
+        return f"FactoredMap({len(self.factors):,} units, dim={self.bias.shape[0]:,})"
 
     @property
     def needs_units(self) -> bool:

@@ -33,7 +33,7 @@ MAX_BYTES = 4 * 2**30
 _CHUNK = 2048
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScaledUnit:
     """One unit and the directions of it that are scaled.
 
@@ -50,6 +50,9 @@ class ScaledUnit:
         """Lambdas this unit has."""
         return 1 if self.components is None else self.components.shape[0]
 
+    def __repr__(self) -> str:
+        return f"ScaledUnit({self.label}, {self.n_lambdas:,} lambdas)"
+
 
 def is_scale_free(units: Sequence[Any], mean: MeanMode, rest: RestMode) -> bool:
     """Whether a common factor of all lambdas leaves every cosine as it is. units: each with a label and components."""
@@ -58,7 +61,7 @@ def is_scale_free(units: Sequence[Any], mean: MeanMode, rest: RestMode) -> bool:
     return bool(units) and (mean == "drop" or whole) and (rest == "zero" or output_only)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scaling:
     """All scaled units of a method, and what becomes of everything that no lambda multiplies.
 
@@ -82,6 +85,10 @@ class Scaling:
     def scale_free(self) -> bool:
         """Whether a common factor of all lambdas leaves every cosine as it is."""
         return is_scale_free(self.units, self.mean, self.rest)
+
+    def __repr__(self) -> str:
+        units, lambdas = len(self.units), self.n_lambdas
+        return f"Scaling({units:,} units, {lambdas:,} lambdas, mean={self.mean!r}, rest={self.rest!r})"
 
     @property
     def _ends(self) -> tuple[int, ...]:
