@@ -79,7 +79,7 @@ def run(sizes: Sizes) -> Result:
             f"{gflops:.0f} GFLOP a batch); its matrix of {joined.numel() * 4 / 1e6:.0f} MB is read once a batch, so a "
             "larger batch costs less an image.",
             f"The plain pass reaches {rate:.0f} GFLOP/s, {100 * rate / matrix_rate(torch.float32):.0f} % of a large "
-            "float32 product here; the rest of the difference is two copied rows a layer.",
+            "float32 product here; the rest of the difference is two copied rows per layer.",
         ),
         {"wall": {**timings.wall, **alone.wall}, "cpu": {**timings.cpu, **alone.cpu}},
     )

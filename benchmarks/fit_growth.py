@@ -28,7 +28,7 @@ _VAL_IMAGES = 100
 
 @dataclass(frozen=True)
 class Sizes:
-    """One axis grows at a time, the others stay at the first three; heads come 12 a layer, each layer with its MLP."""
+    """One axis grows at a time, the others stay at the first three; heads come 12 per layer, with its MLP."""
 
     base_images: int = 2000
     base_layers: int = 12

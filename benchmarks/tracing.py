@@ -73,7 +73,7 @@ def run(sizes: Sizes) -> Result:
             f"The forward pass is arithmetic: {gflops / images:.2f} GFLOP an image, {rate:.0f} GFLOP/s reached, "
             f"{100 * rate / best:.0f} % of the {best:.0f} GFLOP/s of a large float32 product here.",
             f"Moments add {products:.1f} MFLOP an image in float64, {share:.2f} % of the forward pass (double that in "
-            "time, float64 being half as fast); tracing copies two rows a layer.",
+            "time, float64 being half as fast); tracing copies two rows per layer.",
         ),
         {"wall": dict(timings.wall), "cpu": dict(timings.cpu)},
     )

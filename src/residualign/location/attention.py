@@ -56,8 +56,8 @@ def watch_attention(tower: Tower, layers: Iterable[int]) -> Iterator[dict[int, S
     """While it is open, a forward pass of the tower fills the mapping with the attention of these layers.
 
     Open it inside a `Trace`, whose exchanged attentions it needs (open_clip). Hooks and mode are gone when the body
-    ends or raises. Memory: image x head x pooled query x token numbers a layer. `BadInputError` naming the layer, from
-    the forward pass, for an attention that is neither kind of call.
+    ends or raises. Memory: image x head x pooled query x token numbers per layer. `BadInputError` naming the layer,
+    from the forward pass, for an attention that is neither kind of call.
     """
     wanted, seen = frozenset(layers), dict[int, SeenAttention]()
     mode = _Mode(tower, seen)

@@ -140,7 +140,7 @@ class ClassProducts:
         maps: UnitMaps,
         vectors: Float[Tensor, "class dim"],
     ) -> ClassProducts:
-        """Of all units. Costs coordinate x dim x class a unit before the first image."""
+        """Products of all units. Costs coordinate x dim x class per unit before the first image."""
         units, to = tuple(maps.units), vectors.double().T
         # towers that pool by attention have one map for all units: it is multiplied, and held, once
         known: dict[int, Tensor] = {}

@@ -23,8 +23,8 @@ __all__ = ["Moments", "first_not_finite"]
 
 _FORMAT, _VERSION = "residualign moments", 1
 
-# One fold reads and writes (width + 1)^2 doubles a layer, 57 MB for ViT-B, whatever the number of rows: rows wait in a
-# buffer until the arithmetic outweighs that.
+# One fold reads and writes (width + 1)^2 doubles per layer, 57 MB for ViT-B, whatever the number of rows: rows wait in
+# a buffer until the arithmetic outweighs that.
 _FOLD_ROWS = 256
 
 _KINDS = ("heads", "mlps", "embedding", "output")
