@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import residualign as ra
-from residualign.units import Units
+from residualign.errors import BadInputError
+from residualign.units import Unit, Units
 
 
 def test_order_is_embedding_mlps_heads_layer_major() -> None:
@@ -38,3 +39,11 @@ def test_equality_is_by_shape() -> None:
     assert Units(2, 3) == Units(2, 3)
     assert Units(2, 3) != Units(3, 2)
     assert hash(Units(2, 3)) == hash(Units(2, 3))
+
+
+def test_a_label_read_again_is_the_same_unit() -> None:
+    for unit in Units(n_layers=13, n_heads=5, pool_mlp=True):
+        assert Unit.parse(unit.label) == unit
+    for label in ("L3", "L3.H", "L03.H1", "l3.H1", "L3.H1 ", "L3.H-1", "mlp", "", "L\u0663.H1"):
+        with pytest.raises(BadInputError, match="is not the label of a unit"):
+            Unit.parse(label)

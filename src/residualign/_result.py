@@ -27,8 +27,9 @@ class Result:
     """
 
     def _summary(self) -> str:
-        """What this is, without the name of its class, in at most about 150 characters."""
-        raise NotImplementedError
+        """What this is, without the name of its class: the fields that are short, unless a subclass says it better."""
+        values = {name: value for name, value in vars(self).items() if isinstance(value, str | int | float)}
+        return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
     def __repr__(self) -> str:
         return one_line(f"{type(self).__name__}({self._summary()})")

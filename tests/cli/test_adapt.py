@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -9,13 +10,19 @@ import signal
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from residualign import load_adapter
 from residualign.adapter import files as adapter_file
+from residualign.classification import probe
+from residualign.fitting.fit import few_images
 from residualign.fitting.methods import METHODS
+from residualign.runs import results
 from residualign.runs.folder import ADAPTER_FILES
+from residualign.store import Store
 from tests.cli.conftest import Ran
 
 Run = Callable[..., Ran]
@@ -50,6 +57,42 @@ def test_all_methods_and_the_best_of_them(run: Run, clip: Path, images: Path, tm
     chosen = ran.json["method"]
     for name in ADAPTER_FILES:
         assert (out / name).read_bytes() == (out / "methods" / chosen / name).read_bytes()
+
+
+def test_the_probe_is_fitted_to_the_same_few_images(
+    run: Run, clip: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[torch.Tensor]] = []
+    real = probe.linear_probe
+
+    def watched(*parts: Any) -> probe.LinearProbe:
+        seen.append([embeddings for embeddings, _ in parts])
+        return real(*parts)
+
+    monkeypatch.setattr(probe, "linear_probe", watched)
+    out = tmp_path / "out"
+    ran = run("adapt", clip, images, "--out", out, "--method", "coarse", "--shots", 2, "--json")
+    assert ran.json["n_train"] == 6
+    few = few_images(Store.open(out / "store"), 2, 0)
+    for got, name in zip(seen[0], ("train", "val", "test"), strict=True):
+        assert torch.equal(got, few.split(name).embeddings())
+
+
+def test_validation_chooses_and_not_the_test_images(
+    run: Run, clip: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One method is best on validation images, the other on test images: the first is shipped."""
+    real = results.method_result
+    told = {"coarse": (0.9, 0.1), "linear": (0.1, 0.9)}
+
+    def altered(fitted: Any, *more: Any) -> Any:
+        val, adapted = told[fitted.method]
+        made = real(fitted, *more)
+        return dataclasses.replace(made, accuracy={**made.accuracy, "val": val, "adapted": adapted})
+
+    monkeypatch.setattr(results, "method_result", altered)
+    ran = run("adapt", clip, images, "--out", tmp_path / "out", "--method", "linear", "--method", "coarse", "--json")
+    assert ran.json["method"] == "coarse"
 
 
 def test_class_means_say_so(run: Run, vit: Path, images: Path, tmp_path: Path) -> None:

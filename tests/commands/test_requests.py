@@ -131,7 +131,9 @@ def test_every_field_is_read(command: str, place: Place) -> None:
     seen: set[str] = set()
     for function, request in run_of(command, place):
         watched, reads = recording(request)
-        function(watched)
+        shown = repr(function(watched))
+        assert len(shown) <= 200
+        assert "\n" not in shown
         decisive = {one.name for one in fields_of(type(request)) if not one.roles}
         assert decisive - reads == set(), request
         seen |= reads

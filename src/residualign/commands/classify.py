@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import AdapterDir, BatchSize, Encoder, ImagePaths, ModelPath, SkipBad
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ class ClassifyRequest(Encoder):
     batch_size: BatchSize = 32
 
 
-@dataclass(frozen=True)
-class ClassifyOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class ClassifyOutcome(Result):
     """Verdicts in the order of the images, without the skipped ones."""
 
     request: ClassifyRequest

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import OUTPUT, Overwrite, Quick, Stream, Workers, argument, flag
 from residualign.commands._request import NEUTRAL
 
@@ -51,8 +52,8 @@ class DataRequest:
     workers: Workers = 2
 
 
-@dataclass(frozen=True)
-class SetsOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class SetsOutcome(Result):
     """The registered data sets."""
 
     sets: tuple[RegisteredSet, ...]
@@ -62,8 +63,8 @@ class SetsOutcome:
         return {"names": [one.name for one in self.sets], "sets": [asdict(one) for one in self.sets]}
 
 
-@dataclass(frozen=True)
-class CardOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class CardOutcome(Result):
     """The card of one data set."""
 
     request: DataRequest

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import OUTPUT, Loading, ModelOrStore, Overwrite, argument, flag
 from residualign.commands._request import NEUTRAL
 
@@ -44,8 +45,8 @@ class DecomposeRequest(Loading):
     overwrite: Overwrite = False
 
 
-@dataclass(frozen=True)
-class DecomposeOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class DecomposeOutcome(Result):
     """model and data: as given. skipped: images that could not be read."""
 
     request: DecomposeRequest

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import Overwrite, Quick, RunOut, Seed
 from residualign.commands._request import command_words
 from residualign.commands.adapt import AdaptRequest, Origin, run_as, run_key
@@ -47,8 +48,8 @@ class Example:
     verdict: Verdict
 
 
-@dataclass(frozen=True)
-class DemoOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class DemoOutcome(Result):
     """Everything that the demo prints."""
 
     adapted: AdaptOutcome

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import AdapterDir, Classes, DataName, Loading, ModelPath
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class EvaluateRequest(Loading):
     classes: Classes = None
 
 
-@dataclass(frozen=True)
-class EvaluateOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class EvaluateOutcome(Result):
     """split_rule: where the test images are from, in words. skipped: images that could not be read."""
 
     request: EvaluateRequest

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import (
     METHOD,
     ComponentIndex,
@@ -67,8 +68,8 @@ class ExplainRequest(Inputs, Files):
     top: Top = 6
 
 
-@dataclass(frozen=True)
-class ExplainOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class ExplainOutcome(Result):
     """An explanation and what it was made from.
 
     components_from: the images behind the components, in words; n_reference: their number. n_unknown: descriptions

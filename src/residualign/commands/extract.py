@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import (
     DataName,
     Loading,
@@ -35,8 +36,8 @@ class ExtractRequest(Loading, Prompts, Sampled):
     overwrite: Overwrite = False
 
 
-@dataclass(frozen=True)
-class ExtractOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class ExtractOutcome(Result):
     """The finished store. skipped: keys of unreadable images and of files that are not images."""
 
     request: ExtractRequest

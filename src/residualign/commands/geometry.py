@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import (
     METHOD,
     Files,
@@ -62,8 +63,8 @@ class GeometryRequest(Inputs, Files):
     seed: Seed = 0
 
 
-@dataclass(frozen=True)
-class GeometryOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class GeometryOutcome(Result):
     """What was measured, on what, and the files that were written. components: where the components are from."""
 
     request: GeometryRequest

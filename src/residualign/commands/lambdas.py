@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import (
     METHOD,
     AdapterDir,
@@ -61,8 +62,8 @@ class LambdasRequest(Encoder, Files):
     model: ModelPath = None
 
 
-@dataclass(frozen=True)
-class LambdasOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class LambdasOutcome(Result):
     """moved: every lambda, largest effect first. put_back: largest first, smallest first, and random orders.
 
     stability: by what the seed changed, the start or the training images; empty unless several seeds were asked for.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import MACHINE, OUTPUT, REPEATED, Device, DTypeName, Overwrite, argument, flag
 from residualign.commands._request import NEUTRAL
 
@@ -31,8 +32,8 @@ class ModelsRequest:
     """
 
 
-@dataclass(frozen=True)
-class ModelsOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class ModelsOutcome(Result):
     """The registered models. learned: parameters by model and method; for `BOUNDS`, an upper bound."""
 
     entries: tuple[RegisteredModel, ...]
@@ -101,8 +102,8 @@ class CheckRequest:
     overwrite: Overwrite = False
 
 
-@dataclass(frozen=True)
-class CheckOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class CheckOutcome(Result):
     """The result of every model, in the order given."""
 
     request: CheckRequest

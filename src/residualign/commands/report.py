@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import (
     OUTPUT,
     REPEATED,
@@ -57,8 +58,8 @@ class ReportRequest:
     overwrite: Overwrite = False
 
 
-@dataclass(frozen=True)
-class ReportOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class ReportOutcome(Result):
     """The page as an object, and the files that were written: the page first."""
 
     request: ReportRequest

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import (
     INPUT,
     METHOD,
@@ -84,8 +85,8 @@ class SelectRequest(Inputs, Words, Files):
     ] = None
 
 
-@dataclass(frozen=True)
-class SelectOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class SelectOutcome(Result):
     """The results. studies: of the store, then of those it is compared with. selection: that of the adapter, if any."""
 
     request: SelectRequest

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import (
     METHOD,
     Files,
@@ -81,8 +82,8 @@ class SimilarityRequest(Loading, Files):
     seed: Seed = 0
 
 
-@dataclass(frozen=True)
-class SimilarityOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class SimilarityOutcome(Result):
     """The first source compared with each of the others, and the images that were skipped."""
 
     request: SimilarityRequest

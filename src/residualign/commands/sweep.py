@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import (
     METHOD,
     OUTPUT,
@@ -158,8 +159,8 @@ class SweepRequest(Inputs, Words):
         )
 
 
-@dataclass(frozen=True)
-class SweepOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class SweepOutcome(Result):
     """The results of a grid. bases: source of the components of each basis. resumed: number of runs from before."""
 
     request: SweepRequest

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from residualign._progress import SILENT, Progress
+from residualign._result import Result
 from residualign.commands._flags import (
     METHOD,
     REPEATED,
@@ -69,8 +70,8 @@ class WhereRequest(Loading, Files):
     batch_size: BatchSize = 8
 
 
-@dataclass(frozen=True)
-class WhereOutcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class WhereOutcome(Result):
     """The maps. along: what they follow, in words.
 
     classes: per image, the first and the second class of an adapter; empty where the maps do not follow a margin.
