@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.harness import Result, Row, interleave, ratio_rows
 from benchmarks.machine import matrix_rate
-from residualign.text import pursuit as _greedy
+from residualign.text import pursuit
 from residualign.text.dictionary import TextDictionary, from_vectors
 from residualign.text.pursuit import Samples, somp
 
@@ -109,10 +109,10 @@ def looked_at(samples: Samples, dictionary: TextDictionary, count: int) -> float
     shares: list[float] = []
 
     def counting(samples: Samples, images: Tensor, lengths: Tensor) -> int:
-        index = _greedy.largest_sum_of_magnitudes(samples, images, lengths)
+        index = pursuit._largest_sum_of_magnitudes(samples, images, lengths)
         best = (samples.scores @ images[index]).abs().sum()
         shares.append(float((lengths * len(samples) ** 0.5 >= best).double().mean()))
         return index
 
-    _greedy.greedy(samples, dictionary.atoms, count, counting)
+    pursuit._greedy(samples, dictionary.atoms, count, counting)
     return 100 * sum(shares) / max(len(shares), 1)

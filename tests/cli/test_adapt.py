@@ -195,7 +195,7 @@ def test_another_unfinished_run_is_refused(run: Run, clip: Path, images: Path, t
     (out / "run.json").write_text(json.dumps(state | {"state": "unfinished"}))
     ran = run("adapt", clip, images, "--out", out, "--method", "linear")
     assert ran.code == 2
-    assert "unfinished run with other settings (method: ['coarse'] there, ['linear'] here)" in ran.sentence
+    assert "unfinished run with different settings (method: ['coarse'] there, ['linear'] here)" in ran.sentence
 
 
 @pytest.mark.parametrize("moment", ["store/unfinished.json", "methods/coarse/result.json"])
@@ -217,9 +217,12 @@ def test_ctrl_c_and_going_on(
             signal.raise_signal(signal.SIGINT)
 
     # at the very moment, not when another process has noticed it: by then a quick run is over
+    # a process that was started in the background may have inherited that Ctrl-C is ignored
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", then_ctrl_c)
         ran = run(*command(out), "--overwrite")
+    signal.signal(signal.SIGINT, usual)
     assert ran.code == 130
     assert ran.out == ""
     assert re.search(r"completed work is kept. To resume: (.*)", ran.err)

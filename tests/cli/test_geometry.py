@@ -128,7 +128,7 @@ def test_other_components_by_reference(run: Run, store: Path, data: Path) -> Non
         (("--subsamples", "5"), "expected an even number, or 0 for none, got 5"),
         (("--unit", "L7.H0"), "no unit 'L7.H0' in a tower of"),
         (("--format", "png"), "give --out DIR too"),
-        (("--store", "elsewhere"), "a store is already given here"),
+        (("--store", "elsewhere"), "a store is already given"),
     ],
 )
 def test_bad_input(run: Run, store: Path, words: tuple[str, ...], told: str) -> None:

@@ -59,7 +59,7 @@ def test_bad_input(run, adapted, tmp_path, other_store):
     alone = tmp_path / "alone"
     shutil.copytree(adapted / "methods" / "residual-heads", alone)
     assert run("lambdas", alone).code == 2
-    assert run("lambdas", alone).sentence.startswith("no store of images")
+    assert run("lambdas", alone).sentence.startswith("no activation store found")
     assert "method 'linear' has no lambdas" in run("lambdas", adapted / "methods" / "linear").sentence
     assert "fingerprint" in run("lambdas", alone, "--store", other_store).sentence
     assert "adapter" in run("lambdas", tmp_path).sentence

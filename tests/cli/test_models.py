@@ -142,7 +142,7 @@ def test_a_model_of_the_cache_that_is_not_what_the_registry_says(run: Run, no_ne
     assert "layers 3 (registered: 24)" in report["differs"]
     assert "width 35 (registered: 1024)" in report["differs"]
     assert not any(phrase.startswith("text") for phrase in report["differs"])
-    assert "warning: dinov2-l differs from the registry: layers 3" in ran.err
+    assert "warning: dinov2-l is not what the registry says: layers 3" in ran.err
 
 
 def test_mini_is_what_the_registry_says(run: Run) -> None:

@@ -87,7 +87,7 @@ def test_with_a_place_it_stays_and_is_found_again(clip: Path, data: Path, tmp_pa
     ):
         pass
     with (
-        pytest.raises(BadInputError, match="a store is already given here"),
+        pytest.raises(BadInputError, match="a store is already given"),
         analysed_store(asked(place, store=str(tmp_path / "other")), SILENT),
     ):
         pass
@@ -105,7 +105,7 @@ def test_a_unit_that_does_not_exist_is_refused_before_the_pass(clip: Path, data:
 
 def test_an_empty_split_is_refused_and_others_are_named(tmp_path: Path) -> None:
     store = fill(tmp_path / "store")
-    with pytest.raises(BadInputError, match="has no images; --split train or val has some"):
+    with pytest.raises(BadInputError, match="has no images; use --split train or val"):
         analysed_split(store, "test")
 
 

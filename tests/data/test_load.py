@@ -45,7 +45,7 @@ def test_registered_data_survives_pickling_and_describes_itself() -> None:
     np.testing.assert_array_equal(again.val.image(5), data.val.image(5))
     assert json.loads(json.dumps(data.describe())) == data.describe()
     assert "digits" in repr(data)
-    assert repr(data.val) == "Split('val', 179 images of 10 classes)"
+    assert repr(data.val) == "Split('val', 179 images, 10 classes)"
 
 
 def test_taking_twice_gives_the_images_of_the_keys() -> None:
@@ -76,7 +76,7 @@ def test_an_unknown_source_is_refused_with_what_is_expected(source: str) -> None
 def test_a_file_is_refused_and_the_folder_of_a_parquet_file_is_named(tmp_path: Path) -> None:
     for name, message in (
         ("data.zip", "is a file, expected a folder"),
-        ("train.parquet", "give the folder it lies in"),
+        ("train.parquet", "give its folder"),
     ):
         (tmp_path / name).write_bytes(b"x")
         with pytest.raises(BadInputError, match=message):

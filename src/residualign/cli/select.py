@@ -28,7 +28,7 @@ def show(out: Out, outcome: SelectOutcome) -> None:
     )
     for study in outcome.studies:
         before = "class means" if study.classifier == "means" else "zero-shot"
-        kept = "heads beside MLPs and embedding" if study.keep_mlps else "heads and nothing else"
+        kept = "heads, all MLPs and the embedding" if study.keep_mlps else "heads and nothing else"
         out.show(
             "",
             paragraph(
