@@ -17,6 +17,7 @@ from benchmarks.towers import random_coordinates, random_maps
 from residualign.decomposition.coordinates import UnitMaps
 from residualign.fitting.fit import FitSettings, fit_method
 from residualign.fitting.solvers import LBFGS, ScheduleFree
+from residualign.spectrum import Spectra
 from residualign.store import CoordinateShape, SplitPlan, Store, StorePlan, StoreWriter
 
 __all__ = ["Sizes", "run"]
@@ -78,8 +79,12 @@ def fit_process(
     """Seconds a pass of both solvers at one size, and what the peak memory of the process will be made of."""
     maps = random_maps(heads // _HEADS_A_LAYER, _HEADS_A_LAYER, width=width, dim=dim)
     spectra = random_spectra(maps, 2 * width)
-    scratch = tempfile.TemporaryDirectory()
-    store = gaussian_store(f"{scratch.name}/store", maps, images, classes).in_memory()
+    with tempfile.TemporaryDirectory() as scratch:
+        store = gaussian_store(f"{scratch}/store", maps, images, classes).in_memory()
+        return _timed(store, spectra, images, repeats, epochs)
+
+
+def _timed(store: Store, spectra: Spectra, images: int, repeats: int, epochs: int) -> dict[str, Any]:
     solvers = {
         "schedule-free": ScheduleFree(learning_rate=0.8, max_epochs=epochs, patience=epochs),
         "lbfgs": LBFGS(max_iterations=2 * epochs),
