@@ -111,7 +111,7 @@ def _summary(path: Path) -> dict[str, Any]:
 
 def _shown_method(results: tuple[MethodResult, ...], chosen: str) -> str:
     """The chosen method, or, if it does not scale heads, the one with the best validation accuracy of those that do."""
-    scaling = [result for result in results if any(".H" in unit.label for unit in result.units)]
+    scaling = [result for result in results if any(unit.is_head for unit in result.units)]
     if not scaling or any(result.method == chosen for result in scaling):
         return chosen
     # one lambda per component shows more than one per head

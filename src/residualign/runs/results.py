@@ -33,6 +33,11 @@ class UnitScale:
     variance_before: float
     variance_after: float
 
+    @property
+    def is_head(self) -> bool:
+        """Whether it is an attention head; the embedding as a whole is not a unit."""
+        return self.label != OUTPUT and Unit.parse(self.label).kind == "head"
+
 
 @dataclass(frozen=True, repr=False)
 class MethodResult(FitRecord):
@@ -80,7 +85,7 @@ class HeadShare:
 
 def head_shares(result: MethodResult) -> list[HeadShare]:
     """The heads that a method scales, from the largest gain of share to the largest loss."""
-    heads = [unit for unit in result.units if unit.label != OUTPUT and Unit.parse(unit.label).kind == "head"]
+    heads = [unit for unit in result.units if unit.is_head]
     before = sum(unit.variance_before for unit in heads) or 1.0
     after = sum(unit.variance_after for unit in heads) or 1.0
     shares = [HeadShare(unit.label, unit.variance_before / before, unit.variance_after / after) for unit in heads]
