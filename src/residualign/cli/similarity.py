@@ -27,17 +27,17 @@ def show(printer: Out, outcome: SimilarityOutcome) -> None:
             *(("compared with", _described(first.model, one.second)) for one in outcome.compared),
         )
     )
-    alike = [one for one in outcome.compared if one.spectral is not None]
+    alike = [one for one in outcome.compared if one.result.spectral is not None]
     if alike:
         _show_layers(printer, alike)
     # with several others, their tables of heads would hide the summary above
     one_pair, chosen = len(outcome.compared) == 1, bool(request.unit)
     for one in outcome.compared:
-        if one.spectral is not None and (one_pair or chosen):
+        if one.result.spectral is not None and (one_pair or chosen):
             _show_units(printer, one, chosen)
-        if one.cka is not None:
+        if one.result.cka is not None:
             _show_cka(printer, one)
-        if one.pairs_cka is not None or one.pairs is not None:
+        if one.result.pairs_cka is not None or one.result.pairs is not None:
             _show_pairs(printer, one, one_pair)
     if outcome.files:
         printer.show("", f"  {len(outcome.files)} files in {request.out}")
@@ -58,12 +58,12 @@ def _show_layers(printer: Out, compared: list[Compared]) -> None:
     ):
         columns = []
         for one in compared:
-            assert one.spectral is not None
-            layers = one.spectral.layers("head" if kind == "head" else "mlp")
+            assert one.result.spectral is not None
+            layers = one.result.spectral.layers("head" if kind == "head" else "mlp")
             columns.append([_both(line.cosine, weighting) for line in layers])
         printer.show("", heading(f"  {title}: greedy (optimal)"))
         _show_columns(printer, compared, "layer", [str(i) for i in range(len(columns[0]))], columns)
-    of_output = [one.spectral.output.cosine for one in compared if one.spectral is not None]
+    of_output = [one.result.spectral.output.cosine for one in compared if one.result.spectral is not None]
     names = ["weighted", "unweighted"]
     printer.show("", heading("  the whole output: greedy (optimal)"))
     _show_columns(printer, compared, "", names, [[_both(cosine, name) for name in names] for cosine in of_output])
@@ -94,8 +94,8 @@ def _short(name: str) -> str:
 def _show_units(printer: Out, one: Compared, chosen: bool) -> None:
     from residualign.cli.views import heading, paragraph, plain_table
 
-    assert one.spectral is not None
-    means = {} if one.means is None else {mean.label: mean for mean in one.means}
+    assert one.result.spectral is not None
+    means = {} if one.result.means is None else {mean.label: mean for mean in one.result.means}
 
     def line(unit: UnitSimilarity) -> tuple[str, ...]:
         cosine, mean = unit.cosine, means.get(unit.label)
@@ -106,14 +106,14 @@ def _show_units(printer: Out, one: Compared, chosen: bool) -> None:
 
     columns = ("kept", "weighted", "optimal", "unweighted", "optimal", "means", "anchors")
     titles = tuple((title, True) for title in columns)
-    labels = {unit.label for unit in one.units}
-    listed = [unit for unit in one.spectral.units if unit.label in labels]
+    labels = {unit.label for unit in one.result.units}
+    listed = [unit for unit in one.result.spectral.units if unit.label in labels]
     if not chosen:
         known = [unit for unit in listed if unit.kind == "head" and unit.cosine.weighted >= 0]
         ranked = sorted(known, key=lambda unit: unit.cosine.weighted)
         listed = ranked if len(ranked) <= 2 * _SHOWN else [*ranked[:_SHOWN], *ranked[-_SHOWN:]]
     what = "units" if chosen else f"heads, least similar first (the first and last {_SHOWN}; --json lists all)"
-    rows = [line(unit) for unit in (*listed, one.spectral.output)]
+    rows = [line(unit) for unit in (*listed, one.result.spectral.output)]
     printer.show(
         "",
         heading(f"  {one.second.name}: {what}"),
@@ -129,11 +129,11 @@ def _show_units(printer: Out, one: Compared, chosen: bool) -> None:
 def _show_cka(printer: Out, one: Compared) -> None:
     from residualign.cli.views import heading, plain_table
 
-    assert one.cka is not None
-    known = [line for line in one.cka[:-1] if line.cka >= 0]
+    assert one.result.cka is not None
+    known = [line for line in one.result.cka[:-1] if line.cka >= 0]
     ranked = sorted(known, key=lambda line: line.cka)
     shown = ranked if len(ranked) <= 2 * _SHOWN else [*ranked[:_SHOWN], *ranked[-_SHOWN:]]
-    rows = [(line.label, _figure(line.cka), _figure(line.debiased)) for line in (*shown, one.cka[-1])]
+    rows = [(line.label, _figure(line.cka), _figure(line.debiased)) for line in (*shown, one.result.cka[-1])]
     titles = (("", False), ("CKA", True), ("debiased", True))
     printer.show("", heading(f"  {one.second.name}: the same images, least similar first"), plain_table(titles, rows))
 
@@ -145,10 +145,10 @@ def _show_pairs(printer: Out, one: Compared, in_full: bool) -> None:
     from residualign.cli.views import heading, paragraph, plain_table
 
     found = []
-    if one.pairs is not None:
-        found.append(("weighted cosine", one.pairs.rows, one.pairs.columns, one.pairs.weighted))
-    if one.pairs_cka is not None:
-        found.append(("CKA", one.pairs_cka.rows, one.pairs_cka.columns, one.pairs_cka.cka))
+    if one.result.pairs is not None:
+        found.append(("weighted cosine", one.result.pairs.rows, one.result.pairs.columns, one.result.pairs.weighted))
+    if one.result.pairs_cka is not None:
+        found.append(("CKA", one.result.pairs_cka.rows, one.result.pairs_cka.columns, one.result.pairs_cka.cka))
     one_tower = one.first.spectra.units == one.second.spectra.units
     for what, heads, others, matrix in found:
         values = torch.nan_to_num(matrix, nan=-1.0)

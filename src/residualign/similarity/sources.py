@@ -11,7 +11,6 @@ from residualign.errors import BadInputError
 from residualign.similarity.cka import cka_by_unit, cka_pairs, same_images
 from residualign.similarity.comparison import Comparison
 from residualign.similarity.means import RelativeMeans, compare_means, draw_anchors, relative_means
-from residualign.similarity.result import CkaPairs, HeadPairs, MeanSimilarity, SpectraSimilarity, UnitCka
 from residualign.similarity.spectral import compare_heads, compare_spectra
 from residualign.spectrum import Spectra
 from residualign.store import StoreSplit
@@ -61,36 +60,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Compared:
-    """The first source beside one other. None: what cannot be said of the two, or was not asked for.
-
-    spectral, means: only of one space. cka: only of the same images, by unit where both towers have the same units, and
-    of the output, which comes last.
-    pairs, pairs_cka: heads of the first (rows) with heads of the second (columns).
-    """
+    """The first source and one other, and what was found: None where it cannot be said, or was not asked for."""
 
     first: Source
     second: Source
-    units: tuple[Unit, ...]
-    spectral: SpectraSimilarity | None
-    means: tuple[MeanSimilarity, ...] | None
-    cka: tuple[UnitCka, ...] | None
-    pairs: HeadPairs | None
-    pairs_cka: CkaPairs | None
-
-    @property
-    def result(self) -> Comparison:
-        """What was found, without the sources."""
-        alike = self.first.spectra.units == self.second.spectra.units
-        return Comparison(
-            first=self.first.name,
-            second=self.second.name,
-            units=self.units if alike else (),
-            spectral=self.spectral,
-            means=self.means,
-            cka=self.cka,
-            pairs=self.pairs,
-            pairs_cka=self.pairs_cka,
-        )
+    result: Comparison
 
 
 def compare_sources(
@@ -168,4 +142,7 @@ def _compare(
         if measures.pairs or a.units != b.units:
             with progress.task(f"CKA of heads with {other.name}") as tick:
                 pairs_cka = cka_pairs(first.split, other.split, progress=tick)
-    return Compared(first, other, units, spectral, means, by_unit, pairs, pairs_cka)
+    listed = units if a.units == b.units else ()
+    return Compared(
+        first, other, Comparison(first.name, other.name, listed, spectral, means, by_unit, pairs, pairs_cka)
+    )
