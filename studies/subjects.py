@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 import residualign as ra
-from residualign.commands._spectra import bundled_spectra
 from residualign.data import ImageData, Split
 from residualign.extraction import reference_spectra
+from residualign.inputs.spectra import bundled_spectra
 from residualign.spectrum import Spectra
 
 __all__ = ["Subject", "open_subjects"]

@@ -27,7 +27,7 @@ MANY_PARAMETERS = {
     "text/explain.py: explain_units",
 }
 # the share of all lines that a folder may have
-LARGEST, ALLOWED = 0.12, {"commands": 0.13}
+LARGEST = 0.12
 
 
 def test_no_circle_of_modules() -> None:
@@ -49,7 +49,7 @@ def test_no_large_folder() -> None:
     for path in FILES:
         lines[path.relative_to(SOURCE).parts[0]] += _lines(path)
     shares = {room: n / lines.total() for room, n in lines.items()}
-    large = {room: f"{share:.1%}" for room, share in shares.items() if share > ALLOWED.get(room, LARGEST)}
+    large = {room: f"{share:.1%}" for room, share in shares.items() if share > LARGEST}
     assert not large
 
 

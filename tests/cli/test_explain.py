@@ -199,7 +199,7 @@ def test_a_reference_beside_a_store_is_read_as_the_command_says(
         asked.append(options["stream"])
         return ra.load_data(name, **{**options, "stream": False})
 
-    monkeypatch.setattr("residualign.commands._spectra.load_data", load_data)
+    monkeypatch.setattr("residualign.inputs.spectra.load_data", load_data)
     assert run(*arguments, "--skip-bad", "--stream").code == 0
     assert asked == [True]
 

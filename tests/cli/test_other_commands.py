@@ -181,7 +181,7 @@ def test_an_interrupted_extract_says_how_to_resume(
     def interrupted(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("residualign.commands._inputs.extract", interrupted)
+    monkeypatch.setattr("residualign.inputs.store.extract", interrupted)
     ran = run("extract", clip, data, "--store", tmp_path / "store", "--overwrite")
     assert ran.code == 130
     # a resumed command must not throw away what it has

@@ -220,7 +220,7 @@ def test_options_for_reading_images_reach_every_data_set(
         asked.append(options["stream"])
         return ra.load_data(name, **{**options, "stream": False})
 
-    monkeypatch.setattr("residualign.commands._inputs.load_data", load_data)
+    monkeypatch.setattr("residualign.inputs.subject.load_data", load_data)
     found = run(*arguments, "--skip-bad", "--stream", "--json").json
     assert found["skipped"] == ["cat/broken-one.png", "cat/broken-two.png"]
     assert asked == [True, True]

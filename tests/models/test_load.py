@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests import random_models
 
 import residualign as ra
-from residualign.commands._spectra import bundled_spectra
+from residualign.inputs.spectra import bundled_spectra
 from residualign.spectrum import Spectra
 
 

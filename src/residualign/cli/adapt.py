@@ -9,7 +9,8 @@ from residualign.cli.console import Out
 if TYPE_CHECKING:
     from residualign.classification.probe import LinearProbe
     from residualign.cli.views import MethodLine
-    from residualign.runs.outcome import AdaptOutcome, ChosenSpectra
+    from residualign.inputs.spectra import ChosenSpectra
+    from residualign.runs.outcome import AdaptOutcome
     from residualign.runs.results import MethodResult
 
 __all__ = ["accuracy_interval", "before_line", "probe_line", "result_line", "show"]

@@ -12,13 +12,19 @@ from typing import Annotated, Any, Literal
 import typer
 
 from residualign.commands._request import KEEPS_WORK, NEUTRAL
+from residualign.inputs.options import (
+    ClassifierName,
+    DTypeName,
+    InputOptions,
+    LoadingOptions,
+    PromptOptions,
+    WordOptions,
+)
 
 INPUT, METHOD, OUTPUT, MACHINE = "Input", "Method", "Output", "Machine"
 """The panels of `--help`, in this order."""
 
 SplitName = Literal["train", "val", "test"]
-DTypeName = Literal["float64", "float32", "float16", "bfloat16"]
-ClassifierName = Literal["text", "means"]
 FormatName = Literal["json", "csv", "png", "svg", "pdf"]
 MeanName = Literal["drop", "keep"]
 RestName = Literal["keep", "mean", "zero"]
@@ -234,7 +240,7 @@ class Machine(Encoder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loading(Machine):
+class Loading(Machine, LoadingOptions):
     """Reading images of a data set."""
 
     stream: Stream = False
@@ -249,7 +255,7 @@ class Sampled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs(Loading, Sampled):
+class Inputs(Loading, Sampled, InputOptions):
     """MODEL and DATA, or a STORE; and where to keep the store of a model and data."""
 
     source: ModelOrStore
@@ -259,7 +265,7 @@ class Inputs(Loading, Sampled):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompts:
+class Prompts(PromptOptions):
     """The words of class vectors."""
 
     classes: Classes = None
@@ -267,7 +273,7 @@ class Prompts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words(Prompts):
+class Words(Prompts, WordOptions):
     """What class vectors are made of."""
 
     classifier: Classifier = None

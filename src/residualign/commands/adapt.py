@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from residualign.adapter.adapter import Adapter
     from residualign.classification.classifier import Classifier
     from residualign.classification.probe import LinearProbe
-    from residualign.commands._inputs import Subject
+    from residualign.inputs.spectra import ChosenSpectra
+    from residualign.inputs.subject import Subject
     from residualign.runs.folder import RunFolder
-    from residualign.runs.outcome import AdaptOutcome, ChosenSpectra
+    from residualign.runs.outcome import AdaptOutcome
     from residualign.runs.results import MethodResult
     from residualign.store import Store
 
@@ -86,7 +87,8 @@ def run(request: AdaptRequest, progress: Progress = SILENT) -> AdaptOutcome:
 
 def run_as(request: AdaptRequest, origin: Origin, progress: Progress) -> AdaptOutcome:
     """`run`, for a given command."""
-    from residualign.commands._inputs import load_subject, refuse_store_for_store
+    from residualign.inputs.store import refuse_store_for_store
+    from residualign.inputs.subject import load_subject
     from residualign.runs.folder import check_run_folder, open_run_folder
 
     methods = wanted_methods(request.method)
@@ -126,7 +128,7 @@ class _Run:
 
     def carry_out(self, methods: tuple[str, ...]) -> AdaptOutcome:
         """The pass, the spectra, every method, the linear probe; and the files of the run."""
-        from residualign.commands._inputs import chosen_classifier
+        from residualign.inputs.classifier import chosen_classifier
         from residualign.runs.outcome import AdaptOutcome
         from residualign.runs.summary import write_summary
 
@@ -159,7 +161,7 @@ class _Run:
         return outcome
 
     def _store(self) -> tuple[Store, float]:
-        from residualign.commands._inputs import make_store
+        from residualign.inputs.store import make_store
 
         store, seconds = make_store(
             self.subject,
@@ -173,7 +175,7 @@ class _Run:
         return store, seconds
 
     def _spectra(self, store: Store) -> tuple[ChosenSpectra, float]:
-        from residualign.commands._spectra import choose_spectra
+        from residualign.inputs.spectra import choose_spectra
 
         request, began = self.request, time.perf_counter()
         spectra = choose_spectra(

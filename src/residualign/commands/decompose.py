@@ -126,8 +126,8 @@ def run(request: DecomposeRequest, progress: Progress = SILENT) -> DecomposeOutc
 
 
 def _from_store(request: DecomposeRequest) -> _Source:
-    from residualign.commands._inputs import open_store
     from residualign.errors import BadInputError
+    from residualign.inputs.subject import open_store
 
     if request.dtype != "float32":
         raise BadInputError(

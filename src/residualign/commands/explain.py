@@ -25,8 +25,8 @@ from residualign.commands._flags import (
 if TYPE_CHECKING:
     from PIL import Image
 
-    from residualign.commands._inputs import Subject
     from residualign.data.split import ImageData
+    from residualign.inputs.subject import Subject
     from residualign.spectrum import Spectra
     from residualign.store import Store
     from residualign.text.dictionary import TextDictionary
@@ -126,8 +126,8 @@ def run(request: ExplainRequest, progress: Progress = SILENT) -> ExplainOutcome:
     `BadInputError` for a dictionary or a method with a model that has no text tower, for units and components that do
     not exist, and as in the parts.
     """
-    from residualign.commands._inputs import analysed_store
     from residualign.commands._outcome import check_files, with_files
+    from residualign.inputs.store import analysed_store
     from residualign.text.dictionary import load_texts
 
     check_files(request)
@@ -142,8 +142,8 @@ def run(request: ExplainRequest, progress: Progress = SILENT) -> ExplainOutcome:
 
 
 def _explained(request: ExplainRequest, store: Store, subject: Subject, progress: Progress) -> ExplainOutcome:
-    from residualign.commands._inputs import analysed_split, chosen_units
     from residualign.errors import BadInputError
+    from residualign.inputs.store import analysed_split, chosen_units
     from residualign.text.dictionary import no_text_sentence
     from residualign.text.explain import explain_units
 
@@ -207,8 +207,8 @@ def _dictionary(request: ExplainRequest, store: Store, subject: Subject, progres
 
 
 def _spectra(request: ExplainRequest, store: Store, subject: Subject, progress: Progress) -> Spectra:
-    from residualign.commands._spectra import choose_spectra
     from residualign.extraction import fit_spectrum
+    from residualign.inputs.spectra import choose_spectra
 
     if request.reference is None:
         return fit_spectrum(store, split=request.split)

@@ -24,7 +24,7 @@ __all__ = ["ExtractOutcome", "ExtractRequest", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractRequest(Loading, Prompts, Sampled):
+class ExtractRequest(Sampled, Loading, Prompts):
     """Run every image through the model once and store what all other commands need.
 
     An unfinished store is resumed; a finished one of the same model and data is reused.
@@ -70,7 +70,8 @@ class ExtractOutcome(Result):
 
 def run(request: ExtractRequest, progress: Progress = SILENT) -> ExtractOutcome:
     """Make, resume or open the store. The errors of `load_subject` and `make_store`."""
-    from residualign.commands._inputs import load_subject, make_store
+    from residualign.inputs.store import make_store
+    from residualign.inputs.subject import load_subject
 
     subject = load_subject(request.model, request.data, request, progress)
     store, seconds = make_store(subject, request.store, progress, overwrite=request.overwrite)

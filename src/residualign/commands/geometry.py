@@ -104,12 +104,12 @@ class GeometryOutcome(Result):
 
 def run(request: GeometryRequest, progress: Progress = SILENT) -> GeometryOutcome:
     """Measure a split, and write tables and figures. Bad input is refused before any image is read where possible."""
-    from residualign.commands._inputs import analysed_split, analysed_store, chosen_units
     from residualign.commands._outcome import check_files, with_files
-    from residualign.commands._spectra import choose_spectra
     from residualign.extraction import spectra_of_split
     from residualign.geometry import measure_geometry
     from residualign.geometry.measure import check_settings
+    from residualign.inputs.spectra import choose_spectra
+    from residualign.inputs.store import analysed_split, analysed_store, chosen_units
 
     check_settings(request.variance_threshold, request.fraction, request.subsamples)
     check_files(request)

@@ -171,7 +171,7 @@ def _put_back(
     """Accuracy as lambdas are reset to 1: largest effect first, smallest first, and in random orders."""
     from residualign.adapter.lambdas import put_back_curve
     from residualign.classification.evaluation import match_classes
-    from residualign.commands._inputs import analysed_split
+    from residualign.inputs.store import analysed_split
 
     part = analysed_split(store, request.split)
     coordinates = part.coordinates()
@@ -191,9 +191,9 @@ def _stability(
 ) -> dict[Vary, tuple[Stability, ...]]:
     """Fits with the settings of the adapter, and how their lambdas correlate."""
     from residualign.adapter.stability import fit_seeds, lambda_stability
-    from residualign.commands._inputs import Subject
-    from residualign.commands._spectra import choose_spectra
     from residualign.fitting.fit import FitSettings
+    from residualign.inputs.spectra import choose_spectra
+    from residualign.inputs.subject import Subject
 
     settings = adapter.settings
     loading = Loading(device=request.device, dtype=request.dtype)

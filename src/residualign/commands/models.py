@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from residualign._progress import SILENT, Progress
 from residualign._result import Result
-from residualign.commands._flags import MACHINE, OUTPUT, REPEATED, Device, DTypeName, Overwrite, argument, flag
+from residualign.commands._flags import MACHINE, OUTPUT, REPEATED, Device, Overwrite, argument, flag
 from residualign.commands._request import NEUTRAL
+from residualign.inputs.options import DTypeName
 
 if TYPE_CHECKING:
     from residualign.model_check import CheckedModel, RefusedModel

@@ -25,7 +25,7 @@ from residualign.commands._flags import (
 from residualign.commands._request import NEUTRAL
 
 if TYPE_CHECKING:
-    from residualign.commands._inputs import Subject
+    from residualign.inputs.subject import Subject
     from residualign.selection.result import Overlap, SelectionStudy
     from residualign.selection.select import Selection
     from residualign.selection.study import SelectionSubject
@@ -137,8 +137,9 @@ class SelectOutcome(Result):
 
 def run(request: SelectRequest, progress: Progress = SILENT) -> SelectOutcome:
     """Score, ablate and choose. Bad input is refused before images are read where possible."""
-    from residualign.commands._inputs import analysed_split, analysed_store, chosen_classifier
     from residualign.commands._outcome import check_files, with_files
+    from residualign.inputs.classifier import chosen_classifier
+    from residualign.inputs.store import analysed_split, analysed_store
     from residualign.selection.result import overlaps
     from residualign.selection.scores import parse_budget
     from residualign.selection.select import best_selection
@@ -194,8 +195,8 @@ def _check_adapter(request: SelectRequest) -> None:
 
 
 def _compared(path: str, first: Store) -> Store:
-    from residualign.commands._inputs import open_store
     from residualign.errors import BadInputError
+    from residualign.inputs.subject import open_store
 
     store = open_store(path)
     if store.model["fingerprint"] != first.model["fingerprint"]:
@@ -208,7 +209,7 @@ def _compared(path: str, first: Store) -> Store:
 
 def _reference(request: SelectRequest, subject: Subject, store: Store, progress: Progress) -> Any:
     """Spectra whose means replace what is ablated; None takes the training images of the store."""
-    from residualign.commands._spectra import choose_spectra
+    from residualign.inputs.spectra import choose_spectra
 
     if request.reference is None:
         return None

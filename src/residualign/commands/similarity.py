@@ -141,9 +141,9 @@ def run(request: SimilarityRequest, progress: Progress = SILENT) -> SimilarityOu
     A spectra file can take the place of a store; without activations there are no anchors and no CKA. `BadInputError`
     for sources that are neither, and for models of different weights whose images differ too, unless `same_space`.
     """
-    from residualign.commands._inputs import chosen_units
     from residualign.commands._outcome import check_files, with_files
     from residualign.errors import BadInputError
+    from residualign.inputs.store import chosen_units
     from residualign.similarity.sources import compare_sources
 
     if not 0 < request.variance_threshold <= 1:
@@ -201,7 +201,7 @@ def _split(
     opened: ExitStack, request: SimilarityRequest, source: str, data: str | None, progress: Progress
 ) -> StoreSplit:
     """The images of a store, or of one made from a model and data."""
-    from residualign.commands._inputs import analysed_split, analysed_store
+    from residualign.inputs.store import analysed_split, analysed_store
 
     loading = {one.name: getattr(request, one.name) for one in fields(Loading)}
     inputs = Inputs(source=source, data=data, **loading)

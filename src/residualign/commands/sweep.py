@@ -30,8 +30,8 @@ from residualign.commands._request import KEEPS_WORK
 
 if TYPE_CHECKING:
     from residualign.classification.classifier import Classifier
-    from residualign.commands._inputs import Subject
     from residualign.fitting.sweep import FactorLevel, Run, Setting, SettingSummary
+    from residualign.inputs.subject import Subject
     from residualign.spectrum import Spectra
     from residualign.store import Store
 
@@ -244,8 +244,9 @@ def run(request: SweepRequest, progress: Progress = SILENT) -> SweepOutcome:
     A larger grid reuses the runs of a smaller one; what all runs share (store, components, mean, rest, shots,
     classifier) has to be the same. Bad input is refused before images are read where possible.
     """
-    from residualign.commands._inputs import analysed_split, analysed_store, chosen_classifier
     from residualign.commands._outcome import with_files
+    from residualign.inputs.classifier import chosen_classifier
+    from residualign.inputs.store import analysed_split, analysed_store
     from residualign.runs.folder import STORE_NAME
     from residualign.runs.log import RunLog
 
@@ -332,9 +333,9 @@ def _locked(folder: Path | None) -> Iterator[None]:
 
 def _bases(request: SweepRequest, subject: Subject, store: Store, progress: Progress) -> dict[str, Spectra]:
     """The spectra of the bases asked for, by name."""
-    from residualign.commands._spectra import choose_spectra
     from residualign.errors import BadInputError
     from residualign.extraction import fit_spectrum
+    from residualign.inputs.spectra import choose_spectra
 
     spectra = {}
     for name in dict.fromkeys(request.basis or (TARGET, REFERENCE)):

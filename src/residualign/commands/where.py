@@ -244,8 +244,8 @@ def _batches(
 
 
 def _heads(units: Units, labels: Sequence[str]) -> list[str]:
-    from residualign.commands._inputs import chosen_units
     from residualign.errors import BadInputError
+    from residualign.inputs.store import chosen_units
 
     heads = [unit.label for unit in chosen_units(units, labels)]
     if len(heads) > _MAX_MAPS:
@@ -255,9 +255,9 @@ def _heads(units: Units, labels: Sequence[str]) -> list[str]:
 
 def _spectra(request: WhereRequest, model: VisionModel, progress: Progress) -> Spectra:
     """The components: of the given reference, of the store of an adapter's run, or those that come with the model."""
-    from residualign.commands._spectra import bundled_spectra, given_spectra
     from residualign.errors import BadInputError
     from residualign.extraction import fit_spectrum
+    from residualign.inputs.spectra import bundled_spectra, given_spectra
     from residualign.spectrum import Spectra
     from residualign.store import Store
 

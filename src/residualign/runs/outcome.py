@@ -4,40 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from residualign._result import Result
 
 if TYPE_CHECKING:
     from residualign.adapter.adapter import Adapter
     from residualign.classification.probe import LinearProbe
+    from residualign.inputs.spectra import ChosenSpectra
     from residualign.runs.results import MethodResult
-    from residualign.spectrum import Spectra
     from residualign.store import Store
 
-__all__ = ["BEFORE", "AdaptOutcome", "ChosenSpectra", "SpectraKind"]
+__all__ = ["BEFORE", "AdaptOutcome"]
 
 BEFORE = {"text": "zero-shot: class vectors from text", "means": "class means of the training images"}
 """What `accuracy.zero_shot` is, by classifier."""
-
-SpectraKind = Literal["given", "shipped", "training split"]
-
-
-@dataclass(frozen=True)
-class ChosenSpectra:
-    """Spectra and their source."""
-
-    spectra: Spectra
-    kind: SpectraKind
-
-    def describe(self) -> dict[str, Any]:
-        """As JSON types."""
-        return {
-            "kind": self.kind,
-            "source": self.spectra.source,
-            "n_images": self.spectra.n_samples,
-            "fingerprint": self.spectra.fingerprint,
-        }
 
 
 @dataclass(frozen=True, repr=False, eq=False)

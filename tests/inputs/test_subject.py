@@ -16,10 +16,11 @@ from matplotlib.figure import Figure as Drawing
 from residualign._progress import SILENT, Silent
 from residualign.classification.classifier import Classifier
 from residualign.commands._flags import Inputs
-from residualign.commands._inputs import analysed_split, analysed_store, chosen_classifier, chosen_units
 from residualign.commands.select import SelectRequest
 from residualign.errors import BadInputError, RunError
 from residualign.figures._figure import Figure
+from residualign.inputs.classifier import chosen_classifier
+from residualign.inputs.store import analysed_split, analysed_store, chosen_units
 from residualign.runs.files import FORMATS, check_analysis_files, write_analysis_files
 from residualign.units import Units
 from tests.cli.conftest import make_images
@@ -193,7 +194,7 @@ def test_a_place_that_cannot_be_written_says_what_is_kept(tmp_path: Path) -> Non
 def test_a_quick_sample_is_small_spread_out_and_the_same_each_time(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("residualign.commands._inputs.QUICK_EACH", 3)
+    monkeypatch.setattr("residualign.inputs.sample.QUICK_EACH", 3)
     images = make_images(tmp_path / "images", {"cat": 23, "dog": 2 * 5})
     for _ in range(2):
         with analysed_store(asked(clip, images, quick=True), SILENT) as (store, subject):

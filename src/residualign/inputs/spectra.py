@@ -4,28 +4,48 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from residualign._progress import Progress
-from residualign.commands._flags import Loading
-from residualign.commands._inputs import Subject
 from residualign.data import load_data
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum, reference_spectra
 from residualign.fitting.fit import few_images
+from residualign.inputs.options import LoadingOptions
+from residualign.inputs.subject import Subject
 from residualign.models.bundled import bundled_file
-from residualign.runs.outcome import ChosenSpectra
 from residualign.spectrum import Moments, Spectra
 from residualign.store import Store
 
 if TYPE_CHECKING:
     from residualign.models.vision_model import VisionModel
 
-__all__ = ["BUNDLED_NAME", "choose_spectra", "given_spectra", "bundled_spectra"]
+__all__ = ["BUNDLED_NAME", "ChosenSpectra", "SpectraKind", "bundled_spectra", "choose_spectra", "given_spectra"]
 
 BUNDLED_NAME = "spectra.safetensors"
 """A model directory may contain the spectra of a reference set under this name; `mini` does."""
+
+
+SpectraKind = Literal["given", "shipped", "training split"]
+
+
+@dataclass(frozen=True)
+class ChosenSpectra:
+    """Spectra and their source."""
+
+    spectra: Spectra
+    kind: SpectraKind
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {
+            "kind": self.kind,
+            "source": self.spectra.source,
+            "n_images": self.spectra.n_samples,
+            "fingerprint": self.spectra.fingerprint,
+        }
 
 
 def choose_spectra(
@@ -73,7 +93,9 @@ def bundled_spectra(model_name: str) -> Path | None:
     return bundled_file(model_name, BUNDLED_NAME)
 
 
-def given_spectra(reference: str, model: Callable[[], VisionModel], loading: Loading, progress: Progress) -> Spectra:
+def given_spectra(
+    reference: str, model: Callable[[], VisionModel], loading: LoadingOptions, progress: Progress
+) -> Spectra:
     """The spectra of a given reference: a spectra file, a store, or a data set."""
     path = Path(reference).expanduser()
     if path.suffix == ".safetensors" and os.path.exists(path):

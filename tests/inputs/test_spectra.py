@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from residualign.commands._spectra import BUNDLED_NAME
+from residualign.inputs.spectra import BUNDLED_NAME
 from residualign.models.bundled import bundled_file
 from residualign.text.dictionary import OWN_NAME, choose_texts
 

@@ -1,0 +1,54 @@
+"""The classifier that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from residualign._messages import listed
+from residualign._progress import Progress
+from residualign.classification.classifier import Classifier, ClassifierKind, text_classifier, zero_shot_vectors
+from residualign.data.prompts import DEFAULT_TEMPLATE, read_prompts, rename_classes
+from residualign.errors import BadInputError
+from residualign.inputs.options import WordOptions
+from residualign.inputs.subject import Subject
+from residualign.store import Store
+
+if TYPE_CHECKING:
+    from residualign.models.vision_model import VisionModel
+
+__all__ = ["chosen_classifier", "warn_of_unknown_words"]
+
+
+def chosen_classifier(
+    words: WordOptions, subject: Subject, store: Store, progress: Progress
+) -> Classifier | ClassifierKind | None:
+    """The classifier asked for: its kind, or, with new words for a store, one made by the text tower.
+
+    New words for a model and data are already in the store that was made of them.
+    """
+    if subject.data is not None or (words.classes is None and not words.template):
+        return words.classifier
+    if words.classifier == "means":
+        raise BadInputError(
+            "--classes and --template change class vectors from text; they cannot be combined with --classifier means "
+            "on a store"
+        )
+    names, templates = read_prompts(words.classes, words.templates)
+    class_names = rename_classes(store.class_names, names)
+    model = subject.model()
+    if model.logit_scale is None:
+        raise BadInputError(f"model {model.name!r} has no text tower, so --classes and --template have no effect")
+    warn_of_unknown_words(model, class_names, progress)
+    vectors = zero_shot_vectors(model.encode_text, class_names, templates or store.templates or (DEFAULT_TEMPLATE,))
+    return text_classifier(vectors, class_names, model.logit_scale, model.logit_bias)
+
+
+def warn_of_unknown_words(model: VisionModel, class_names: Sequence[str], progress: Progress) -> None:
+    """Warn of class names that the text tower does not know."""
+    unknown = model.unknown_words(list(class_names))
+    if unknown:
+        progress.warn(
+            f"the text tower of {model.name!r} does not know {len(unknown)} of {len(class_names)} class names "
+            f"({listed(unknown)}); consider --classifier means"
+        )
