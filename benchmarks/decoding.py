@@ -42,7 +42,7 @@ class Sizes:
 
 
 def run(sizes: Sizes) -> Result:
-    """JPEG files of about 500 x 375 to normalised pixels of a CLIP; nothing is done with them."""
+    """JPEG files of about 500 x 375 to normalized pixels of a CLIP; nothing is done with them."""
     with tempfile.TemporaryDirectory() as scratch:
         split = ra.load_data(save_photographs(Path(scratch), sizes.images), split=False).train
         return _run(sizes, split, clip_pixels(sizes.image_size))
@@ -96,7 +96,7 @@ def _run(sizes: Sizes, split: Split, transform: Transform) -> Result:
         asdict(sizes),
         rows,
         (
-            "Decoding and resizing is Pillow outside the interpreter's lock, rescaling and normalising is numpy, "
+            "Decoding and resizing is Pillow outside the interpreter's lock, rescaling and normalizing is numpy, "
             "partly inside: threads wait for one another, and for whatever else Python does in the process.",
             "Processes cost the start of one interpreter with the model library, and a copy of each batch.",
             "No way is faster than the cores allow: more workers than cores change nothing.",
@@ -135,8 +135,8 @@ def save_photographs(folder: Path, n: int, seed: int = 0) -> Path:
         draw = ImageDraw.Draw(image)
         for _ in range(9):
             x, y, r = (int(generator.integers(0, limit)) for limit in (*size, 90))
-            colour = tuple(int(value) for value in generator.integers(0, 256, 3))
-            draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+            color = tuple(int(value) for value in generator.integers(0, 256, 3))
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
         noisy = np.asarray(image, np.float32) + generator.normal(0, 8, (size[1], size[0], 3)).astype(np.float32)
         place = folder / f"class_{i % 2}"
         place.mkdir(parents=True, exist_ok=True)

@@ -107,7 +107,7 @@ def _timed(store: Store, spectra: Spectra, images: int, repeats: int, epochs: in
 
 
 def gaussian_store(folder: str, maps: UnitMaps, images: int, classes: int) -> Store:
-    """A store of labelled Gaussian coordinates, with random class vectors."""
+    """A store of labeled Gaussian coordinates, with random class vectors."""
     sizes = {"train": images, "val": _VAL_IMAGES, "test": 0}
     plan = StorePlan(
         model={"name": "random", "fingerprint": "", "preprocessing": {}, "dtype": "float32"},

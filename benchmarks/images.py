@@ -1,4 +1,4 @@
-"""Stand-ins for labelled photographs, and a random vision tower on disk, for benchmarks that begin at files."""
+"""Stand-ins for labeled photographs, and a random vision tower on disk, for benchmarks that begin at files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All pairs of heads of a ViT-B by normalised spectral cosine: in batches, beside one pair after the other."""
+"""All pairs of heads of a ViT-B by normalized spectral cosine: in batches, beside one pair after the other."""
 
 from __future__ import annotations
 

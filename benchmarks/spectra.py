@@ -100,7 +100,7 @@ def streamed(coordinates: Coordinates, maps: UnitMaps) -> Spectra:
 
 
 def svd(coordinates: Coordinates, maps: UnitMaps, unit: Unit) -> tuple[Tensor, Tensor]:
-    """The published way: project all images of one unit, centre, full SVD in float32. Components and variances."""
+    """The published way: project all images of one unit, center, full SVD in float32. Components and variances."""
     contribution = maps.contribution(coordinates, unit)
     _, values, components = torch.linalg.svd(contribution - contribution.mean(dim=0), full_matrices=False)
     return components, values.square() / (len(coordinates) - 1)

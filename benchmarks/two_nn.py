@@ -1,4 +1,4 @@
-"""TwoNN, exact neighbours in blocks: seconds and memory at 50,000 points; scikit-learn, scikit-dimension."""
+"""TwoNN, exact neighbors in blocks: seconds and memory at 50,000 points; scikit-learn, scikit-dimension."""
 
 from __future__ import annotations
 
@@ -178,8 +178,8 @@ def _points(maps: UnitMaps, n: int) -> Tensor:
     return Isometry.of(maps, unit, y[0])(y)
 
 
-def _brute(neighbours: Any, array: Any) -> Any:
-    return neighbours(n_neighbors=3, algorithm="brute").fit(array).kneighbors(array)
+def _brute(neighbors: Any, array: Any) -> Any:
+    return neighbors(n_neighbors=3, algorithm="brute").fit(array).kneighbors(array)
 
 
 def _with_halves(points: Tensor, halves: list[Tensor]) -> float:

@@ -1,4 +1,4 @@
-"""Do maps point at the right thing: two coloured objects, one text against the other; `python -m benchmarks.where`."""
+"""Do maps point at the right thing: two colored objects, one text against the other; `python -m benchmarks.where`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 import torch
 from PIL import Image
-from recipes.mini.attributes import COLOURS
+from recipes.mini.attributes import COLORS
 from recipes.mini.generate import generate
 from recipes.mini.kinds import KIND
 from torch import Tensor
@@ -21,17 +21,17 @@ N, SEED = 3000, 77
 def main(n: int = N) -> None:
     """Print, for `mini`, the share of pictures in which a head's map is higher on the object that the text names."""
     model, batch = ra.load_model("mini"), generate(SEED, 0, n)
-    objects, names = batch.scene.objects, list(COLOURS)
+    objects, names = batch.scene.objects, list(COLORS)
     pairs = []
     for i in (batch.scene.kind == KIND["pair"]).nonzero().flatten().tolist():
         found = (objects.image == i).nonzero().flatten().tolist()
-        if len(found) == 2 and objects.colour[found[0]] != objects.colour[found[1]]:
+        if len(found) == 2 and objects.color[found[0]] != objects.color[found[1]]:
             pairs.append((i, found))
     pictures = [Image.fromarray(batch.images[i].permute(1, 2, 0).numpy()) for i, _ in pairs]
-    colours = [[names[int(objects.colour[k])] for k in found] for _, found in pairs]
+    colors = [[names[int(objects.color[k])] for k in found] for _, found in pairs]
     heads = [unit.label for unit in model.units.of_kind("head")]
     began = time.perf_counter()
-    directions = torch.stack([text_direction(model, first, [second]) for first, second in colours])
+    directions = torch.stack([text_direction(model, first, [second]) for first, second in colors])
     maps = locate(model, pictures, heads, direction=directions).maps
     seconds = time.perf_counter() - began
     places = _places(objects, [found for _, found in pairs], maps.shape[2], maps.shape[3])
@@ -52,8 +52,8 @@ def _places(objects, pairs, rows: int, columns: int) -> Tensor:  # type: ignore[
     found = torch.zeros(len(pairs), 2, rows, columns)
     for i, pair in enumerate(pairs):
         for k, one in enumerate(pair):
-            centre_x, centre_y = objects.centre[one].tolist()
-            distance = (x[None] - centre_x) ** 2 + (y[:, None] - centre_y) ** 2
+            center_x, center_y = objects.center[one].tolist()
+            distance = (x[None] - center_x) ** 2 + (y[:, None] - center_y) ** 2
             found[i, k] = (distance <= float(objects.radius[one]) ** 2).float()
             if not found[i, k].any():
                 found[i, k].view(-1)[distance.argmin()] = 1.0

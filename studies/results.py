@@ -70,7 +70,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         accuracy = " | ".join(f"{own[method]['adapted']:.3f}" for method in methods)
         cost = " | ".join(f"{own[method]['parameters']:,} · {own[method]['seconds']:.1f} s" for method in methods)
         lines.append(f"| {data} ({before['classifier']}) | {before['zero_shot']:.3f} | {accuracy} |")
-        lines.append(f"| numbers · seconds | | {cost} |")
+        lines.append(f"| parameters · seconds | | {cost} |")
     return "\n".join(lines)
 
 

@@ -14,8 +14,8 @@ from recipes.mini.captions import CASE_WORDS, FONT_WORDS, article, plural
 
 Ints = NDArray[np.int64]
 
-# What specialisation is judged by; the others are there because they are cheap.
-MAIN = ("colour", "background", "shape", "count", "position", "texture", "digit")
+# What specialization is judged by; the others are there because they are cheap.
+MAIN = ("color", "background", "shape", "count", "position", "texture", "digit")
 OTHERS = ("letter", "several", "size", "ground", "quality", "family", "script", "case", "font", "slant", "warp")
 
 # "several" is the count without the one: a single shape is large, many are small, and size would tell it.
@@ -23,14 +23,14 @@ _COLUMN_OF = {"several": "count"}
 
 # Half of the characters are white on black or black on white, on plain grounds: over all images the color of an object
 # would tell that of the background, and both what kind of object it is.
-AMONG_SHAPES = ("colour", "background", "ground", "size")
+AMONG_SHAPES = ("color", "background", "ground", "size")
 MIN_IMAGES = 20  # of a value, or it is left out
 
 _NOUNS = ("circle", "square", "triangle", "star", "heart")
 _CHARACTERS = ("digit 3", "letter b", "digit 8", "letter k")
 # Sections of the dictionary in which a word means the attribute: "red" names a background in "a red background".
 _SECTIONS = {
-    "colour": ("colors", "shapes", "counts"), "background": ("backgrounds",), "ground": ("backgrounds",),
+    "color": ("colors", "shapes", "counts"), "background": ("backgrounds",), "ground": ("backgrounds",),
     "shape": ("shapes", "textures", "counts", "sizes", "positions"), "count": ("counts",), "digit": ("digits",),
     "position": ("positions",), "texture": ("textures",), "letter": ("letters",), "size": ("sizes",),
     "quality": ("image quality",), "family": ("digits", "letters", "shapes", "writing"),
@@ -103,13 +103,13 @@ def captions_of(name: str, value: str) -> tuple[str, ...]:
         case "background":
             return tuple(f"{article(noun)} on {article(value)} background" for noun in (*_NOUNS, *_CHARACTERS))
         case "ground":
-            return tuple(f"{article(noun)} on a {value} {colour} background" for noun in _NOUNS
-                         for colour in ("red", "blue", "gray"))  # fmt: skip
+            return tuple(f"{article(noun)} on a {value} {color} background" for noun in _NOUNS
+                         for color in ("red", "blue", "gray"))  # fmt: skip
         case "quality":
             return tuple(f"a {value} photo of {article(noun)}" for noun in (*_NOUNS, *_CHARACTERS))
         case "family":
             return tuple(f"{frame}a {value}" for frame in ("", "a photo of ", "an image of "))
-    carriers: tuple[str, ...] = _NOUNS if name in ("colour", "texture", "size") else _CHARACTERS
+    carriers: tuple[str, ...] = _NOUNS if name in ("color", "texture", "size") else _CHARACTERS
     adjectives = CASE_WORDS[value] if name == "case" else FONT_WORDS[value] if name == "font" else (value,)
     if (name, value) in (("texture", "plain"), ("warp", "straight")):
         return tuple(article(noun) for noun in carriers)  # what captions never say

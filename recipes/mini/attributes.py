@@ -20,13 +20,13 @@ SHAPES = (
     "circle", "oval", "square", "rectangle", "triangle", "star", "plus", "cross", "heart", "diamond", "pentagon",
     "hexagon", "ring", "crescent", "left arrow", "right arrow", "up arrow", "down arrow",
 )  # fmt: skip
-COLOURS = {
+COLORS = {
     "red": (0.86, 0.10, 0.12), "green": (0.13, 0.62, 0.18), "blue": (0.12, 0.25, 0.86), "yellow": (0.97, 0.88, 0.12),
     "orange": (0.97, 0.53, 0.08), "purple": (0.50, 0.13, 0.66), "pink": (0.98, 0.58, 0.75),
     "brown": (0.45, 0.27, 0.12), "white": (0.98, 0.98, 0.98), "black": (0.03, 0.03, 0.03),
     "gray": (0.50, 0.50, 0.50), "cyan": (0.20, 0.82, 0.88),
 }  # fmt: skip
-RGB = torch.tensor(list(COLOURS.values()))  # (colour, 3) in [0, 1]
+RGB = torch.tensor(list(COLORS.values()))  # (color, 3) in [0, 1]
 POSITIONS = (
     "top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right",
 )  # fmt: skip
@@ -42,18 +42,18 @@ VALUES: dict[str, tuple[str, ...]] = {
     "slant": ("upright", "slanted"),
     "warp": ("straight", "wavy"),
     "shape": SHAPES,
-    "colour": tuple(COLOURS),
+    "color": tuple(COLORS),
     "texture": ("plain", "striped", "dotted", "checkered", "grainy", "shaded", "hollow"),
     "size": ("small", "large"),
     "count": ("one", "two", "three", "four", "five", "six"),
     "position": POSITIONS,
-    "background": tuple(COLOURS),
+    "background": tuple(COLORS),
     "ground": ("plain", "striped", "checkered", "gradient", "noisy", "cloudy"),
     "quality": ("clear", "blurry", "noisy", "pixelated"),
     "relation": ("left of", "right of", "above", "below", "on", "behind"),
     "other_digit": DIGITS,
     "other_shape": SHAPES,
-    "other_colour": tuple(COLOURS),
+    "other_color": tuple(COLORS),
 }
 NAMES = tuple(VALUES)
 COLUMN = {name: i for i, name in enumerate(NAMES)}

@@ -22,7 +22,7 @@ QUALITY_WORDS = {
 CASE_WORDS = {"small": ("small", "lowercase"), "capital": ("capital", "uppercase")}
 FONT_WORDS = {"sans": ("sans-serif",), "serif": ("serif",), "mono": ("monospace", "typewriter")}
 WARP_WORDS = {"straight": (), "wavy": ("wavy", "distorted")}
-PAIR = ("relation", "other_digit", "other_shape", "other_colour")
+PAIR = ("relation", "other_digit", "other_shape", "other_color")
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Speaker:
             words.append({"upright": ("upright",), "slanted": ("slanted", "italic")}[self.say("slant")])
         if self.has("warp") and self.view[COLUMN["warp"]] == 1 and self.chance(rate * 0.5):
             words.append(WARP_WORDS[self.say("warp")])
-        if self.maybe("colour", rate * 1.4):
-            words.append((self.say("colour"),))
+        if self.maybe("color", rate * 1.4):
+            words.append((self.say("color"),))
         if self.has("texture") and self.view[COLUMN["texture"]] != 0 and self.chance(rate * 1.4):
             texture = self.say("texture")
             words.append((texture, "outlined") if texture == "hollow" else (texture,))
@@ -129,12 +129,12 @@ class Speaker:
     def other(self) -> str:
         """The second object and where the first is relative to it."""
         relation = self.say("relation")
-        colour = self.say("other_colour") + " " if self.chance(0.5) else ""
+        color = self.say("other_color") + " " if self.chance(0.5) else ""
         noun = self.digit_name("other_digit") if self.has("other_digit") else self.say("other_shape")
         words = {"left of": ("to the left of", "left of"), "right of": ("to the right of", "right of"),
                  "above": ("above", "over"), "below": ("below", "under"), "on": ("on", "inside"),
                  "behind": ("behind", "around")}[relation]  # fmt: skip
-        return f"{self.random.choice(words)} {article(colour + noun)}"
+        return f"{self.random.choice(words)} {article(color + noun)}"
 
     def caption(self) -> str:
         """One caption. Half mention the object alone, as zero-shot templates do; the rest say more."""

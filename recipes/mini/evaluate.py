@@ -51,7 +51,7 @@ def encode_images(
 
 @torch.inference_mode()
 def class_vectors(model: CLIPModel, tokenizer: Callable[..., Any], names: list[str], templates: list[str]) -> Tensor:
-    """(class, dim): mean of the unit vectors of all templates, renormalised."""
+    """(class, dim): mean of the unit vectors of all templates, renormalized."""
     texts = [template.format(name) for name in names for template in templates]
     tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
     vectors = normalize(model.get_text_features(**tokens).pooler_output, dim=-1)

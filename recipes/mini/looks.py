@@ -1,21 +1,21 @@
-"""How an object is drawn: pose, stroke, distortion, colours, texture."""
+"""How an object is drawn: pose, stroke, distortion, colors, texture."""
 
 import torch
 from torch import Tensor
 
-from recipes.mini.attributes import COLOURS, RGB, SHAPES, VALUES
+from recipes.mini.attributes import COLORS, RGB, SHAPES, VALUES
 from recipes.mini.identity import Identity
 from recipes.mini.kinds import KIND
 from recipes.mini.rng import Rng
 
-WHITE, BLACK, GRAY = (list(COLOURS).index(c) for c in ("white", "black", "gray"))
-# Colours this near (Euclidean, RGB) are not put next to each other: one could not see the object.
+WHITE, BLACK, GRAY = (list(COLORS).index(c) for c in ("white", "black", "gray"))
+# Colors this near (Euclidean, RGB) are not put next to each other: one could not see the object.
 MIN_CONTRAST = 0.45
 TEXTURED = 0.34  # radius above which a shape can show a texture
 
 
 def contrasting(rng: Rng, given: Tensor) -> Tensor:
-    """Random colours that can be told from `given` (both indices into COLOURS)."""
+    """Random colors that can be told from `given` (both indices into COLORS)."""
     far = (torch.cdist(RGB, RGB) > MIN_CONTRAST).float()
     return torch.multinomial(far[given], 1, generator=rng.generator)[:, 0]
 
@@ -40,28 +40,28 @@ def draw_pose(rng: Rng, identity: Identity) -> tuple[Tensor, Tensor, Tensor, Ten
     return bold, aspect, shear, rotation, wave
 
 
-def draw_colours(
+def draw_colors(
     rng: Rng, identity: Identity, kind: Tensor, image: Tensor, slot: Tensor, radius: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """background (image,), colour and texture (object,), indices into the attributes' values.
+    """background (image,), color and texture (object,), indices into the attributes' values.
 
     Half of the characters are white on black or black on white, as scans are.
     """
     n = kind.shape[0]
     counted, signed = kind[image] == KIND["count"], kind[image] == KIND["sign"]
-    grey = rng.chance(n, 0.55) & (kind <= KIND["printed letter"])
+    gray = rng.chance(n, 0.55) & (kind <= KIND["printed letter"])
     on_black = rng.chance(n, 0.66)
-    background = torch.where(grey, torch.where(on_black, BLACK, WHITE), rng.integers(n, len(COLOURS)))
-    holder_colour = contrasting(rng, background)
-    colour = contrasting(rng, torch.where(signed & (slot == 1), holder_colour[image], background[image]))
-    colour = torch.where(counted, contrasting(rng, background)[image], colour)
-    colour = torch.where(signed & (slot == 0), holder_colour[image], colour)
+    background = torch.where(gray, torch.where(on_black, BLACK, WHITE), rng.integers(n, len(COLORS)))
+    holder_color = contrasting(rng, background)
+    color = contrasting(rng, torch.where(signed & (slot == 1), holder_color[image], background[image]))
+    color = torch.where(counted, contrasting(rng, background)[image], color)
+    color = torch.where(signed & (slot == 0), holder_color[image], color)
     ink = torch.where(
         on_black, torch.where(rng.chance(n, 0.85), WHITE, GRAY), torch.where(rng.chance(n, 0.85), BLACK, GRAY)
     )
-    colour = torch.where(grey[image], ink[image], colour)
+    color = torch.where(gray[image], ink[image], color)
     texture = rng.choice(n, [0.5, 0.12, 0.08, 0.1, 0.06, 0.08, 0.06])[image]
     texture = torch.where(identity.is_shape & ~signed & (radius > TEXTURED), texture, 0)
     hollow_ok = (identity.shape != SHAPES.index("ring")) & (identity.shape != SHAPES.index("crescent"))
     texture = torch.where((texture == VALUES["texture"].index("hollow")) & ~hollow_ok, 0, texture)
-    return background, colour, texture
+    return background, color, texture

@@ -13,7 +13,7 @@ class Objects:
     slot: Tensor  # drawing order within its image, 0 first
     written: Tensor  # drawn from a skeleton (True) or from a sprite
     drawing: Tensor  # index into strokes.CHARACTERS or into the atlas
-    centre: Tensor  # (object, 2) in [-1, 1]
+    center: Tensor  # (object, 2) in [-1, 1]
     radius: Tensor  # half of the longer side; 1 = half the image
     bold: Tensor  # stroke radius (written) or growth of the outline (sprite), in units of `radius`
     aspect: Tensor  # sprite: width factor
@@ -21,4 +21,4 @@ class Objects:
     rotation: Tensor  # radians
     wave: Tensor  # amplitude of the smooth distortion, units of radius
     texture: Tensor  # index into VALUES["texture"]
-    colour: Tensor  # index into COLOURS
+    color: Tensor  # index into COLORS

@@ -32,7 +32,7 @@ def _stripes(rng: Rng, n: int, size: int, low: float, high: float) -> tuple[Tens
 
 
 def _textured(rng: Rng, name: str, n: int, size: int) -> Tensor:
-    """(n, size, size) share of the second colour in [0, 1] of n objects of one texture."""
+    """(n, size, size) share of the second color in [0, 1] of n objects of one texture."""
     x, y = _axes(size)
     a, b = _stripes(rng, n, size, 4, 6.5)
     angle = rng.uniform(n, 1, 1, high=6.2832)
@@ -51,7 +51,7 @@ def _textured(rng: Rng, name: str, n: int, size: int) -> Tensor:
 
 
 def _pattern(rng: Rng, texture: Tensor, size: int) -> Tensor:
-    """(n, size, size) share of the second colour in [0, 1]; texture: (n,) indices into VALUES["texture"]."""
+    """(n, size, size) share of the second color in [0, 1]; texture: (n,) indices into VALUES["texture"]."""
     out = torch.zeros(texture.shape[0], size, size)
     for name in ("striped", "dotted", "checkered", "grainy", "shaded"):
         rows = (texture == VALUES["texture"].index(name)).nonzero()[:, 0]
@@ -70,10 +70,10 @@ def masks(rng: Rng, objects: Objects, size: int) -> Tensor:
     points = strokes.write(rng, objects.drawing[hand], objects.shear[hand], objects.rotation[hand], objects.wave[hand])
     # Thick strokes stay inside the box as well: shrink the skeleton by the stroke's radius.
     radius, bold = objects.radius[hand, None, None], objects.bold[hand, None, None]
-    points = points * radius * (1 - bold).clamp(min=0.5) + objects.centre[hand, None]
+    points = points * radius * (1 - bold).clamp(min=0.5) + objects.center[hand, None]
     field[hand] = bold * radius * (size / 2) - strokes.distance(points, size)
     field[drawn] = sprites.sample(
-        objects.drawing[drawn], objects.centre[drawn], objects.radius[drawn], objects.aspect[drawn],
+        objects.drawing[drawn], objects.center[drawn], objects.radius[drawn], objects.aspect[drawn],
         objects.shear[drawn], objects.rotation[drawn], objects.wave[drawn], wave_field[drawn], size,
     ) + (objects.bold * objects.radius)[drawn, None, None] * (size / 2)  # fmt: skip
     hollow = (objects.texture == VALUES["texture"].index("hollow"))[:, None, None]
@@ -82,10 +82,10 @@ def masks(rng: Rng, objects: Objects, size: int) -> Tensor:
     return (field / softness + 0.5).clamp(0, 1)
 
 
-def _second(colour: Tensor) -> Tensor:
-    """A darker or, for dark colours, lighter companion of (n, 3) colours."""
-    dark = colour.mean(1, keepdim=True) < 0.35
-    return torch.where(dark, colour + (1 - colour) * 0.6, colour * 0.35)
+def _second(color: Tensor) -> Tensor:
+    """A darker or, for dark colors, lighter companion of (n, 3) colors."""
+    dark = color.mean(1, keepdim=True) < 0.35
+    return torch.where(dark, color + (1 - color) * 0.6, color * 0.35)
 
 
 def _backdrop(rng: Rng, scene: Scene, size: int) -> Tensor:
@@ -94,7 +94,7 @@ def _backdrop(rng: Rng, scene: Scene, size: int) -> Tensor:
     n = views.shape[0]
     index = views[:, 0, COLUMN["background"]].long()
     extreme = (index == 8) | (index == 9)  # white, black: scans have these plain
-    colour = (RGB[index] + rng.normal(n, 3, std=0.03)).clamp(0, 1)
+    color = (RGB[index] + rng.normal(n, 3, std=0.03)).clamp(0, 1)
     ground = torch.where(extreme & rng.chance(n, 0.75), 0, rng.choice(n, [0.5, 0.08, 0.06, 0.12, 0.12, 0.12]))
     x, y = _axes(size)
     angle = rng.uniform(n, 1, 1, high=6.2832)
@@ -106,8 +106,8 @@ def _backdrop(rng: Rng, scene: Scene, size: int) -> Tensor:
     ], dim=1)  # fmt: skip
     share = patterns[torch.arange(n), ground] * rng.uniform(n, 1, 1, low=0.25, high=0.45)
     views[:, :, COLUMN["ground"]] = ground[:, None].to(views.dtype)
-    base = colour[:, :, None, None]
-    return base + (_second(colour)[:, :, None, None] - base) * share[:, None]
+    base = color[:, :, None, None]
+    return base + (_second(color)[:, :, None, None] - base) * share[:, None]
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
@@ -152,10 +152,10 @@ def paint(rng: Rng, scene: Scene, size: int) -> Tensor:
     objects = scene.objects
     images = _backdrop(rng, scene, size)
     opacity = masks(rng, objects, size)
-    colour = (RGB[objects.colour] + rng.normal(objects.colour.shape[0], 3, std=0.03)).clamp(0, 1)
+    color = (RGB[objects.color] + rng.normal(objects.color.shape[0], 3, std=0.03)).clamp(0, 1)
     share = _pattern(rng, objects.texture, size)[:, None]
-    base = colour[:, :, None, None]
-    fill = base + (_second(colour)[:, :, None, None] - base) * share
+    base = color[:, :, None, None]
+    fill = base + (_second(color)[:, :, None, None] - base) * share
     for slot in range(MAX_OBJECTS):
         rows = (objects.slot == slot).nonzero()[:, 0]
         target = objects.image[rows]

@@ -8,10 +8,10 @@ from recipes.mini.rng import Rng
 
 
 def draw_places(rng: Rng, kind: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Places of up to MAX_OBJECTS objects: number (n,), centre (n, MAX_OBJECTS, 2), radius (n, MAX_OBJECTS)."""
+    """Places of up to MAX_OBJECTS objects: number (n,), center (n, MAX_OBJECTS, 2), radius (n, MAX_OBJECTS)."""
     n = kind.shape[0]
     number = torch.ones(n, dtype=torch.long)
-    centre = torch.zeros(n, MAX_OBJECTS, 2)
+    center = torch.zeros(n, MAX_OBJECTS, 2)
     radius = torch.zeros(n, MAX_OBJECTS)
     # One object: fills the frame (as data sets of cropped digits do), or is smaller and anywhere it fits.
     fills = rng.chance(n, 0.5)
@@ -21,9 +21,9 @@ def draw_places(rng: Rng, kind: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         torch.where(fills, rng.uniform(n, low=0.6, high=0.95), rng.uniform(n, low=0.26, high=0.75)),
     )  # fmt: skip
     room = (0.98 - single).clamp(min=0)
-    centred = rng.chance(n, 0.35) | fills
-    place = rng.uniform(n, 2, low=-1, high=1) * torch.where(centred, room * 0.25, room)[:, None]
-    centre[:, 0], radius[:, 0] = place, single
+    centered = rng.chance(n, 0.35) | fills
+    place = rng.uniform(n, 2, low=-1, high=1) * torch.where(centered, room * 0.25, room)[:, None]
+    center[:, 0], radius[:, 0] = place, single
     # Several: distinct cells of a 3 x 3 grid, small enough not to touch.
     many = kind == KIND["count"]
     number[many] = 2 + rng.integers(int(many.sum()), MAX_OBJECTS - 1)
@@ -31,7 +31,7 @@ def draw_places(rng: Rng, kind: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     grid = torch.stack([cells % 3 - 1, cells // 3 - 1], dim=-1) * 0.64 + rng.uniform(
         n, MAX_OBJECTS, 2, low=-0.05, high=0.05
     )
-    centre[many] = grid[many]
+    center[many] = grid[many]
     radius[many] = rng.uniform(n, 1, low=0.18, high=0.24).expand(-1, MAX_OBJECTS)[many]
     # Pairs: side by side or one above the other.
     pair = kind == KIND["pair"]
@@ -46,13 +46,13 @@ def draw_places(rng: Rng, kind: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     second = torch.where(
         horizontal[:, None], torch.stack([-along, across[:, 1]], 1), torch.stack([across[:, 1], -along], 1)
     )
-    centre[pair, 0], centre[pair, 1] = first[pair], second[pair]
+    center[pair, 0], center[pair, 1] = first[pair], second[pair]
     radius[pair] = rng.uniform(n, MAX_OBJECTS, low=0.3, high=0.42)[pair]
     # Signs: a shape that fills most of the image (drawn first), a character on it.
     on = kind == KIND["sign"]
     number[on] = 2
     large = rng.uniform(n, low=0.7, high=0.97)
-    centre[on, 0] = (rng.uniform(n, 2, low=-1, high=1) * (0.98 - large)[:, None])[on]
-    centre[on, 1] = centre[on, 0]
+    center[on, 0] = (rng.uniform(n, 2, low=-1, high=1) * (0.98 - large)[:, None])[on]
+    center[on, 1] = center[on, 0]
     radius[on, 0], radius[on, 1] = large[on], (large * rng.uniform(n, low=0.36, high=0.5))[on]
-    return number, centre, radius
+    return number, center, radius

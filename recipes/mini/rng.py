@@ -10,7 +10,7 @@ class Rng:
     """Draws tensors on the CPU from one generator.
 
     The same `(seed, index)` gives the same draws whatever was drawn for other batches; a splitmix step keeps
-    neighbouring pairs apart, which plain addition of seed and index would not.
+    neighboring pairs apart, which plain addition of seed and index would not.
     """
 
     def __init__(self, seed: int, index: int) -> None:

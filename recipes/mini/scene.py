@@ -1,4 +1,4 @@
-"""What is in each image of a batch: objects with their places and colours, and the ground truth rows."""
+"""What is in each image of a batch: objects with their places and colors, and the ground truth rows."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recipes.mini.identity import draw_identity
 from recipes.mini.kinds import MAX_OBJECTS, MIXES
-from recipes.mini.looks import draw_colours, draw_pose
+from recipes.mini.looks import draw_colors, draw_pose
 from recipes.mini.objects import Objects
 from recipes.mini.places import draw_places
 from recipes.mini.rng import Rng
@@ -26,15 +26,15 @@ class Scene:
 def compose(rng: Rng, n: int, mix: str = "general") -> Scene:
     """Draw the content of n images; `mix` names one of `MIXES`."""
     kind = rng.choice(n, list(MIXES[mix].values()))
-    number, centre, radius = draw_places(rng, kind)
+    number, center, radius = draw_places(rng, kind)
     image, slot = (torch.arange(MAX_OBJECTS)[None] < number[:, None]).nonzero(as_tuple=True)
     identity = draw_identity(rng, kind, image, slot, mix)
     bold, aspect, shear, rotation, wave = draw_pose(rng, identity)
-    background, colour, texture = draw_colours(rng, identity, kind, image, slot, radius[image, slot])
+    background, color, texture = draw_colors(rng, identity, kind, image, slot, radius[image, slot])
     objects = Objects(
-        image=image, slot=slot, written=identity.written, drawing=identity.drawing, centre=centre[image, slot],
+        image=image, slot=slot, written=identity.written, drawing=identity.drawing, center=center[image, slot],
         radius=radius[image, slot], bold=bold, aspect=aspect, shear=shear, rotation=rotation, wave=wave,
-        texture=texture, colour=colour,
+        texture=texture, color=color,
     )  # fmt: skip
     truth = object_rows(kind, background, identity, objects)
     return Scene(kind, image_views(kind, truth, objects), objects)

@@ -146,18 +146,18 @@ def shape_sprite(shape: Tensor) -> Tensor:
 
 
 def sample(
-    sprite: Tensor, centre: Tensor, radius: Tensor, aspect: Tensor, shear: Tensor, rotation: Tensor,
+    sprite: Tensor, center: Tensor, radius: Tensor, aspect: Tensor, shear: Tensor, rotation: Tensor,
     wave: Tensor, wave_field: Tensor, size: int,
 ) -> Tensor:  # fmt: skip
     """Signed distance fields of placed sprites, in image pixels, positive inside.
 
-    sprite: (n,); centre: (n, 2) in [-1, 1]; radius: (n,) half of the longer side, 1 = half the image; aspect, shear,
+    sprite: (n,); center: (n, 2) in [-1, 1]; radius: (n,) half of the longer side, 1 = half the image; aspect, shear,
     rotation: (n,); wave: (n,) amplitude in units of the radius; wave_field: (n, 4, 2) two frequencies and two
     directions. Returns (n, size, size).
     """
     axis = (torch.arange(size) + 0.5) * 2 / size - 1
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    q = (torch.stack([x, y], dim=-1)[None] - centre[:, None, None]) / radius[:, None, None, None]
+    q = (torch.stack([x, y], dim=-1)[None] - center[:, None, None]) / radius[:, None, None, None]
     for k in (0, 1):
         phase = (q * wave_field[:, None, None, k]).sum(-1, keepdim=True)
         q = q + wave[:, None, None, None] * wave_field[:, None, None, 2 + k] * torch.sin(phase)

@@ -69,8 +69,8 @@ def write(rng: Rng, characters: Tensor, shear: Tensor, rotation: Tensor, wave: T
     """Write characters by hand.
 
     characters: (n,) indices into `CHARACTERS`; shear: (n,) x shift per unit of height; rotation: (n,) radians;
-    wave: (n,) amplitude of a smooth distortion, 0 for none. Returns (n, N_POINTS, 2) points (x, y), centred, the larger
-    side spanning [-1, 1].
+    wave: (n,) amplitude of a smooth distortion, 0 for none. Returns (n, N_POINTS, 2) points (x, y), centered, with the
+    longer side spanning [-1, 1].
     """
     control, weights, first, number = skeleton_bank()
     n = characters.shape[0]
@@ -98,7 +98,7 @@ def write(rng: Rng, characters: Tensor, shear: Tensor, rotation: Tensor, wave: T
 
 
 def distance(points: Tensor, size: int, chunk: int = 64) -> Tensor:
-    """Distance of each pixel centre to the nearest stroke point, in pixels.
+    """Distance of each pixel center to the nearest stroke point, in pixels.
 
     points: (n, N_POINTS, 2) in image coordinates, [-1, 1] from edge to edge. Returns (n, size, size).
     """

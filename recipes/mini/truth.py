@@ -16,10 +16,10 @@ def _undefined_between(x: Tensor, low: float, high: float) -> Tensor:
     return torch.where(x < low, 0, torch.where(x > high, 1, -1))
 
 
-def _cell(centre: Tensor) -> Tensor:
-    """Index into POSITIONS of a centre, undefined near the border of two thirds."""
-    third = torch.where(centre < -0.42, 0, torch.where(centre > 0.42, 2, 1))
-    clear = ((centre.abs() < 0.2) | (centre.abs() > 0.42)).all(-1)
+def _cell(center: Tensor) -> Tensor:
+    """Index into POSITIONS of a center, undefined near the border of two thirds."""
+    third = torch.where(center < -0.42, 0, torch.where(center > 0.42, 2, 1))
+    clear = ((center.abs() < 0.2) | (center.abs() > 0.42)).all(-1)
     return torch.where(clear, third[..., 1] * 3 + third[..., 0], -1)
 
 
@@ -51,12 +51,12 @@ def object_rows(kind: Tensor, background: Tensor, identity: Identity, objects: O
     put("slant", _undefined_between(lean.abs(), 0.1, 0.3), ~identity.is_shape)
     put("warp", _undefined_between(objects.wave, 0.01, 0.055), ~identity.is_shape)
     put("shape", identity.shape, identity.is_shape)
-    put("colour", objects.colour)
+    put("color", objects.color)
     put("texture", objects.texture, identity.is_shape & (objects.radius > TEXTURED))
     put("size", _undefined_between(objects.radius, 0.42, 0.7))
     put("count", torch.bincount(objects.image)[objects.image] - 1, counted)
     put("count", 0, identity.is_shape & ~counted & ~paired & ~signed)
-    put("position", _cell(objects.centre), (objects.radius < 0.5) & ~counted & ~signed)
+    put("position", _cell(objects.center), (objects.radius < 0.5) & ~counted & ~signed)
     put("background", background[objects.image])
     return truth
 
@@ -70,7 +70,7 @@ def image_views(kind: Tensor, truth: Tensor, objects: Objects) -> Tensor:
     double = (kind == KIND["pair"]) | (kind == KIND["sign"])
     second = torch.where(double, first + 1, first)
     views = torch.stack([truth[first], truth[second]], dim=1)
-    offset = objects.centre[first] - objects.centre[second]
+    offset = objects.center[first] - objects.center[second]
     horizontal = offset[:, 0].abs() > offset[:, 1].abs()
     relation = torch.where(
         kind == KIND["sign"], VALUES["relation"].index("behind"),
@@ -79,6 +79,6 @@ def image_views(kind: Tensor, truth: Tensor, objects: Objects) -> Tensor:
     reverse = torch.tensor(REVERSED_RELATION)[relation]
     for view, (seen, other) in enumerate(((relation, second), (reverse, first))):
         views[double, view, COLUMN["relation"]] = seen[double].to(views.dtype)
-        for name in ("digit", "shape", "colour"):
+        for name in ("digit", "shape", "color"):
             views[double, view, COLUMN[f"other_{name}"]] = truth[other, COLUMN[name]][double]
     return views

@@ -1,4 +1,4 @@
-"""What each head of `mini` says about its images, compared with the ground truth, and whether its words are right.
+"""What each head of `mini` represents, compared with the ground truth, and whether its words are right.
 
 `python -m studies.mini_attributes --json proof.json --out proof`
 """
@@ -46,8 +46,9 @@ def prove(
 ) -> AttributeProof:
     """Generate, run mini once, and score every head and MLP.
 
-    Components are those of the shipped spectra, of other images. Values with fewer than `min_images` images are left
-    out, and attributes with fewer than two values. About two minutes of one core for 8,192 images and all attributes.
+    Components are those of the shipped spectra, computed from other images. Values with fewer than `min_images` images
+    are left out, and so are attributes with fewer than two values. About two minutes on one core for 8,192 images and
+    all attributes.
     """
     model = ra.load_model("mini")
     spectra, traced = spectra_of(MODEL), trace(model, n_images, seed, mix)
@@ -86,8 +87,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--mix", default="general")
     parser.add_argument("--attributes", nargs="+", choices=(*MAIN, *OTHERS), default=(*MAIN, *OTHERS), metavar="NAME")
-    parser.add_argument("--json", type=Path, help="everything measured")
-    parser.add_argument("--out", type=Path, help="folder for figures")
+    parser.add_argument("--json", type=Path, help="output file for everything measured")
+    parser.add_argument("--out", type=Path, help="output directory for figures")
     args = parser.parse_args()
     proof = prove(args.images, args.seed, args.mix, args.attributes)
     if args.json:

@@ -16,7 +16,7 @@ def figures(proof: AttributeProof) -> dict[str, Figure]:
     """By file name without ending."""
     n_layers = 1 + max(int(label[1:].partition(".")[0]) for label in proof.labels)
     shares, skills = proof.shares(), proof.skills()
-    rows_of = {name: {proof.labels.index(label) for label in heads} for name, heads in proof.specialised().items()}
+    rows_of = {name: {proof.labels.index(label) for label in heads} for name, heads in proof.specialized().items()}
     names = [result.attribute.name for result in proof.main]
     if not names:
         return {"attribute_words": words(proof)}
@@ -32,7 +32,7 @@ def figures(proof: AttributeProof) -> dict[str, Figure]:
             shares,
             names,
             n_layers,
-            "Share of each head's variance between the attribute's values (framed: specialised heads)",
+            "Share of each head's variance between the attribute's values (framed: specialized heads)",
             [""] * len(names),
             rows_of,
         ),

@@ -12,9 +12,9 @@ from studies.mini_attributes.measure import UnitScore
 from studies.mini_attributes.scores import Floats, LinearScore, concentration
 from studies.mini_attributes.words import ComponentAgreement, WordAgreement
 
-# A head is called specialised in an attribute that divides at least this share of its variance, and this many times the
+# A head is called specialized in an attribute that divides at least this share of its variance, and this many times the
 # share of any other main attribute.
-SPECIALISED_SHARE, SPECIALISED_TIMES = 0.25, 2.0
+SPECIALIZED_SHARE, SPECIALIZED_TIMES = 0.25, 2.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class AttributeProof:
 
     @property
     def main(self) -> tuple[AttributeResult, ...]:
-        """The attributes that specialisation is judged by."""
+        """The attributes that specialization is judged by."""
         return tuple(result for result in self.attributes if result.attribute.name in MAIN)
 
     @property
@@ -83,14 +83,14 @@ class AttributeProof:
         """(head,): how much of what the main attributes divide belongs to one of them, 0 to 1."""
         return concentration(self.shares())
 
-    def specialised(self) -> dict[str, tuple[str, ...]]:
-        """For every main attribute the heads specialised in it, the largest share first."""
+    def specialized(self) -> dict[str, tuple[str, ...]]:
+        """For every main attribute the heads specialized in it, the largest share first."""
         shares = self.shares()
         result = {}
         for column, of in enumerate(self.main):
             others = np.delete(shares, column, axis=1).max(1, initial=0.0)
             rows = np.flatnonzero(
-                (shares[:, column] >= SPECIALISED_SHARE) & (shares[:, column] >= SPECIALISED_TIMES * others)
+                (shares[:, column] >= SPECIALIZED_SHARE) & (shares[:, column] >= SPECIALIZED_TIMES * others)
             )
             order = sorted(rows.tolist(), key=lambda row: -shares[row, column])
             result[of.attribute.name] = tuple(self.labels[row] for row in order)
@@ -102,7 +102,7 @@ class AttributeProof:
             "seed": self.seed,
             "mix": self.mix,
             "spectra": self.spectra,
-            "specialised": {name: list(heads) for name, heads in self.specialised().items()},
+            "specialized": {name: list(heads) for name, heads in self.specialized().items()},
             "concentration": dict(zip(self.labels, self.concentrations().tolist(), strict=True)),
             "attributes": [result.to_json() for result in self.attributes],
         }

@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# of the within-value covariance towards the identity: chosen beforehand, once for units of 20 to 128 components
+# of the within-value covariance toward the identity: chosen beforehand, once for units of 20 to 128 components
 SHRINKAGE = 0.05
 
 
@@ -46,10 +46,10 @@ def value_means(values: Floats, labels: Ints) -> Floats:
 
 def squares(values: Floats, labels: Ints) -> tuple[Floats, Floats]:
     """Sums of squares of each column: between the values of the attribute, and in all."""
-    centred = values - values.mean(0)
+    centered = values - values.mean(0)
     counts = np.bincount(labels)
-    between: Floats = (counts[:, None] * value_means(centred, labels) ** 2).sum(0)
-    return between, (centred**2).sum(0)
+    between: Floats = (counts[:, None] * value_means(centered, labels) ** 2).sum(0)
+    return between, (centered**2).sum(0)
 
 
 def eta_squared(values: Floats, labels: Ints) -> Floats:

@@ -1,4 +1,4 @@
-"""The attribute proof as markdown tables."""
+"""The results of the study as markdown tables."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from studies.mini_attributes.results import SPECIALISED_SHARE, SPECIALISED_TIMES, AttributeProof
+from studies.mini_attributes.results import SPECIALIZED_SHARE, SPECIALIZED_TIMES, AttributeProof
 from studies.mini_attributes.words import EndWords, p_value
 
 
 def markdown(proof: AttributeProof) -> str:
-    """All tables, with a heading each."""
+    """All tables, each with a heading."""
     parts = [
-        f"{proof.images:,} images of the mix {proof.mix}, seed {proof.seed}; components of {proof.spectra}.",
-        "### What heads tell of each attribute",
+        f"{proof.images:,} images, mix {proof.mix}, seed {proof.seed}; components from {proof.spectra}.",
+        "### What heads represent",
         attributes(proof),
-        "### Specialised heads",
-        specialised(proof),
+        "### Specialized heads",
+        specialized(proof),
         "### Layers",
         layers(proof),
         "### Every head and MLP",
@@ -39,7 +39,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def attributes(proof: AttributeProof) -> str:
-    """One line an attribute: the whole embedding, the best, the median and the worst head, the best component."""
+    """One row per attribute: the whole embedding, the best, the median and the worst head, the best component."""
     rows = []
     for result in proof.attributes:
         ranked = sorted(result.heads, key=lambda head: -head.linear.balanced_accuracy)
@@ -62,9 +62,9 @@ def attributes(proof: AttributeProof) -> str:
     return table(columns, rows)
 
 
-def specialised(proof: AttributeProof) -> str:
-    """One line a main attribute: which heads are specialised in it, and the three with the largest shares."""
-    found, rows = proof.specialised(), []
+def specialized(proof: AttributeProof) -> str:
+    """One row per main attribute: which heads are specialized in it, and the three with the largest shares."""
+    found, rows = proof.specialized(), []
     for result in proof.main:
         largest = sorted(result.heads, key=lambda head: -head.variance_share)[:3]
         rows.append([
@@ -73,14 +73,14 @@ def specialised(proof: AttributeProof) -> str:
             ", ".join(f"{head.unit} {head.variance_share:.2f}" for head in largest),
         ])  # fmt: skip
     rule = (
-        f"Specialised: the attribute divides at least {SPECIALISED_SHARE:.0%} of the head's variance, and "
-        f"{SPECIALISED_TIMES:g} times as much as any other of these."
+        f"Specialized: the attribute accounts for at least {SPECIALIZED_SHARE:.0%} of the head's variance, and "
+        f"{SPECIALIZED_TIMES:g} times as much as any other attribute in the table."
     )
-    return table(["attribute", "specialised heads", "largest shares of variance"], rows) + "\n\n" + rule
+    return table(["attribute", "specialized heads", "largest shares of variance"], rows) + "\n\n" + rule
 
 
 def layers(proof: AttributeProof) -> str:
-    """Mean over the heads of a layer: balanced accuracy and share of variance, for each main attribute."""
+    """One row per layer: mean balanced accuracy and share of variance of its heads, for each main attribute."""
     per_layer = 1 + max(int(label.partition("H")[2]) for label in proof.labels)
     rows = []
     for layer in range(len(proof.labels) // per_layer):
@@ -96,7 +96,7 @@ def layers(proof: AttributeProof) -> str:
 
 
 def heads(proof: AttributeProof) -> str:
-    """One line a head or MLP: balanced accuracy and share of variance for each main attribute, and concentration."""
+    """One row per head or MLP: balanced accuracy and share of variance for each main attribute, and concentration."""
     index = dict(zip(proof.labels, proof.concentrations(), strict=True))
     rows = []
     for row, unit in enumerate(proof.attributes[0].units):
@@ -112,7 +112,7 @@ def heads(proof: AttributeProof) -> str:
 
 
 def agreement(proof: AttributeProof) -> str:
-    """One line an attribute: do images and words agree at the ends of its clearest components?"""
+    """One row per attribute: do images and words agree at the ends of its clearest components?"""
     rows = []
     for result in proof.attributes:
         of = result.words
@@ -132,7 +132,7 @@ def agreement(proof: AttributeProof) -> str:
 
 
 def first_components(proof: AttributeProof) -> str:
-    """For every main attribute, the first component of the head that has the largest share of it, in words."""
+    """For every main attribute, the first component of the head with the largest share of it, in words."""
     rows = []
     for result in proof.main:
         component = result.first

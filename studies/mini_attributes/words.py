@@ -46,7 +46,7 @@ class ComponentAgreement:
     """A component beside the words for an attribute.
 
     correlation: over the attribute's values, of the mean coefficient of a value's images with the product of its
-    captions (centred over the values) and the component; these are `means` and `captions`, value by value.
+    captions (centered over the values) and the component; these are `means` and `captions`, value by value.
     """
 
     unit: str

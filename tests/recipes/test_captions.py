@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from recipes.mini.attributes import COLOURS, COLUMN, DIGIT_WORDS, NAMES, SHAPES, UNDEFINED, VALUES, empty, true_of
+from recipes.mini.attributes import COLORS, COLUMN, DIGIT_WORDS, NAMES, SHAPES, UNDEFINED, VALUES, empty, true_of
 from recipes.mini.captions import article, plural
 from recipes.mini.generate import Batch, generate
 
@@ -22,12 +22,12 @@ def test_every_claim_is_true_of_one_view_of_its_image(batch: Batch) -> None:
 
 
 def test_words_of_a_caption_are_in_its_claim(batch: Batch) -> None:
-    """Reads the text itself: a shape, colour or digit named in it is one of those that the claim mentions."""
+    """Reads the text itself: a shape, color or digit named in it is one of those that the claim mentions."""
     for text, claim in zip(batch.captions, batch.claims.tolist(), strict=True):
         mentioned = {VALUES[n][claim[COLUMN[n]]] for n in NAMES if claim[COLUMN[n]] != UNDEFINED}
         found = set(re.findall(r"\w+", text))
-        for colour in found & set(COLOURS):
-            assert colour in mentioned, text
+        for color in found & set(COLORS):
+            assert color in mentioned, text
         for shape in SHAPES:
             if re.search(rf"\b({shape}|{plural(shape)})\b", text):
                 assert shape in mentioned, text
@@ -54,11 +54,11 @@ def test_truth_table_equals_a_plain_loop(batch: Batch) -> None:
 
 def test_a_claim_must_hold_within_one_view() -> None:
     views = empty(2).view(1, 2, -1).clone()
-    views[0, 0, COLUMN["shape"]], views[0, 0, COLUMN["colour"]] = 1, 2
-    views[0, 1, COLUMN["shape"]], views[0, 1, COLUMN["colour"]] = 3, 4
+    views[0, 0, COLUMN["shape"]], views[0, 0, COLUMN["color"]] = 1, 2
+    views[0, 1, COLUMN["shape"]], views[0, 1, COLUMN["color"]] = 3, 4
     claims = empty(3)
-    claims[0, COLUMN["shape"]], claims[0, COLUMN["colour"]] = 3, 4
-    claims[1, COLUMN["shape"]], claims[1, COLUMN["colour"]] = 1, 4  # the colour of the other object
+    claims[0, COLUMN["shape"]], claims[0, COLUMN["color"]] = 3, 4
+    claims[1, COLUMN["shape"]], claims[1, COLUMN["color"]] = 1, 4  # the color of the other object
     assert true_of(claims, views).tolist() == [[True, False, True]]  # the last says nothing
 
 

@@ -79,7 +79,7 @@ def test_what_mini_was_taught_is_in_it(made: dict[str, list[str]]) -> None:
         return any(re.search(rf"\b{re.escape(word)}(es|s)?\b", phrase.lower()) for phrase in made[section])
 
     section_of = {
-        "digit": "digits", "letter": "letters", "shape": "shapes", "colour": "colors", "texture": "textures",
+        "digit": "digits", "letter": "letters", "shape": "shapes", "color": "colors", "texture": "textures",
         "size": "sizes", "count": "counts", "position": "positions", "background": "backgrounds",
         "ground": "backgrounds", "quality": "image quality", "relation": "positions", "script": "digits",
         "font": "writing", "weight": "writing", "slant": "writing",

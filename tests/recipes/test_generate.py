@@ -3,7 +3,7 @@
 import pytest
 import torch
 from recipes.mini import paint as paint_module
-from recipes.mini.attributes import COLOURS, COLUMN, POSITIONS, RGB, UNDEFINED, VALUES
+from recipes.mini.attributes import COLORS, COLUMN, POSITIONS, RGB, UNDEFINED, VALUES
 from recipes.mini.generate import Batch, generate
 from recipes.mini.kinds import KIND, MIXES
 from recipes.mini.objects import Objects
@@ -78,7 +78,7 @@ def test_images_are_bytes_of_the_size_asked_for() -> None:
     assert batch.views.shape == (7, 2, len(VALUES))
 
 
-def test_colour_is_the_colour_of_the_object_pixels(plain: Batch, opacity: torch.Tensor) -> None:
+def test_color_is_the_color_of_the_object_pixels(plain: Batch, opacity: torch.Tensor) -> None:
     checked = 0
     for i, o in enumerate(first_objects(plain).tolist()):
         textured = plain.scene.objects.texture[o] != 0
@@ -87,12 +87,12 @@ def test_colour_is_the_colour_of_the_object_pixels(plain: Batch, opacity: torch.
             continue
         mean = plain.images[i][:, inside].float().mean(1) / 255
         nearest = int((RGB - mean).norm(dim=1).argmin())
-        assert nearest == column(plain, "colour")[i], (i, mean, list(COLOURS)[nearest])
+        assert nearest == column(plain, "color")[i], (i, mean, list(COLORS)[nearest])
         checked += 1
     assert checked > 150
 
 
-def test_background_is_the_colour_of_the_other_pixels(plain: Batch, opacity: torch.Tensor) -> None:
+def test_background_is_the_color_of_the_other_pixels(plain: Batch, opacity: torch.Tensor) -> None:
     ink = torch.zeros(len(plain.captions), SIZE, SIZE)
     ink.index_add_(0, plain.scene.objects.image, opacity)
     checked = 0
@@ -145,10 +145,10 @@ def test_size_is_the_extent_of_the_drawing(plain: Batch, opacity: torch.Tensor) 
         assert extent < 0.6 * SIZE if VALUES["size"][value] == "small" else extent > 0.45 * SIZE, (i, extent)
 
 
-def test_relation_agrees_with_both_centres(plain: Batch) -> None:
+def test_relation_agrees_with_both_centers(plain: Batch) -> None:
     objects = plain.scene.objects
     for i in (plain.scene.kind == KIND["pair"]).nonzero()[:, 0].tolist():
-        a, b = objects.centre[objects.image == i]
+        a, b = objects.center[objects.image == i]
         for view, (one, other) in enumerate(((a, b), (b, a))):
             relation = VALUES["relation"][column(plain, "relation", view)[i]]
             dx, dy = (one - other).tolist()

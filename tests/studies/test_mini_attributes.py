@@ -1,4 +1,4 @@
-"""The proof on generated images: its labels, its captions, its judgement of words, and one small run."""
+"""The proof on generated images: its labels, its captions, its judgment of words, and one small run."""
 
 import dataclasses
 import json
@@ -80,9 +80,9 @@ def test_rare_values_are_left_out_and_named() -> None:
     assert found.labels.tolist() == [1, 0, 1, 0, 1, 0, -1, 0, 1]
 
 
-def test_colours_are_those_of_shapes_alone(views: torch.Tensor) -> None:
+def test_colors_are_those_of_shapes_alone(views: torch.Tensor) -> None:
     """Half of the characters are white on black: there the background would tell the color."""
-    shown = attribute("colour", views).shown
+    shown = attribute("color", views).shown
     family = views[:, :, COLUMN["family"]]
     assert (family[torch.from_numpy(shown)] == VALUES["family"].index("shape")).all()
 
@@ -105,8 +105,8 @@ def test_captions_name_their_value_and_no_other(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "text", "section", "expected"),
     [
-        ("colour", "red", "a photo of a red circle", "shapes", True),
-        ("colour", "red", "a red background", "backgrounds", False),
+        ("color", "red", "a photo of a red circle", "shapes", True),
+        ("color", "red", "a red background", "backgrounds", False),
         ("background", "red", "a red background", "backgrounds", True),
         ("digit", "3", "the number three", "digits", True),
         ("digit", "3", "three objects", "counts", False),
@@ -140,23 +140,23 @@ def test_every_value_can_be_named_by_the_dictionary(name: str) -> None:
 
 def encode(texts: list[str]) -> torch.Tensor:
     """A text tower in which every color has its own direction, and all texts a common part."""
-    colours = VALUES["colour"]
+    colors = VALUES["color"]
     rows = torch.zeros(len(texts), 17)
     rows[:, 16] = 3.0
     for row, text in zip(rows, texts, strict=True):
-        for i, colour in enumerate(colours):
-            row[i] = float(bool(re.search(rf"\b{colour}\b", text)))
+        for i, color in enumerate(colors):
+            row[i] = float(bool(re.search(rf"\b{color}\b", text)))
     return rows
 
 
 TEXTS = {
-    "colors": [*(f"something {colour}" for colour in VALUES["colour"]), "a red thing"],
+    "colors": [*(f"something {color}" for color in VALUES["color"]), "a red thing"],
     "light": ["bright light", "dim light"],
 }
 
 
 def judged(direction: np.ndarray, means: np.ndarray) -> WordAgreement:
-    of = Attribute("colour", VALUES["colour"], np.arange(12), ())
+    of = Attribute("color", VALUES["color"], np.arange(12), ())
     candidate = Candidate("L1.H2", 3, 0.25, 0.5, 0.75, direction, means)
     light = Dictionary.encode(
         "no colors", {"light": TEXTS["light"], "sky": ["a gray sky", "a cloud", "the sun"]}, encode
@@ -174,7 +174,7 @@ def test_words_that_agree_and_words_that_do_not() -> None:
     assert (right.captions_right, right.captions_chance) == (1.0, pytest.approx(1 / 12))
     rates, others = right.rates
     assert (rates.dictionary, rates.texts, rates.first, rates.top, rates.on_topic) == ("all", 15, 1.0, 1.0, 1.0)
-    assert VALUES["colour"].index("red") not in (means.argmax(), means.argmin())  # the only one with two texts
+    assert VALUES["color"].index("red") not in (means.argmax(), means.argmin())  # the only one with two texts
     assert rates.first_chance == pytest.approx(1 / 15)
     assert rates.top_chance == pytest.approx(1 - (14 / 15) ** 5)
     assert rates.on_topic_chance == pytest.approx(13 / 15)
@@ -183,9 +183,9 @@ def test_words_that_agree_and_words_that_do_not() -> None:
     assert right.components[0].means == pytest.approx(means)
     assert np.argmax(right.components[0].captions) == means.argmax()
     plus, minus = right.components[0].ends
-    colours = VALUES["colour"]
-    assert (plus.sign, plus.value, plus.words[0].texts[0]) == ("+", colours[means.argmax()], f"something {plus.value}")
-    assert (minus.sign, minus.value, minus.caption) == ("-", colours[means.argmin()], colours[means.argmin()])
+    colors = VALUES["color"]
+    assert (plus.sign, plus.value, plus.words[0].texts[0]) == ("+", colors[means.argmax()], f"something {plus.value}")
+    assert (minus.sign, minus.value, minus.caption) == ("-", colors[means.argmin()], colors[means.argmin()])
     assert minus.words[0].named == (True, False, False, False, False)
     wrong = judged(-direction, means)
     assert wrong.correlation == pytest.approx(-1.0)
@@ -212,7 +212,7 @@ def test_texts_of_known_words() -> None:
 
 def test_the_captions_words_are_minis_world() -> None:
     words = taught_words(1000)
-    assert words >= {*VALUES["colour"], *VALUES["digit"], "circle", "circles", "handwritten", "left"}
+    assert words >= {*VALUES["color"], *VALUES["digit"], "circle", "circles", "handwritten", "left"}
     assert words.isdisjoint({"cat", "sky", "wooden", "teal"})
 
 
@@ -267,7 +267,7 @@ def test_a_small_run(proof: AttributeProof) -> None:
 
 def made_up() -> AttributeProof:
     """Two layers of two heads; L0.H1 belongs to color alone, L1.H0 shares two attributes, the others tell little."""
-    shares = {"colour": [0.1, 0.6, 0.5, 0.0], "digit": [0.09, 0.1, 0.4, 0.01]}
+    shares = {"color": [0.1, 0.6, 0.5, 0.0], "digit": [0.09, 0.1, 0.4, 0.01]}
     results = []
     for name, row in shares.items():
         values = VALUES[name]
@@ -288,15 +288,15 @@ def made_up() -> AttributeProof:
     return AttributeProof(24, 1, "general", "made up", tuple(results))
 
 
-def test_specialised_heads_have_the_largest_share_by_far() -> None:
+def test_specialized_heads_have_the_largest_share_by_far() -> None:
     proof = made_up()
-    assert proof.specialised() == {"colour": ("L0.H1",), "digit": ()}
+    assert proof.specialized() == {"color": ("L0.H1",), "digit": ()}
     index = proof.concentrations()
     assert index.argmax() == 3  # little, but all of it one attribute
     assert index[1] > index[2]
-    assert "| colour | L0.H1 |" in markdown(proof)
+    assert "| color | L0.H1 |" in markdown(proof)
     assert "| digit | none |" in markdown(proof)
-    assert "| L0.H1.0 + | colour 0.60 | 0.50 | 0.40 | 0.80 | red | red | **a thing**, a dot |" in markdown(proof)
+    assert "| L0.H1.0 + | color 0.60 | 0.50 | 0.40 | 0.80 | red | red | **a thing**, a dot |" in markdown(proof)
     assert "| - |  |  |  |  | red | *green* | a thing, a dot |" in markdown(proof)
 
 
@@ -307,10 +307,10 @@ def test_too_few_values_have_no_p() -> None:
     assert p_value(dataclasses.replace(of, captions_chance=1 / 3)) == ""
 
 
-def test_attributes_that_specialisation_is_not_judged_by() -> None:
+def test_attributes_that_specialization_is_not_judged_by() -> None:
     of = Attribute("family", ("digit",), np.zeros(3, dtype=int), ())
     proof = dataclasses.replace(made_up(), attributes=(dataclasses.replace(made_up().attributes[0], attribute=of),))
-    assert proof.specialised() == {}
+    assert proof.specialized() == {}
     assert proof.concentrations().tolist() == [0.0] * 4
     assert "| family | 1 | 3 |" in markdown(proof)
     assert set(figures(proof)) == {"attribute_words"}
@@ -328,7 +328,7 @@ def test_tables_and_json(proof: AttributeProof) -> None:
 def test_figures_have_a_map_for_every_main_attribute() -> None:
     drawn = figures(made_up())
     titles = [axis.get_title() for axis in drawn["attribute_variance"].axes]
-    assert titles[:2] == ["colour", "digit"]
+    assert titles[:2] == ["color", "digit"]
     (frame,) = drawn["attribute_variance"].axes[0].patches
     assert (round(frame.get_x() + 0.47), round(frame.get_y() + 0.47)) == (1, 0)  # L0.H1: column 1, row 0
     assert not drawn["attribute_accuracy"].axes[0].patches
@@ -351,4 +351,4 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: py
     assert {path.name for path in folder.iterdir()} == {
         "attribute_accuracy.png", "attribute_variance.png", "attribute_words.png",
     }  # fmt: skip
-    assert "### Specialised heads" in capsys.readouterr().out
+    assert "### Specialized heads" in capsys.readouterr().out
