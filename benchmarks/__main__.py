@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"  {seconds:.0f} s in all; load average now {load}")
         report["benchmarks"].append({**result.as_json(), "seconds": round(seconds, 1), "load_average_after": load})
         pages.append(_markdown(result))
-        # after each, so that what was measured stays when a later one is stopped
+        # after each, so that results are kept if a later one is stopped
         if parsed.json:
             parsed.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         if parsed.markdown:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _modules(arguments: Sequence[str] | None) -> list[Any]:
-    """The benchmarks asked for: their modules tell which flags there are, and importing one may take seconds."""
+    """The requested benchmarks; their modules define the flags, and importing one can take seconds."""
     asked = [word for word in (sys.argv[1:] if arguments is None else arguments) if word in NAMES]
     return [importlib.import_module(f"benchmarks.{name}") for name in asked[:1] or NAMES]
 
@@ -77,8 +77,8 @@ def _modules(arguments: Sequence[str] | None) -> list[Any]:
 def _parser(modules: Sequence[Any]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=(*NAMES, "all"))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, raw times included")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="output file for everything, including raw times")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="output file for the tables")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
     defaults: dict[str, dict[str, Any]] = {}
     for module in modules:
@@ -133,7 +133,7 @@ def _interval(row: Row) -> str:
 
 
 def _digits(value: float) -> str:
-    """Four significant digits, as a person writes them."""
+    """Four significant digits."""
     if value == int(value) and abs(value) < 1e6:
         return str(int(value))
     return f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}"

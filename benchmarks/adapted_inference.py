@@ -1,4 +1,4 @@
-"""(d) What an adapter costs at inference: adapted embeddings beside the plain forward pass of the frozen model."""
+"""What an adapter costs at inference: adapted embeddings compared with a plain forward pass of the frozen model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Sizes", "run"]
 
 @dataclass(frozen=True)
 class Sizes:
-    """calls: batches a round, of every way."""
+    """calls: batches per round, for each alternative."""
 
     batch: int = 32
     layers: int = 12
@@ -62,12 +62,12 @@ def run(sizes: Sizes) -> Result:
     product = 2 * joined.numel() * sizes.batch / 1e9
     rate = gflops * sizes.calls / timings.median("plain").value
     rows = [
-        *(Row.of(f"{name}, a batch", timings.median(name).scaled(1e3 / sizes.calls), "ms") for name in passes),
+        *(Row.of(f"{name}, per batch", timings.median(name).scaled(1e3 / sizes.calls), "ms") for name in passes),
         *ratio_rows("residual / plain", timings.ratio("residual", "plain"), "1.01"),
         *ratio_rows("residual-heads / plain", timings.ratio("residual-heads", "plain"), "1.01"),
         *ratio_rows("traced / plain", timings.ratio("traced", "plain")),
         *(Row.of(f"{name} alone", alone.median(name).scaled(1e2 / sizes.calls), "ms") for name in products),
-        *ratio_rows("one buffer / a product a kind", alone.ratio("one buffer", "products")),
+        *ratio_rows("one buffer / one product per kind", alone.ratio("one buffer", "products")),
     ]
     return Result(
         "adapted_inference",
@@ -76,8 +76,8 @@ def run(sizes: Sizes) -> Result:
         rows,
         (
             f"The product is {100 * product / gflops:.2f} % of the forward pass in operations ({product:.2f} of "
-            f"{gflops:.0f} GFLOP a batch); its matrix of {joined.numel() * 4 / 1e6:.0f} MB is read once a batch, so a "
-            "larger batch costs less an image.",
+            f"{gflops:.0f} GFLOP per batch); its matrix of {joined.numel() * 4 / 1e6:.0f} MB is read once per batch, "
+            "so larger batches cost less per image.",
             f"The plain pass reaches {rate:.0f} GFLOP/s, {100 * rate / matrix_rate(torch.float32):.0f} % of a large "
             "float32 product here; the rest of the difference is two copied rows per layer.",
         ),
@@ -86,7 +86,7 @@ def run(sizes: Sizes) -> Result:
 
 
 def _random_map(tower: Tower, *, mlps: bool) -> FoldedMap:
-    """A folded map of a method that scales heads, or heads and MLPs; random numbers time like fitted ones."""
+    """A folded map of a method that scales heads, or heads and MLPs; random numbers take as long as fitted ones."""
     generator = torch.Generator().manual_seed(1)
 
     def normal(*shape: int) -> Tensor:
@@ -111,6 +111,6 @@ def _joined(folded: FoldedMap) -> Tensor:
 
 
 def _one_buffer(coordinates: Coordinates, folded: FoldedMap, joined: Tensor) -> Tensor:
-    """The same with all coordinates joined first: the way not taken."""
+    """The same with all coordinates joined first: the alternative that is not used."""
     parts = [coordinates.heads.flatten(1), coordinates.mlps.flatten(1), coordinates.embedding_coordinates()]
     return torch.addmm(folded.bias + coordinates.output, torch.cat(parts, dim=1), joined)

@@ -1,4 +1,4 @@
-"""Images a second with the tower removed: in the caller, by threads of its process, by worker processes."""
+"""Images per second without a tower: read in the caller, by threads of its process, or by worker processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Images of one call, and how they are read. image_size: side of the pixels."""
+    """Images per call, and how they are read. image_size: side length in pixels."""
 
     images: int = 384
     batch: int = 32
@@ -79,9 +79,9 @@ def _run(sizes: Sizes, split: Split, transform: Transform) -> Result:
     for name, words in names.items():
         rates = median_interval([len(split) / seconds for seconds in timings.wall[name]])
         cpu = float(np.median(timings.cpu[name])) / len(split)
-        rows.append(Row.of(words, rates, "images/s", note=f"{1000 * cpu:.2f} ms of processor time an image"))
+        rows.append(Row.of(words, rates, "images/s", note=f"{1000 * cpu:.2f} ms of CPU time per image"))
     for name, to, aim in (("threads", "caller", ""), ("processes", "caller", ""), ("processes", "threads", "> 1")):
-        # how many times as fast is how many times longer the other takes
+        # being k times as fast means that the other takes k times as long
         ratio = timings.ratio(to, name)
         rows.append(Row.of(f"{names[name]} / {names[to]}", ratio.of_medians, "x", aim, "of medians"))
         rows.append(Row.of(f"{names[name]} / {names[to]}", ratio.per_round, "x", aim, "median of rounds"))
@@ -97,16 +97,16 @@ def _run(sizes: Sizes, split: Split, transform: Transform) -> Result:
         rows,
         (
             "Decoding and resizing is Pillow outside the interpreter's lock, rescaling and normalizing is numpy, "
-            "partly inside: threads wait for one another, and for whatever else Python does in the process.",
-            "Processes cost the start of one interpreter with the model library, and a copy of each batch.",
-            "No way is faster than the cores allow: more workers than cores change nothing.",
+            "partly inside it: threads wait for one another, and for whatever else Python does in the process.",
+            "Processes cost the start of an interpreter with the model library, and a copy of each batch.",
+            "More workers than cores do not help.",
         ),
         {"wall": dict(timings.wall), "cpu": dict(timings.cpu), "memory_bytes": memory, "start_seconds": start_seconds},
     )
 
 
 def threaded(split: Split, transform: Transform, batch_size: int, workers: int) -> Iterator[Tensor]:
-    """The way not taken: one job an image for threads of the model's process, two batches ahead."""
+    """The alternative that is not used: one job per image for threads of the model's process, two batches ahead."""
     with ThreadPoolExecutor(workers) as pool:
         pending: deque[list[Any]] = deque()
         for start in range(0, len(split), batch_size):
@@ -147,12 +147,12 @@ def save_photographs(folder: Path, n: int, seed: int = 0) -> Path:
 def _consume(batches: Iterator[Tensor | None] | Sequence[Tensor]) -> None:
     for pixels in batches:
         assert pixels is not None
-        # one number of each page: that the batch is really here
+        # touch one number per memory page, so that the batch has really arrived
         float(pixels.flatten()[:: 4096 // 4].sum())
 
 
 def _with_processor_time_of_all(ways: dict[str, Callable[[], None]], rounds: int) -> Timings:
-    """As `interleave`, but the processor time counts the workers too."""
+    """As `interleave`, but the CPU time counts the workers too."""
     cpu: dict[str, list[float]] = {name: [] for name in ways}
 
     def counted(name: str) -> Callable[[], None]:
@@ -177,9 +177,9 @@ def _processor_seconds() -> float:
 
 
 def _peak_bytes(way: Callable[[], None], with_workers: bool) -> int:
-    """Largest memory of this process (and its workers) while it runs, less this process's own before it began.
+    """Peak memory of this process (and its workers) during the call, minus this process's own before it.
 
-    Proportional set size where the system tells it: what processes share counts once.
+    Proportional set size where the system reports it, so that shared memory counts once.
     """
     rest = _bytes(psutil.Process())
     with _sampled(lambda: sum(map(_bytes, _family() if with_workers else [psutil.Process()]))) as seen:

@@ -1,4 +1,4 @@
-"""Fitting the published way: every step runs the whole encoder, takes the embedding apart, scales it and learns."""
+"""Fitting as published: every step runs the whole encoder, decomposes the embedding, scales it and updates."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class EncoderLoop:
     """One optimizer over lambdas, and a frozen encoder that runs again for every batch of every epoch.
 
     The steps are those of the published code (arXiv 2411.00246): the (image, unit, dim) tensor of contributions, each
-    unit into its components, times lambda, and back. Kinder to it than its own code: tracing costs what ours costs,
-    only the components that are kept are multiplied, and there is no padding.
+    unit into its components, times lambda, and back. This is faster than the published code: tracing costs what ours
+    costs, only the components that are kept are multiplied, and there is no padding.
     """
 
     tower: Tower
@@ -58,7 +58,7 @@ class EncoderLoop:
         return loss.item()
 
     def adapted(self, values: Tensor) -> Tensor:
-        """Adapted embeddings from (image, unit, dim) contributions. What lies outside a unit's components is dropped.
+        """Adapted embeddings from (image, unit, dim) contributions. What is outside a unit's components is dropped.
 
         With all components, as in `residual`, that is nothing; `residual-heads` drops it by definition.
         """

@@ -1,4 +1,4 @@
-"""(b) One epoch with the encoder in the loop, as published, beside one epoch on cached coefficients."""
+"""One epoch with the encoder in the loop, as published, compared with one epoch on cached coefficients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _AIMS = {"residual-heads": "500", "residual": "200"}
 
 @dataclass(frozen=True)
 class Sizes:
-    """images: of an epoch. The loop is timed for one batch a round and multiplied by the batches of an epoch."""
+    """images: per epoch. The loop is timed for one batch per round, times the number of batches per epoch."""
 
     images: int = 2000
     batch: int = 64
@@ -75,7 +75,7 @@ def run(sizes: Sizes) -> Result:
 
 
 def random_spectra(maps: UnitMaps, n_images: int) -> Spectra:
-    """Spectra of Gaussian coordinates: every component there can be, falling in heads as in real ones."""
+    """Spectra of Gaussian coordinates: full rank; in heads the variances decay as in real ones."""
     moments = Moments.empty(maps)
     for start in range(0, n_images, 256):
         moments.update(random_coordinates(maps, min(256, n_images - start), seed=start))
@@ -83,7 +83,7 @@ def random_spectra(maps: UnitMaps, n_images: int) -> Spectra:
 
 
 def single(scaling: Scaling) -> Scaling:
-    """The scaling in float32, what the published loop works in."""
+    """The scaling in float32, which the published loop uses."""
     units = tuple(
         ScaledUnit(unit.label, unit.mean.float(), None if unit.components is None else unit.components.float())
         for unit in scaling.units
@@ -98,7 +98,7 @@ def objective(loop: EncoderLoop, coordinates: Coordinates, labels: Tensor) -> Ob
 
 
 def disagreement(loop: EncoderLoop, tower: Tower, pixels: Tensor, labels: Tensor) -> float:
-    """Largest difference of adapted embeddings between the two ways, relative; both at the loop's present lambdas."""
+    """Largest relative difference between the adapted embeddings of the two, both at the loop's current lambdas."""
     with torch.no_grad():
         coordinates = trace_coordinates(tower, pixels)
         values = torch.stack([loop.maps.contribution(coordinates, unit) for unit in loop.maps.units], dim=1)
@@ -139,11 +139,15 @@ def _compare(
         ),
         Row.of(f"{method}: epoch, cached", seconds, "s", note=f"{n_features} lambdas, one validation included"),
         *ratio_rows(f"{method}: loop / cached", ratio, _AIMS[method]),
-        Row(f"{method}: the two ways differ by", disagreement(loop, loop.tower, pixels, few), note="relative, float32"),
+        Row(
+            f"{method}: difference between the two",
+            disagreement(loop, loop.tower, pixels, few),
+            note="relative, float32",
+        ),
     ]
     rate = flops * sizes.images / seconds.value / 1e9
     limits = [
-        f"{method}: two products of image x lambda x dim, {flops / 1e6:.1f} MFLOP an image against the encoder's "
+        f"{method}: two products of image x lambda x dim, {flops / 1e6:.1f} MFLOP per image against the encoder's "
         f"{encoder / 1e6:.0f}: at equal speed {encoder / flops:.0f} x. Cached epochs reach {rate:.0f} GFLOP/s of the "
         f"{matrix_rate(torch.float32):.0f} of a large product, and move about {traffic / 1e9:.1f} GB."
     ]

@@ -1,4 +1,4 @@
-"""What tracing costs towers of every pooling and size: time beside the plain pass, and peak memory above it."""
+"""What tracing costs in towers of every pooling and size: time and peak memory, compared with a plain pass."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["Sizes", "run"]
 
 @dataclass(frozen=True)
 class Sizes:
-    """batch: images of one timed call, of large towers a quarter. memory_batch: images where memory is measured,
-    memory_runs times each way, in a process of its own every time.
+    """batch: images per timed call; a quarter of that for large towers. memory_batch: images per call where memory is
+    measured, memory_runs times each, every time in a new process.
     """
 
     families: tuple[str, ...] = towers.TOWERS
@@ -49,20 +49,20 @@ def run(sizes: Sizes) -> Result:
         details[name] = {"wall": dict(timings.wall), "cpu": dict(timings.cpu), "peaks": peaks}
     return Result(
         "families",
-        f"one traced forward pass beside a plain one, {sizes.rounds} rounds, random weights",
+        f"one traced forward pass compared with a plain one, {sizes.rounds} rounds, random weights",
         asdict(sizes),
         rows,
         (
-            "Class tokens and means after which the norm comes leave one row a layer behind; where every token is "
-            "normed before it is pooled, all tokens of all layers are held to the end of the pass: 2 x layer x token x "
-            "width numbers an image, and the fixed products of the pooling once.",
+            "For a class token, or a mean before the norm, one row per layer is kept; if every token is normed before "
+            "it is pooled, all tokens of all layers are held until the end of the pass: 2 x layer x token x width "
+            "numbers per image, and the fixed products of the pooling once.",
         ),
         details,
     )
 
 
 def _peak(name: str, way: str, sizes: Sizes) -> float:
-    """MiB that a process of its own held at most."""
+    """Peak memory of a new process, in MiB."""
     found = in_fresh_process(
         peak, name=name, way=way, layers=sizes.layers, image_size=sizes.image_size, batch=sizes.memory_batch
     )
@@ -81,7 +81,7 @@ def _ways(name: str, layers: int, image_size: int, batch: int) -> dict[str, Call
 
 
 def peak(name: str, way: str, layers: int, image_size: int, batch: int) -> dict[str, Any]:
-    """One way, twice, in this process; whoever calls reads its peak."""
+    """Run one alternative twice in this process; the caller reads the peak."""
     ways = _ways(name, layers, image_size, batch)
     for _ in range(2):
         ways[way]()

@@ -1,4 +1,4 @@
-"""(e) Time and memory of a fit as images, heads and classes grow."""
+"""Time and memory of a fit as the number of images, heads and classes grows."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from residualign.store import CoordinateShape, SplitPlan, Store, StorePlan, Stor
 
 __all__ = ["Sizes", "run"]
 
-_HEADS_A_LAYER = 12
+_HEADS_PER_LAYER = 12
 _EPOCHS = 2
 _VAL_IMAGES = 100
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """One axis grows at a time, the others stay at the first three; heads come 12 per layer, with its MLP."""
+    """One axis grows at a time; the others stay at their base size. A layer has 12 heads and an MLP."""
 
     base_images: int = 2000
     base_layers: int = 12
@@ -49,7 +49,7 @@ def run(sizes: Sizes) -> Result:
     for axis, values in (("images", sizes.images), ("heads", sizes.heads), ("classes", sizes.classes)):
         points = []
         for value in values:
-            point = {"images": sizes.base_images, "heads": sizes.base_layers * _HEADS_A_LAYER}
+            point = {"images": sizes.base_images, "heads": sizes.base_layers * _HEADS_PER_LAYER}
             point |= {"classes": sizes.base_classes, axis: value}
             answer = in_fresh_process(
                 fit_process, **point, width=sizes.width, dim=sizes.dim, repeats=sizes.repeats, epochs=_EPOCHS
@@ -59,15 +59,15 @@ def run(sizes: Sizes) -> Result:
         rows += _rows(axis, values, points)
     return Result(
         "fit_growth",
-        f"residual, {sizes.base_images} images, {sizes.base_layers * _HEADS_A_LAYER} heads with MLPs, "
-        f"{sizes.base_classes} classes where not said otherwise",
+        f"residual, {sizes.base_images} images, {sizes.base_layers * _HEADS_PER_LAYER} heads with MLPs, "
+        f"{sizes.base_classes} classes unless stated otherwise",
         asdict(sizes),
         rows,
         (
-            "Time: two products of image x lambda x dim a pass. Classes add image x class x dim, which counts from "
-            "about as many classes as there are lambdas.",
-            "Memory: image x lambda numbers are held (up to 4 GiB; above, they are computed again for each batch), and "
-            "lambda x dim twice; the rest is the coordinates and the spectra.",
+            "Time: two products of image x lambda x dim per pass. Classes add image x class x dim, which matters "
+            "only if there are about as many classes as lambdas.",
+            "Memory: image x lambda numbers are held (up to 4 GiB; above that, they are recomputed for each batch), "
+            "and lambda x dim twice; the rest is the coordinates and the spectra.",
         ),
         details,
     )
@@ -76,8 +76,8 @@ def run(sizes: Sizes) -> Result:
 def fit_process(
     images: int, heads: int, classes: int, width: int, dim: int, repeats: int, epochs: int
 ) -> dict[str, Any]:
-    """Seconds a pass of both solvers at one size, and what the peak memory of the process will be made of."""
-    maps = random_maps(heads // _HEADS_A_LAYER, _HEADS_A_LAYER, width=width, dim=dim)
+    """Seconds per pass of both solvers at one size, and what the peak memory of the process consists of."""
+    maps = random_maps(heads // _HEADS_PER_LAYER, _HEADS_PER_LAYER, width=width, dim=dim)
     spectra = random_spectra(maps, 2 * width)
     with tempfile.TemporaryDirectory() as scratch:
         store = gaussian_store(f"{scratch}/store", maps, images, classes).in_memory()
@@ -90,7 +90,7 @@ def _timed(store: Store, spectra: Spectra, images: int, repeats: int, epochs: in
         "lbfgs": LBFGS(max_iterations=2 * epochs),
     }
     answer: dict[str, Any] = {}
-    # the first optimizer of a process makes torch load its compiler: seconds that have nothing to do with size
+    # the first optimizer of a process makes torch load its compiler, which takes seconds unrelated to the size
     once = ScheduleFree(learning_rate=0.8, max_epochs=1)
     fit_method(store, "residual", spectra, settings=FitSettings(solver=once))
     for name, solver in solvers.items():
@@ -135,7 +135,7 @@ def gaussian_store(folder: str, maps: UnitMaps, images: int, classes: int) -> St
 def _rows(axis: str, values: tuple[int, ...], points: list[dict[str, Any]]) -> list[Row]:
     rows, series = [], {"schedule-free": [], "lbfgs": [], "memory": []}
     for value, point in zip(values, points, strict=True):
-        for solver, what in (("schedule-free", "an epoch, Schedule-Free"), ("lbfgs", "an evaluation, L-BFGS")):
+        for solver, what in (("schedule-free", "one epoch, Schedule-Free"), ("lbfgs", "one evaluation, L-BFGS")):
             estimate = median_interval(point[solver][1])
             series[solver].append(estimate.value)
             note = f"{point['lambdas']} lambdas" if solver == "schedule-free" else ""
@@ -147,6 +147,7 @@ def _rows(axis: str, values: tuple[int, ...], points: list[dict[str, Any]]) -> l
         )
     if len(values) > 1:
         rows += [
-            Row(f"{name} grows as {axis} to the power", exponent(values, numbers)) for name, numbers in series.items()
+            Row(f"{name}: exponent in the number of {axis}", exponent(values, numbers))
+            for name, numbers in series.items()
         ]
     return rows

@@ -1,4 +1,4 @@
-"""Running one measured function in a process of its own, so that its peak memory is its own."""
+"""Runs one function in a new process, so that its peak memory can be measured alone."""
 
 from __future__ import annotations
 

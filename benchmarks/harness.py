@@ -1,7 +1,7 @@
-"""Timing several ways of doing one thing fairly, and saying how sure the answer is.
+"""Fair timing of several alternatives, with confidence intervals.
 
-All ways take turns within a round, in an order shuffled anew each time, so that a machine that slows down slows all of
-them. Medians are reported, and ratios with 95 % intervals that assume no distribution.
+All alternatives take turns within a round, in an order that is reshuffled each time, so a machine that slows down slows
+all of them. Medians are reported, and ratios with distribution-free 95 % intervals.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class Estimate:
     high: float
 
     def scaled(self, factor: float) -> Estimate:
-        """The same in another unit."""
+        """The same in a different unit."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Two answers to "how many times longer": they agree where the machine was steady.
+    """Two estimates of "how many times longer"; they agree if the machine was steady.
 
     of_medians: median time over median time, interval by resampling rounds. per_round: median of each round's own
-    ratio, interval from order statistics. cpu: the ratio of medians of processor time, which other people's load
-    touches less.
+    ratio, interval from order statistics. cpu: the ratio of medians of CPU time, which is less
+    affected by other programs.
     """
 
     of_medians: Estimate
@@ -48,19 +48,19 @@ class Ratio:
     cpu: float
 
     def scaled(self, factor: float) -> Ratio:
-        """Of ways whose rounds hold different amounts of work."""
+        """For alternatives whose rounds contain different amounts of work."""
         return Ratio(self.of_medians.scaled(factor), self.per_round.scaled(factor), self.cpu * factor)
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds of every round, by the name of the way; wall clock, and processor time of all threads together."""
+    """Seconds of every round by alternative: wall-clock time, and CPU time of all threads together."""
 
     wall: Mapping[str, tuple[float, ...]]
     cpu: Mapping[str, tuple[float, ...]]
 
     def median(self, name: str) -> Estimate:
-        """Median wall seconds a round."""
+        """Median wall-clock seconds per round."""
         return median_interval(self.wall[name])
 
     def ratio(self, name: str, to: str, seed: int = 0) -> Ratio:
@@ -89,10 +89,10 @@ class Timings:
 def interleave(
     ways: Mapping[str, Callable[[], object]], rounds: int, *, calls: int = 1, warmup: int = 1, seed: int = 0
 ) -> Timings:
-    """Time every way `rounds` times.
+    """Time every alternative `rounds` times.
 
-    A round's time is the sum of `calls` calls; the ways take turns call by call, in shuffled order. `warmup` untimed
-    calls of each come first. The garbage collector rests during calls and works between rounds.
+    A round's time is the sum of `calls` calls; the alternatives take turns call by call, in shuffled order. `warmup`
+    untimed calls of each come first. The garbage collector is off during calls and runs between rounds.
     """
     generator = random.Random(seed)
     names = list(ways)
@@ -123,9 +123,9 @@ def interleave(
 
 
 def median_interval(values: Sequence[float]) -> Estimate:
-    """The median and the narrowest symmetric pair of order statistics that holds it with at least 95 %.
+    """The median and the narrowest symmetric pair of order statistics that contains it with at least 95 %.
 
-    With fewer than 6 values no such pair exists: smallest and largest are given.
+    With fewer than 6 values no such pair exists, and smallest and largest are given.
     """
     ordered = sorted(values)
     n = len(ordered)
@@ -148,7 +148,7 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a benchmark's table: what was measured, with its interval, and what it should be."""
+    """One row of a benchmark's table: what was measured, with its interval, and the aim."""
 
     what: str
     value: float
@@ -166,7 +166,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """What one benchmark found. limits: a sentence each on what bounds it. details: the raw numbers, JSON-able."""
+    """What one benchmark found. limits: sentences on what limits it. details: the raw numbers, for JSON."""
 
     name: str
     title: str
@@ -181,8 +181,8 @@ class Result:
 
 
 def ratio_rows(what: str, ratio: Ratio, aim: str = "", note: str = "") -> list[Row]:
-    """Both ratios, with intervals, and that of processor times in the note."""
-    cpu = f"processor time {ratio.cpu:.3f}"
+    """Both ratios, with intervals, and that of CPU times in the note."""
+    cpu = f"CPU time {ratio.cpu:.3f}"
     return [
         Row.of(what, ratio.of_medians, "x", aim, f"of medians; {note}".rstrip("; ")),
         Row.of(what, ratio.per_round, "x", aim, f"median of rounds; {cpu}"),

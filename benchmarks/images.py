@@ -1,4 +1,4 @@
-"""Stand-ins for labeled photographs, and a random vision tower on disk, for benchmarks that begin at files."""
+"""Stand-ins for labeled photographs, and a random vision tower on disk, for benchmarks that start from files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.towers import clip_vision_model
 
 __all__ = ["save_images", "save_tower"]
 
-# so weak that class means of a random tower mistake many images, and a fit has something to learn
+# weak enough that class means of a random tower misclassify many images, and a fit has something to learn
 _CLASS_SHARE = 0.15
 
 

@@ -1,4 +1,4 @@
-"""What the numbers were measured on, and how fast this machine multiplies and copies at best."""
+"""The machine that was measured on, and how fast it multiplies and copies at best."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _processor() -> str:
 
 @cache
 def matrix_rate(dtype: torch.dtype, size: int = 1024, repeats: int = 9) -> float:
-    """Largest seen GFLOP/s of a product of two square matrices, all threads."""
+    """Highest GFLOP/s observed for a product of two square matrices, with all threads."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(size, size, generator=generator, dtype=dtype) for _ in range(2))
     return 2 * size**3 / _fastest(lambda: a @ b, repeats) / 1e9
@@ -50,7 +50,7 @@ def matrix_rate(dtype: torch.dtype, size: int = 1024, repeats: int = 9) -> float
 
 @cache
 def copy_rate(megabytes: int = 256, repeats: int = 5) -> float:
-    """Largest seen GB/s of reading one tensor and writing another, both counted; larger than any cache."""
+    """Highest GB/s observed for reading one tensor and writing another (both counted), larger than any cache."""
     source = torch.zeros(megabytes * 2**20 // 4)
     target = torch.empty_like(source)
     return 2 * source.nbytes / _fastest(lambda: target.copy_(source), repeats) / 1e9

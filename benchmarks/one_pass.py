@@ -1,4 +1,4 @@
-"""(b) Everything from files to a fitted method - extract, spectra, fit - beside one plain pass over the images."""
+"""From files to a fitted method (extract, spectra, fit), compared with one plain pass over the images."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ _FITS: tuple[tuple[str, str, Solver | None, str], ...] = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """Images and what is done with them.
+    """Images, and how they are used.
 
-    part: images of the interleaved passes; what extracting costs once (maps, manifest) weighs images / part times too
-    much in them. images: of the store that spectra and fits read, all splits together. components: of a head in
-    `residual-heads`, on average: a real DeiT-tiny has 29 at the default share of variance, a random tower 3 or 4.
+    part: number of images in the interleaved passes; in them the one-time costs of extracting (maps, manifest) weigh
+    images / part times too much. images: in the store that spectra and fits read, all splits together. components: per
+    head in `residual-heads`, on average; a real DeiT-Tiny has 29 at the default share of variance, a random tower 3 or
+    4.
     """
 
     images: int = 2000
@@ -100,10 +101,10 @@ def _run(sizes: Sizes, scratch: Path) -> Result:
         asdict(sizes),
         rows,
         (
-            "Extracting is the plain pass, a checksum and (2 x layer x width + dim + 2) numbers of disk an image.",
-            "A fit costs two products of training image x lambda x dim a pass over the training images; the table has "
-            "the passes. The interval of a total is that of its fit and extraction together.",
-            "The published way runs the encoder once for the bases and once an epoch: up to 30 epochs of train and "
+            "Extracting is the plain pass, a checksum and (2 x layer x width + dim + 2) numbers on disk per image.",
+            "A fit costs two products of training image x lambda x dim per pass over the training images; the table "
+            "gives the number of passes. The interval of a total is that of its fit and extraction together.",
+            "The published way runs the encoder once for the bases and once per epoch: up to 30 epochs of train and "
             "validation images, and the test images.",
         ),
         details,

@@ -1,4 +1,4 @@
-"""All pairs of heads of a ViT-B by normalized spectral cosine: in batches, beside one pair after the other."""
+"""All pairs of heads of a ViT-B by normalized spectral cosine: in batches, compared with a loop over pairs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["Sizes", "run"]
 
 _THRESHOLD = 0.9
 
-# of the runs that memory is measured in: making spectra must not need more than comparing them
+# for the runs that measure memory: making spectra must not need more memory than comparing them
 _FEW_IMAGES = 80
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """loop_pairs: pairs that the loop is timed on, its time multiplied by all pairs over that."""
+    """loop_pairs: number of pairs that the loop is timed on; its time is extrapolated to all pairs."""
 
     images: int = 2000
     layers: int = 12
@@ -37,7 +37,7 @@ class Sizes:
 
 
 def run(sizes: Sizes) -> Result:
-    """Time both on the spectra of random heads that decay as those of a real tower; memory in fresh processes."""
+    """Time both on the spectra of random heads that decay like those of a real tower; memory in fresh processes."""
     a, b = (head_spectra(sizes.images, sizes.layers, sizes.heads, sizes.dim, seed) for seed in (0, 1))
     heads = [unit.label for unit in a.units.of_kind("head")]
     n_pairs = len(heads) ** 2
@@ -65,21 +65,21 @@ def run(sizes: Sizes) -> Result:
             note=f"{len(sample)} pairs x {factor:g}",
         ),
         *ratio_rows("loop / batched", timings.ratio("loop", "batched").scaled(factor)),
-        Row("batched, processor time", cpu["batched"], "s"),
-        Row("loop, processor time", cpu["loop"] * factor, "s"),
+        Row("batched, CPU time", cpu["batched"], "s"),
+        Row("loop, CPU time", cpu["loop"] * factor, "s"),
         Row.of("batched, optimal matching", timings.median("batched, optimal"), "s", note="scipy, pair by pair"),
-        Row("values differ by", difference, note="largest, both in float64"),
+        Row("difference of the values", difference, note="largest, both in float64"),
         Row(
             "memory of the comparison",
             (memory["peak_rss_bytes"] - before["peak_rss_bytes"]) / 2**20,
             "MiB",
-            note="peak resident, above that of making the spectra",
+            note="peak resident, beyond that of making the spectra",
         ),
     ]
     limits = (
         f"Heads have {min(counts)} to {max(counts)} components for {_THRESHOLD} of their variance; the product of all "
         f"with all is {2 * len(heads) ** 2 * max(counts) ** 2 * sizes.dim / 1e9:.1f} GFLOP of float64, the rest is "
-        "reading the cosines once a pick.",
+        "reading the cosines once per match.",
         "Both give the weighted and the unweighted similarity of every pair; the loop forms the cosines once for both.",
     )
     return Result(
@@ -93,14 +93,14 @@ def run(sizes: Sizes) -> Result:
 
 
 def head_spectra(images: int, layers: int, heads: int, dim: int, seed: int) -> Spectra:
-    """Spectra of random heads beside MLPs of width one, of one tower on images of its own."""
+    """Spectra of random heads of one tower, with MLPs of width one, on its own random images."""
     maps = random_maps(layers=layers, heads=heads, dim=dim)
     coordinates = random_coordinates(maps, images, seed=seed)
     return streamed(replace(coordinates, mlps=coordinates.mlps[:, :, :1]), heads_only(maps))
 
 
 def both_cosines(x: Spectrum, y: Spectrum) -> tuple[float, float]:
-    """The plain way: one pair, one pick a step, each a pass over the whole matrix. Weighted, unweighted."""
+    """The plain way: one pair, one match per step, each a pass over the whole matrix. Weighted, unweighted."""
     x, y = truncate(x, _THRESHOLD), truncate(y, _THRESHOLD)
     cosines = (x.components @ y.components.T).abs()
     weights = torch.outer(x.explained_variance, y.explained_variance)

@@ -1,4 +1,4 @@
-"""(i) Words for one unit: SOMP over thousands of texts beside the plain loop that forms every residual."""
+"""Words for one unit: SOMP over thousands of texts, compared with a plain loop that forms every residual."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Sizes:
 
 
 def run(sizes: Sizes) -> Result:
-    """Time both on one head, and on rows that span the whole space; data fall off like spectra do."""
+    """Time both on one head, and on rows that span the whole space; the data decay like real spectra."""
     dictionary = random_dictionary(sizes)
     rows, timings_of, details = [], {}, {}
     for name, rank in (("head", min(sizes.rank, sizes.dim)), ("whole space", sizes.dim)):
@@ -48,12 +48,12 @@ def run(sizes: Sizes) -> Result:
             Row.of(f"{name}: plain loop", timings.median("plain loop"), "s"),
             *ratio_rows(f"{name}: plain loop / ours", timings.ratio("plain loop", "ours")),
             Row(f"{name}: texts chosen", len(ours), note=f"{100 * alike:.0f} % the same as the plain loop, in order"),
-            Row(f"{name}: explained shares differ by", difference, note="both float64"),
+            Row(f"{name}: difference of the explained shares", difference, note="both float64"),
             Row(
-                f"{name}: texts looked at in full",
+                f"{name}: texts evaluated in full",
                 looked_at(Samples.of(coordinates, basis), dictionary, sizes.chosen),
                 "%",
-                note="of all, mean",
+                note="share of all, mean",
             ),
         ]
         timings_of[name] = timings
@@ -63,14 +63,14 @@ def run(sizes: Sizes) -> Result:
     limits = (
         f"The plain loop's products of residuals and texts are {flops:.0f} GFLOP, {flops / rate:.1f} s at the "
         f"{rate:.0f} GFLOP/s of a large product.",
-        "Ours pays images x directions for each text whose bound reaches the best sum found, and texts x dim a step.",
+        "Ours pays images x directions for each text whose bound reaches the best sum found, and texts x dim per step.",
     )
     title = f"{sizes.images} images, {sizes.texts} texts, {sizes.chosen} chosen, dim {sizes.dim}, {sizes.rounds} rounds"
     return Result("somp", title, asdict(sizes), rows, limits, details)
 
 
 def random_dictionary(sizes: Sizes, seed: int = 0) -> TextDictionary:
-    """Unit vectors around a common axis, as texts lie, in groups that resemble one another."""
+    """Unit vectors around a common axis, as text embeddings are, in groups that resemble one another."""
     generator = torch.Generator().manual_seed(seed)
     groups = torch.randn(max(sizes.texts // 40, 1), sizes.dim, generator=generator, dtype=torch.float64)
     own = torch.randn(sizes.texts, sizes.dim, generator=generator, dtype=torch.float64)
@@ -80,7 +80,7 @@ def random_dictionary(sizes: Sizes, seed: int = 0) -> TextDictionary:
 
 
 def random_coordinates(sizes: Sizes, rank: int, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """A unit's coordinates, whose deviations fall off as one over their number, and the map to the output space."""
+    """A unit's coordinates, with standard deviations 1, 1/2, 1/3, ..., and the map to the output space."""
     generator = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(sizes.dim, rank, generator=generator, dtype=torch.float64))[0].mT
     deviations = 1 / torch.arange(1, rank + 1, dtype=torch.float64)
@@ -89,7 +89,7 @@ def random_coordinates(sizes: Sizes, rank: int, seed: int = 1) -> tuple[Tensor, 
 
 
 def plain(data: Tensor, dictionary: TextDictionary, count: int) -> tuple[list[int], list[float]]:
-    """The published way: form the residual, multiply it with every text, solve the least squares from scratch."""
+    """The published way: form the residual, multiply it with every text, solve least squares from scratch."""
     rows = data - data.mean(dim=0)
     total = rows.square().sum()
     residual, indices, explained = rows, list[int](), list[float]()
@@ -105,7 +105,7 @@ def plain(data: Tensor, dictionary: TextDictionary, count: int) -> tuple[list[in
 
 
 def looked_at(samples: Samples, dictionary: TextDictionary, count: int) -> float:
-    """Mean share of texts, in percent, whose sum over the images a step of ours works out."""
+    """Mean share of texts, in percent, whose sum over the images is computed in a step of ours."""
     shares: list[float] = []
 
     def counting(samples: Samples, images: Tensor, lengths: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""(c) Spectra from streaming moments beside one SVD per head of projected contributions, and memory as images grow."""
+"""Spectra from streaming moments, compared with one SVD per head of projected contributions; memory by images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Sizes:
-    """svd_units: heads (and as many MLPs) the SVD is timed on, its time multiplied by all of them over that."""
+    """svd_units: number of heads (and of MLPs) that the SVD is timed on; its time is extrapolated to all of them."""
 
     images: int = 5000
     layers: int = 12
@@ -70,7 +70,7 @@ def run(sizes: Sizes) -> Result:
         Row.of(f"streaming, tower of {n_heads} heads and {n_mlps} MLPs", timings.median("streaming, tower"), "s"),
         Row.of("SVD, tower", timings.median("SVD, tower"), "s", note=f"{len(mlps)} MLPs x {mlp_factor:g}"),
         *ratio_rows("SVD / streaming, tower", timings.ratio("SVD, tower", "streaming, tower")),
-        Row("variances differ by", difference, note="relative, streaming float64, SVD float32"),
+        Row("difference of the variances", difference, note="relative, streaming float64, SVD float32"),
         *memory[0],
     ]
     scatter = 2 * sizes.images * (n_heads * maps.heads.shape[2] ** 2 + n_mlps * maps.mlps.shape[1] ** 2) / 1e9
@@ -107,12 +107,12 @@ def svd(coordinates: Coordinates, maps: UnitMaps, unit: Unit) -> tuple[Tensor, T
 
 
 def heads_only(maps: UnitMaps) -> UnitMaps:
-    """The same heads beside MLPs of width one, which cost nothing."""
+    """The same heads, with MLPs of width one, which cost nothing."""
     return replace(maps, mlps=maps.mlps[:, :2])
 
 
 def memory_rows(sizes: Sizes) -> tuple[list[Row], dict[str, Any]]:
-    """Peak memory of a process that streams, and of one that takes the SVD of one head, above the process at rest."""
+    """Peak memory of a process that streams, and of one that computes one head's SVD, minus the process at rest."""
     rows, details, grown = [], {}, {}
     for what, function in (("streaming, tower", streaming_process), ("SVD, one head", svd_process)):
         megabytes = []
@@ -121,12 +121,16 @@ def memory_rows(sizes: Sizes) -> tuple[list[Row], dict[str, Any]]:
             megabytes.append((answer["peak_rss_bytes"] - answer["base_rss_bytes"]) / 2**20)
             details[f"{what}, {n} images"] = answer
             rows.append(
-                Row(f"{what}: memory at {n} images", megabytes[-1], "MiB", note="peak resident, interpreter not")
+                Row(f"{what}: memory at {n} images", megabytes[-1], "MiB", note="peak resident, without interpreter")
             )
         if len(megabytes) > 1:
             grown[what] = exponent(sizes.memory_images, megabytes)
             rows.append(
-                Row(f"{what}: memory grows as images to the power", grown[what], aim="0" if "str" in what else "")
+                Row(
+                    f"{what}: exponent of the memory in the number of images",
+                    grown[what],
+                    aim="0" if "str" in what else "",
+                )
             )
     return rows, details
 
@@ -142,7 +146,7 @@ def streaming_process(n: int, layers: int, heads: int, dim: int) -> dict[str, An
 
 
 def svd_process(n: int, layers: int, heads: int, dim: int) -> dict[str, Any]:
-    """SVD of one head of n images; its contributions alone are held."""
+    """SVD of one head on n images; only its contributions are held."""
     maps = random_maps(layers=1, heads=1, dim=dim)
     svd(random_coordinates(heads_only(maps), n), heads_only(maps), maps.units.get("L0.H0"))
     return {"images": n}

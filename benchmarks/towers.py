@@ -1,4 +1,4 @@
-"""Random towers and coordinates of the sizes that the benchmarks speak of; random weights time like trained ones."""
+"""Random towers and coordinates of realistic sizes; random weights take as long as trained ones."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _open_clip(layers: int, image_size: int, patch: int, **options: Any) -> Towe
 
 
 def tower(name: str, layers: int | None = None, image_size: int = 224) -> Tower:
-    """One of `TOWERS`, in as many layers as its size has unless told otherwise."""
+    """One of `TOWERS`, with the number of layers of its size unless `layers` is given."""
     family, _, size = name.rpartition("-")
     large = size.startswith("l")
     width, heads, depth = (1024, 16, 24) if large else (768, 12, 12)
@@ -113,7 +113,7 @@ def _timm_mean(layers: int, image_size: int, patch: int) -> Tower:
 
 
 def forward_flops(tower: Tower, image_size: int, patch: int) -> float:
-    """Floating point operations of one image's forward pass: every product counted, 2 a multiply-add, nothing else."""
+    """Floating-point operations of one image's forward pass: products only, 2 per multiply-add."""
     tokens = (image_size // patch) ** 2 + 1
     width, dim = tower.width, tower.dim
     block = 2 * tokens * (4 * width**2 + 8 * width**2) + 2 * 2 * tokens**2 * width
@@ -143,7 +143,7 @@ def random_maps(
 def random_coordinates(maps: UnitMaps, n: int, seed: int = 1) -> Coordinates:
     """Gaussian coordinates of n images, in the dtype of the maps; `output` is what the units sum to.
 
-    Every coordinate has variance, so every direction is a component; a head's variances fall as they do in real models.
+    Every coordinate has variance, so every direction is a component; a head's variances decay as in real models.
     """
     generator = torch.Generator().manual_seed(seed)
     layers, heads, size, dim = maps.heads.shape

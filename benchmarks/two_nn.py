@@ -31,7 +31,7 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Sizes:
-    """extrapolated: heads that the time of `heads` is multiplied up to. compared: points beside the alternatives."""
+    """extrapolated: number of heads to extrapolate to. compared: numbers of points for the alternatives."""
 
     images: int = 50_000
     heads: int = 3
@@ -44,7 +44,7 @@ class Sizes:
 
 
 def run(sizes: Sizes) -> Result:
-    """`measure_geometry` of a few heads in a fresh process; then other ways beside ours on fewer points."""
+    """`measure_geometry` of a few heads in a fresh process; then a comparison with alternatives on fewer points."""
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder) / "store", sizes)
         process = {
@@ -59,20 +59,20 @@ def run(sizes: Sizes) -> Result:
                 f"{name}: one head of {sizes.head_dim} at {sizes.images} points",
                 answer["seconds"] / sizes.heads,
                 "s",
-                note=f"processor time {answer['cpu_seconds'] / sizes.heads:.1f} s",
+                note=f"CPU time {answer['cpu_seconds'] / sizes.heads:.1f} s",
             ),
             Row(
                 f"{name}: {sizes.extrapolated} heads",
                 answer["seconds"] * factor / 60,
                 "min",
-                note=f"{sizes.heads} heads x {factor:g}; processor time {answer['cpu_seconds'] * factor / 60:.1f} min",
+                note=f"{sizes.heads} heads x {factor:g}; CPU time {answer['cpu_seconds'] * factor / 60:.1f} min",
             ),
             Row(
                 f"{name}: memory",
                 (answer["peak_rss_bytes"] - answer["base_rss_bytes"]) / 2**20,
                 "MiB",
                 aim="500",
-                note="peak resident, interpreter and libraries not",
+                note="peak resident, without interpreter and libraries",
             ),
         ]
     compared, times = _compared(sizes)
@@ -83,8 +83,8 @@ def run(sizes: Sizes) -> Result:
     one = process["N alone"]["cpu_seconds"] / sizes.heads
     limits = (
         f"The products of one head are {flops:.0f} GFLOP of float32: {flops / rate:.1f} s at the {rate:.0f} GFLOP/s of "
-        f"a large product, of its {one:.1f} s of processor time; the rest finds the smallest of each row.",
-        f"Rows that the proof did not settle in float32, of {n} a head: {process['N alone']['unsettled']}.",
+        f"a large product, of its {one:.1f} s of CPU time; the rest finds the smallest entries of each row.",
+        f"Rows not proved in float32, of {n} per head: {process['N alone']['unsettled']}.",
     )
     title = f"{sizes.heads} heads of {sizes.head_dim}, {n} points, {sizes.rounds} rounds on up to {max(sizes.compared)}"
     return Result("two_nn", title, asdict(sizes), rows, limits, {**details, **times})
@@ -115,7 +115,7 @@ def geometry_process(path: str, subsamples: int) -> dict[str, Any]:
 
 
 def make_store(path: Path, sizes: Sizes) -> Store:
-    """Random coordinates of one layer of heads beside an MLP of one number."""
+    """Random coordinates of one layer of heads, with an MLP of width one."""
     maps = random_maps(layers=1, heads=sizes.heads, head_dim=sizes.head_dim, width=1, dim=sizes.dim)
     keys = tuple(map(str, range(sizes.images)))
     plan = StorePlan(
@@ -163,12 +163,12 @@ def _compared(sizes: Sizes) -> tuple[list[Row], dict[str, Any]]:
         )
     if len(sizes.compared) > 1:
         rows += [
-            Row(f"{name}: time grows as points to the power", exponent(sizes.compared, s))
+            Row(f"{name}: exponent of the time in the number of points", exponent(sizes.compared, s))
             for name, s in seconds.items()
         ]
     distances, _ = NearestNeighbors(n_neighbors=3, algorithm="kd_tree").fit(array).kneighbors(array)
     difference = np.abs(nearest(points, 2).distances.numpy() / distances[:, 1:] - 1).max()
-    rows.append(Row("distances differ from a tree's by", float(difference), note="relative, largest"))
+    rows.append(Row("difference of the distances from those of a kd-tree", float(difference), note="relative, largest"))
     return rows, times
 
 

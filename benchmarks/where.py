@@ -1,4 +1,4 @@
-"""Do maps point at the right thing: two colored objects, one text against the other; `python -m benchmarks.where`."""
+"""Do maps point at the right object? Two colored objects, one text against the other; `python -m benchmarks.where`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ N, SEED = 3000, 77
 
 
 def main(n: int = N) -> None:
-    """Print, for `mini`, the share of pictures in which a head's map is higher on the object that the text names."""
+    """Print, for `mini`, the share of images in which a head's map is higher on the object that the text names."""
     model, batch = ra.load_model("mini"), generate(SEED, 0, n)
     objects, names = batch.scene.objects, list(COLORS)
     pairs = []
@@ -38,7 +38,7 @@ def main(n: int = N) -> None:
     means = torch.einsum("nkrc,nsrc->nks", maps, places) / places.sum(dim=(2, 3)).clamp_min(1)[:, None]
     shares = (means[..., 0] > means[..., 1]).double().mean(dim=0)
     summed = means.sum(dim=1)
-    print(f"{len(pairs)} pictures, {len(heads)} heads, {seconds:.1f} s")
+    print(f"{len(pairs)} images, {len(heads)} heads, {seconds:.1f} s")
     print(f"all heads summed {100 * float((summed[:, 0] > summed[:, 1]).double().mean()):.1f} %")
     best = shares.argsort(descending=True)[:3].tolist()
     print(", ".join(f"{heads[k]} {100 * float(shares[k]):.1f} %" for k in best))
@@ -46,7 +46,7 @@ def main(n: int = N) -> None:
 
 
 def _places(objects, pairs, rows: int, columns: int) -> Tensor:  # type: ignore[no-untyped-def]
-    """(image, object, row, column): 1 on the patches whose middle lies on one object alone, 0 elsewhere."""
+    """(image, object, row, column): 1 on the patches whose center is on one object alone, 0 elsewhere."""
     y = (torch.arange(rows) + 0.5) / rows * 2 - 1
     x = (torch.arange(columns) + 0.5) / columns * 2 - 1
     found = torch.zeros(len(pairs), 2, rows, columns)

@@ -2,8 +2,8 @@
 
     python -m studies.results --model MODEL --data DATA --data DATA [--reference DATA] --scratch FOLDER --json FILE
 
-One store per data set is extracted into the scratch folder where it is missing (at most as many images as --sizes
-says). Spectra come from --reference, else from those shipped with the model, else from the data's training split.
+Missing stores are extracted into the scratch folder, one per data set, with at most as many images as --sizes says.
+Spectra come from --reference, else from those that come with the model, else from the data's training split.
 Prints Markdown.
 """
 
@@ -24,12 +24,12 @@ from studies.subjects import Subject, open_subjects
 
 
 def measure(subject: Subject, kind: str | None) -> list[dict[str, Any]]:
-    """One row per method, the probe last: accuracy on test and val in [0, 1], learned numbers, seconds of fitting."""
+    """One row per method, the probe last: accuracy on test and val in [0, 1], number of parameters, seconds to fit."""
     rows: list[dict[str, Any]] = []
     store = subject.store.in_memory()
     for method in METHODS:
         with warnings.catch_warnings():
-            # some of these tables show that text vectors coincide
+            # warnings that text vectors coincide, which some of these tables show anyway
             warnings.simplefilter("ignore")
             began = time.perf_counter()
             adapter = ra.fit(store, method=method, spectra=subject.spectra, classifier=kind)
@@ -61,7 +61,7 @@ def measure(subject: Subject, kind: str | None) -> list[dict[str, Any]]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """One line per data set, one column per method: accuracy on test; below each the learned numbers and seconds."""
+    """One line per data set, one column per method: test accuracy; below each, parameters and seconds."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     lines = ["| data | before | " + " | ".join(methods) + " |", "|---" * (len(methods) + 2) + "|"]
     for data in dict.fromkeys(row["data"] for row in rows):

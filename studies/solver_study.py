@@ -32,7 +32,7 @@ from studies.subjects import Subject, open_subjects
 
 @dataclass(frozen=True)
 class Way:
-    """One way to fit: a method with its options, under a name; the seeds matter to some ways only."""
+    """A named way to fit: a method with its options. seeded: whether the result depends on the seed."""
 
     name: str
     method: str
@@ -88,7 +88,7 @@ WAYS = (
 
 
 def run(subject: Subject, way: Way, shots: int | None, seed: int) -> dict[str, Any]:
-    """One cell of the study; where it cannot be run, the reason."""
+    """One cell of the study, or the reason why it cannot be run."""
     cell = {"subject": subject.name, "way": way.name, "shots": shots, "seed": seed}
     began = time.process_time()
     try:
@@ -118,7 +118,7 @@ def run(subject: Subject, way: Way, shots: int | None, seed: int) -> dict[str, A
 def cells(
     subjects: list[Subject], shots: list[int | None], seeds: int
 ) -> Iterator[tuple[Subject, Way, int | None, int]]:
-    """Every cell, the first seed of everything first; a way and split that do not depend on the seed have one."""
+    """Every cell, the first seed of everything first; cells that do not depend on the seed are run once."""
     for seed in range(seeds):
         for way in WAYS:
             for number in shots:
@@ -134,17 +134,17 @@ def main() -> None:
     parser.add_argument("--data", action="append", required=True, help="a data set (can be repeated)")
     parser.add_argument(
         "--reference",
-        help="data whose training split gives the components (default: the model's own file, else each data set's own)",
+        help="data set whose training split gives the components (default: spectra of the model, else each data set)",
     )
-    parser.add_argument("--scratch", type=Path, required=True, help="where stores and results are kept")
-    parser.add_argument("--sizes", default="2000,500,2000", help="at most so many train, val and test images")
+    parser.add_argument("--scratch", type=Path, required=True, help="directory for stores and results")
+    parser.add_argument("--sizes", default="2000,500,2000", help="maximum number of train, val and test images")
     parser.add_argument("--shots", default="full,16,4,1", help="images per class, or full")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="start no further cell after this many minutes"
+        "--minutes", type=float, default=float("inf"), help="stop starting new cells after this many minutes"
     )
-    parser.add_argument("--only", default="", help="only ways whose name contains this")
+    parser.add_argument("--only", default="", help="run only ways whose name contains this")
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
@@ -161,7 +161,7 @@ def main() -> None:
         if _key(cell) in done or arguments.only not in way.name:
             continue
         if time.monotonic() - began > 60 * arguments.minutes:
-            _say("out of time; the same command continues from here")
+            _say("out of time; run the same command again to continue")
             break
         record = run(subject, way, number, seed)
         done[_key(record)] = record

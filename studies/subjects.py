@@ -36,8 +36,8 @@ def open_subjects(
 ) -> list[Subject]:
     """A store per data source, extracted into scratch if it is missing, and the spectra to go with it.
 
-    sizes: the most train, val and test images to use, drawn with seed 0. Spectra come from the reference's training
-    split; without a reference from the model's own file; without that from each source's own training images.
+    sizes: the maximum number of train, val and test images, drawn with seed 0. Spectra come from the reference's
+    training split; without a reference, from the model if it has spectra, else from each source's training split.
     """
     shipped = None if reference is not None else bundled_spectra(model_name)
     model, spectra, subjects = None, None if shipped is None else Spectra.load(shipped), []
