@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from PIL import Image
 import residualign as ra
 from residualign.data._processes import packed
 from residualign.data.batches import PixelLoader, pixel_batches
+from residualign.extraction import check_inputs
 from residualign.models.preprocess import Preprocess, RescaleFirst, TransformPreprocess
 from tests import random_models
+from tests.fitting.standin import make_store
 
 N_IMAGES = 29
 
@@ -198,10 +201,38 @@ def test_spectra_from_store_and_from_model_agree(model_dir: Path, folder: Path, 
 
 def test_spectra_need_images(model_dir: Path, folder: Path) -> None:
     model = ra.load_model(model_dir)
-    with pytest.raises(ra.BadInputError, match="spectra"):
+    with pytest.raises(ra.BadInputError, match="a model needs data"):
         ra.fit_spectrum(model)
-    with pytest.raises(ra.BadInputError, match="spectra"):
+    with pytest.raises(ra.BadInputError, match="spectra need images"):
         ra.fit_spectrum(model, ra.load_data(folder, split=False), split="test")
+    with pytest.raises(ra.BadInputError, match="split is one of train, val, test, got 'valid'"):
+        ra.fit_spectrum(model, ra.load_data(folder), split="valid")
+
+
+def test_spectra_of_some_images_of_a_store(model_dir: Path, folder: Path, tmp_path: Path) -> None:
+    train = _store(model_dir, folder, tmp_path / "store").split("train")
+    few = torch.arange(0, len(train), 2)
+    spectra = ra.fit_spectrum(train.take(few))
+    assert spectra.n_samples == len(few)
+    torch.testing.assert_close(spectra.output.mean, train.embeddings()[few].double().mean(dim=0))
+
+
+@pytest.mark.parametrize("analyze", [ra.fit_spectrum, ra.fit, ra.measure_geometry, ra.explain, ra.select])
+def test_an_analysis_says_what_it_does_not_take(analyze: Any, folder: Path) -> None:
+    store = make_store(text=True)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'sead'"):
+        analyze(store, sead=1)
+    with pytest.raises(ra.BadInputError, match="a store needs no data"):
+        analyze(store, ra.load_data(folder))
+    with pytest.raises(ra.BadInputError, match="a model needs data"):
+        analyze(ra.load_model("mini"))
+
+
+def test_what_is_given_in_the_place_of_data_is_named() -> None:
+    with pytest.raises(ra.BadInputError, match=r"got 'residual'; .* other arguments are given by name"):
+        check_inputs(make_store(), "residual", {})
+    with pytest.raises(ra.BadInputError, match="data is what `load_data` returns, got 'folder'"):
+        check_inputs(ra.load_model("mini"), "folder", {})
 
 
 def test_a_vision_only_model_stores_no_text(folder: Path, tmp_path: Path) -> None:

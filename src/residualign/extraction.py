@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 
+from residualign._progress import Tick
 from residualign.classification.classifier import zero_shot_vectors
 from residualign.data.batches import PixelLoader, pixel_batches, runs
 from residualign.data.split import ImageData, Split
@@ -28,7 +29,8 @@ from residualign.store.plan import StoreDtype
 from residualign.store.shards import tensor_shapes
 
 __all__ = [
-    "Progress",
+    "Reading",
+    "check_inputs",
     "extract",
     "fit_spectrum",
     "images_digest",
@@ -39,8 +41,18 @@ __all__ = [
     "stored",
 ]
 
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all) after every batch."""
+
+class Reading(TypedDict, total=False):
+    """How images are read where an analysis is given a model and data; with a store they do nothing.
+
+    batch_size, workers, skip_bad, progress: those of `extract`. An analysis also calls progress for its own steps.
+    """
+
+    batch_size: int
+    workers: int
+    skip_bad: bool
+    progress: Tick | None
+
 
 # rows read from a store at a time; bounds memory, changes nothing else
 _BLOCK = 1024
@@ -56,7 +68,7 @@ def extract(
     skip_bad: bool = False,
     dtype: StoreDtype = "float32",
     shard_size: int = 1024,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> Store:
     """Run every image through the model once and keep its compact coordinates in a store.
 
@@ -136,27 +148,24 @@ def extract(
 
 
 def fit_spectrum(
-    source: Store | VisionModel,
+    source: Store | StoreSplit | VisionModel,
     data: ImageData | None = None,
     *,
-    split: str = "train",
-    batch_size: int = 32,
-    workers: int = 2,
-    skip_bad: bool = False,
-    progress: Progress | None = None,
+    split: str | None = None,
+    **reading: Unpack[Reading],
 ) -> Spectra:
     """Principal components of every residual unit over one split, from a store, or from a model and data.
 
     Parameters
     ----------
-    source : Store or VisionModel
-        A store, or a model together with `data`; then nothing is written.
+    source : Store, StoreSplit or VisionModel
+        A store, some images of one, or a model, followed by `data`; then nothing is written.
     data : ImageData, optional
-        With a model.
-    split : str
-        `train`, `val` or `test`.
-    batch_size, workers, skip_bad, progress
-        Those of `extract`; they do nothing with a store.
+        The images, where `source` is a model. They pass through the model once.
+    split : {"train", "val", "test"}, optional
+        The images to look at, by default "train".
+    **reading
+        `batch_size`, `workers`, `skip_bad` and `progress`, as in `extract`. With a store they do nothing.
 
     Returns
     -------
@@ -166,7 +175,7 @@ def fit_spectrum(
     Raises
     ------
     BadInputError
-        If the split is empty or does not exist, or a model comes without data.
+        If the split is empty or does not exist, a model comes without data, or a store with data.
 
     Notes
     -----
@@ -185,23 +194,14 @@ def fit_spectrum(
     >>> bool(spectra["L0.H0"].explained_variance_ratio.sum() <= 1 + 1e-9)
     True
     """
-    if isinstance(source, Store):
-        return spectra_of_split(source.split(split))
-    if data is None:
-        raise BadInputError("spectra of a model need data: fit_spectrum(model, data), or fit_spectrum(store)")
-    splits = {part.name: part for part in data.splits}
-    if split not in splits:
-        raise BadInputError(f"split is one of {', '.join(splits)}, got {split!r}")
-    chosen = splits[split]
-    return reference_spectra(
-        source,
-        chosen,
-        source=f"{data.name}, {split}",
-        batch_size=batch_size,
-        workers=workers,
-        skip_bad=skip_bad,
-        progress=progress,
-    )
+    check_inputs(source, data, reading)
+    if not isinstance(source, VisionModel):
+        return spectra_of_split(split_of(source, split))
+    assert data is not None
+    splits, name = {part.name: part for part in data.splits}, split or "train"
+    if name not in splits:
+        raise BadInputError(f"split is one of {', '.join(splits)}, got {name!r}")
+    return reference_spectra(source, splits[name], source=f"{data.name}, {name}", **reading)
 
 
 def spectra_of_split(split: StoreSplit, *, every_component: bool = False) -> Spectra:
@@ -243,31 +243,36 @@ def _source(split: StoreSplit) -> str:
 def stored(
     source: Any,
     data: ImageData | None = None,
-    *,
-    batch_size: int = 32,
-    workers: int = 2,
-    skip_bad: bool = False,
-    progress: Progress | None = None,
+    **reading: Unpack[Reading],
 ) -> Iterator[Any]:
     """The store that is given; or, of a model and data, a temporary one, which is removed when the context ends.
 
     source: a `VisionModel`, or else a store, images of a split, or whatever takes the place of a store.
-    The other arguments are those of `extract` and do nothing where a store is given. `BadInputError` for a store with
-    data, and for a model without.
+    Errors: those of `check_inputs`.
     """
+    check_inputs(source, data, reading)
     if not isinstance(source, VisionModel):
-        if data is not None:
-            raise BadInputError(
-                f"a store needs no data, got {data!r:.60}; give a store alone, or a model and data; other arguments "
-                "are given by name"
-            )
         yield source
         return
-    if data is None:
-        raise BadInputError("a model needs data: give a model and data, or a store")
+    assert data is not None
     with tempfile.TemporaryDirectory(prefix="residualign-") as folder:
-        path = Path(folder) / "store"
-        yield extract(source, data, path, batch_size=batch_size, workers=workers, skip_bad=skip_bad, progress=progress)
+        yield extract(source, data, Path(folder) / "store", **reading)
+
+
+def check_inputs(source: object, data: object, reading: Reading) -> None:
+    """`BadInputError` for a store with data and for a model without; `TypeError` for a keyword that nothing reads."""
+    if unknown := reading.keys() - Reading.__annotations__.keys():
+        raise TypeError(f"unexpected keyword argument {', '.join(map(repr, sorted(unknown)))}")
+    if isinstance(source, VisionModel):
+        if data is None:
+            raise BadInputError("a model needs data: give a model and data, or a store")
+        if not isinstance(data, ImageData):
+            raise BadInputError(f"data is what `load_data` returns, got {data!r:.60}")
+    elif data is not None:
+        raise BadInputError(
+            f"a store needs no data, got {data!r:.60}; give a store alone, or a model and data; other arguments are "
+            "given by name"
+        )
 
 
 def split_of(source: Store | StoreSplit, name: str | None) -> StoreSplit:
@@ -297,7 +302,7 @@ def reference_spectra(
     batch_size: int = 32,
     workers: int = 2,
     skip_bad: bool = False,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> Spectra:
     """Spectra of a model over the images of one split, without keeping anything of an image."""
     if not len(split):

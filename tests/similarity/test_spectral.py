@@ -180,3 +180,14 @@ def test_stores_are_compared_by_the_spectra_of_a_split(tmp_path):
     assert found == compare_spectra(train, val)
     assert (found.first, found.second) == (train.source, val.source)
     assert compare_spectra(store, val, split="val")["L0.H0"].cosine.weighted == pytest.approx(1, abs=1e-12)
+
+
+def test_a_model_with_data_is_compared_by_one_pass(tmp_path):
+    model, data = ra.load_model("mini"), ra.load_data("digits")
+    few = replace(data, train=data.train.take(range(0, 60)), val=data.val.take(range(0, 50)), test=data.test.take([0]))
+    store = ra.extract(model, few, tmp_path / "store", workers=0)
+    found = compare_spectra((model, few), store.split("val"), workers=0)
+    kept = compare_spectra(store, store.split("val"))
+    assert (found.first, found.second) == (kept.first, kept.second)
+    for one, other in zip(found.units, kept.units, strict=True):
+        assert one.cosine.weighted == pytest.approx(other.cosine.weighted, abs=1e-4)

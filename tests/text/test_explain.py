@@ -154,7 +154,7 @@ def test_components_that_some_units_have_not(split: StoreSplit, spectra: Spectra
 
 
 def test_tables_and_json_hold_the_same(split: StoreSplit, spectra: Spectra) -> None:
-    found = explain_units(split, spectra, DICTIONARY, n_components=2, n_texts=3, n_images=2)
+    found = explain_units(split, spectra, DICTIONARY, components=2, n_texts=3, n_images=2)
     content = json.loads(json.dumps(found.to_json()))
     unit = content["units"][4]
     assert unit["label"] == "L1.H1"
@@ -183,7 +183,7 @@ def test_bad_arguments_are_refused(split: StoreSplit, spectra: Spectra) -> None:
     for changes, message in (
         ({"method": "nmf"}, "method is somp, textspan, omp; got 'nmf'"),
         ({"n_texts": 0}, "n_texts is at least 1"),
-        ({"n_components": 0}, "n_components is at least 1"),
+        ({"components": 0}, "at least 1 component"),
         ({"n_images": -1}, "n_images is at least 0"),
         ({"components": []}, "components are indices counted from 0"),
         ({"components": [1, -1]}, "components are indices counted from 0"),
@@ -231,7 +231,7 @@ def test_all_layouts(layout: str, tmp_path: Path) -> None:
 def test_further_components_of_single_units(split: StoreSplit, spectra: Spectra) -> None:
     label = "L0.H1"
     last = spectra[label].n_components - 1
-    found = explain_units(split, spectra, DICTIONARY, n_components=2, more={label: [last, 1, 10_000]})
+    found = explain_units(split, spectra, DICTIONARY, components=2, more={label: [last, 1, 10_000]})
     for unit in found.units:
         assert [one.index for one in unit.components] == ([0, 1, last] if unit.label == label else [0, 1])
     alone = explain_units(split, spectra, DICTIONARY, units=[label], components=[last])
@@ -253,11 +253,12 @@ def test_the_public_function_takes_a_model_and_data_or_their_store(tmp_path: Pat
     direct = explain(model, data, dictionary=words, units=["L1.H1"], split="val")
     # the model is found by its recorded name
     assert explain(store, dictionary=words, units=["L1.H1"], split="val") == direct
+    assert explain(model, store, dictionary=words, units=["L1.H1"], split="val") == direct
     assert direct["L1.H1"].chosen
     assert (direct.split, direct.dictionary, direct.source) == ("val", str(words), f"{data.name}, val")
     other = ra.load_model(save_clip(tmp_path / "other", seed=1))
     with pytest.raises(BadInputError, match="has other weights than the one that made the store"):
-        explain(store, dictionary=words, model=other)
+        explain(other, store, dictionary=words)
 
 
 def test_a_model_without_a_text_tower_is_explained_by_images(tmp_path: Path) -> None:

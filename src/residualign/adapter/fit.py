@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack, cast
 
 import torch
 
@@ -12,8 +12,8 @@ from residualign.adapter.compact import CompactScaling
 from residualign.classification.classifier import Classifier, ClassifierKind
 from residualign.data.split import ImageData
 from residualign.decomposition.coordinates import UnitMaps
-from residualign.extraction import Progress, stored
-from residualign.fitting.coefficients import MAX_BYTES, MeanMode, RestMode
+from residualign.extraction import Reading, check_inputs, stored
+from residualign.fitting.coefficients import MeanMode, RestMode
 from residualign.fitting.fit import FitSettings, Fitted, fit_method
 from residualign.fitting.methods import Loss, StartMode, get_method
 from residualign.fitting.solvers import Solver
@@ -21,7 +21,19 @@ from residualign.models.vision_model import VisionModel
 from residualign.spectrum.spectrum import Spectra
 from residualign.store import Store
 
-__all__ = ["adapter_from_fit", "fit"]
+__all__ = ["FitOptions", "adapter_from_fit", "fit"]
+
+
+class FitOptions(Reading, total=False):
+    """Keywords of `fit` that are seldom changed; `fit` says what each means."""
+
+    solver: Solver | str | None
+    mean: MeanMode | None
+    rest: RestMode | None
+    start: StartMode
+    loss: Loss
+    dtype: torch.dtype
+    max_bytes: int
 
 
 def fit(
@@ -31,20 +43,10 @@ def fit(
     spectra: Spectra | None = None,
     *,
     classifier: Classifier | ClassifierKind | None = None,
-    solver: Solver | str | None = None,
-    mean: MeanMode | None = None,
-    rest: RestMode | None = None,
-    start: StartMode = "ones",
     shots: int | None = None,
     variance_threshold: float = 0.9,
-    loss: Loss = "softmax",
     seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    max_bytes: int = MAX_BYTES,
-    batch_size: int = 32,
-    workers: int = 2,
-    skip_bad: bool = False,
-    progress: Progress | None = None,
+    **options: Unpack[FitOptions],
 ) -> Adapter:
     """Fit one method: train on the training split, choose on validation, look once at the test split.
 
@@ -61,28 +63,25 @@ def fit(
         Whose principal components are scaled; None takes those of the training images.
     classifier : Classifier, "text" or "means", optional
         Class vectors. None takes text where the model has a text tower, else class means of the training images.
-    solver : "lbfgs", "schedule-free", or one with its settings, optional
-        None takes L-BFGS with the candidates of the method.
-    mean : "drop" or "keep", optional
-        Whether the means of scaled units are dropped, as in the paper, or added back. None: the method's default.
-    rest : "keep", "mean" or "zero", optional
-        What becomes of everything that is not scaled. None: the method's default.
-    start : "ones" or "randn"
-        Lambdas begin at one, or at 1 + N(0, 1).
     shots : int, optional
         Train on that many images per class (and at most four validation images per class).
     variance_threshold : float
         Share of variance, in (0, 1], that the components of `residual-heads` explain.
-    loss : "softmax" or "sigmoid"
-        The sigmoid loss needs a model that was trained with one (SigLIP).
     seed : int
         Random seed: of the start, of batches, and of which images `shots` takes.
-    dtype : torch.dtype
-        Floating-point type of the fit.
-    max_bytes : int
-        Above this size coefficients are computed again for every batch instead of being held.
-    batch_size, workers, skip_bad, progress
-        Those of `extract`; they do nothing with a store.
+    **options
+        - ``solver``: "lbfgs", "schedule-free", or one with its settings. None, the default, takes L-BFGS with the
+          candidates of the method.
+        - ``mean``: "drop" or "keep", whether the means of scaled units are dropped, as in the paper, or added back.
+          None takes the default of the method.
+        - ``rest``: "keep", "mean" or "zero", what becomes of everything that is not scaled. None takes the default of
+          the method.
+        - ``start``: "ones" (the default), or "randn": lambdas begin at 1 + N(0, 1).
+        - ``loss``: "softmax" (the default), or "sigmoid", for a model that was trained with it (SigLIP).
+        - ``dtype``: floating-point type of the fit, by default ``torch.float32``.
+        - ``max_bytes``: above this size, by default 4 GiB, coefficients are computed again for every batch instead of
+          being held.
+        - ``batch_size``, ``workers``, ``skip_bad``, ``progress``: as in `extract`. They do nothing with a store.
 
     Returns
     -------
@@ -112,9 +111,12 @@ def fit(
     >>> len(adapter.lambdas)
     36
     """
+    reading = cast(Reading, {name: value for name, value in options.items() if name in Reading.__annotations__})
+    check_inputs(source, data, reading)
     get_method(method)
-    settings = FitSettings(solver, mean, rest, start, shots, variance_threshold, loss, seed, dtype, max_bytes)
-    with stored(source, data, batch_size=batch_size, workers=workers, skip_bad=skip_bad, progress=progress) as store:
+    chosen: dict[str, Any] = {name: value for name, value in options.items() if name not in reading}
+    settings = FitSettings(shots=shots, variance_threshold=variance_threshold, seed=seed, **chosen)
+    with stored(source, data, **reading) as store:
         fitted = fit_method(store, method, spectra, classifier=classifier, settings=settings)
         return adapter_from_fit(fitted, store.maps, store.model, spectra)
 

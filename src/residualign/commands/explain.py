@@ -145,7 +145,7 @@ def _explained(request: ExplainRequest, store: Store, subject: Subject, progress
     from residualign.errors import BadInputError
     from residualign.inputs.store import analysed_split, chosen_units
     from residualign.text.dictionary import no_text_sentence
-    from residualign.text.explain import explain_units
+    from residualign.text.explain import N_COMPONENTS, explain_units
 
     wanted = chosen_units(store.units, request.unit, default="heads")
     part = analysed_split(store, request.split)
@@ -164,7 +164,7 @@ def _explained(request: ExplainRequest, store: Store, subject: Subject, progress
             spectra,
             dictionary,
             units=wanted,
-            components=request.component or None,
+            components=request.component or N_COMPONENTS,
             n_texts=request.texts,
             n_images=_N_IMAGES,
             method=request.words or _DEFAULT_METHOD,

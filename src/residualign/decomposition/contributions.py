@@ -5,23 +5,27 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from residualign._messages import listed
-from residualign._result import one_line
+from residualign._result import Result, Table
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
+from residualign.decomposition.statistics import UnitStatistics, UnitSums
 from residualign.errors import BadInputError
 from residualign.units import Unit
+
+if TYPE_CHECKING:
+    from residualign.figures._figure import Figure
 
 __all__ = ["Contributions"]
 
 
 @dataclass(frozen=True, repr=False)
-class Contributions:
+class Contributions(Result):
     """Direct contributions of residual units to the embeddings of some images, as `decompose` returns them.
 
     They are kept as compact coordinates: nothing of size (image, unit, dim) exists before `values` is read.
@@ -202,12 +206,34 @@ class Contributions:
             replaced[unit.label] = self[unit].mean(dim=0) if means is None else means[unit.label].to(self.output)
         return replace(self, replacements=replaced)
 
-    def __repr__(self) -> str:
+    @property
+    def statistics(self) -> UnitStatistics:
+        """Length and share of the embedding's variance of every unit, computed anew at each access."""
+        total = UnitSums(len(self.units), self.maps.dim)
+        error = float((self.maps.sum(self.coordinates) - self.output).abs().max())
+        total.add(self.output, (self[unit] for unit in self.units), error)
+        return total.statistics(self.units)
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """`units`, one row per unit: root mean square length, variance, and share of the embedding's variance."""
+        return self.statistics.tables
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """`variance_share`: the share of the embedding's variance that every head carries."""
+        return self.statistics.figures
+
+    def to_json(self) -> dict[str, Any]:
+        """The statistics of every unit as JSON types; the contributions themselves are tensors."""
+        return self.statistics.to_json()
+
+    def _summary(self) -> str:
         n_means = sum(unit.label in self.replacements for unit in self.units)
         means = f", {n_means} replaced by their means" if n_means else ""
         n_units = f"{len(self.units)} of {len(self.maps.units)} units{means}"
         dtype = str(self.output.dtype).removeprefix("torch.")
-        return one_line(f"Contributions(n_images={len(self)}, {n_units}, dim={self.maps.dim}, {dtype})")
+        return f"n_images={len(self)}, {n_units}, dim={self.maps.dim}, {dtype}"
 
     def _resolve(self, units: Iterable[Unit | str]) -> set[Unit]:
         if isinstance(units, str | Unit):

@@ -19,9 +19,9 @@ from residualign.figures._style import (
     panels,
     percent_axis,
     tips,
-    unit_map,
     whole_ticks,
 )
+from residualign.figures.units import head_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,8 @@ def geometry_figures(tables: Mapping[str, Rows], title: str, threshold: float = 
         draw = partial(_profiles, units, profiles, title, threshold)
         figures["geometry_profiles"] = Figure(draw, partial(draw, columns=1))
     if any(row["kind"] == "head" for row in units):
-        figures["geometry_heads"] = Figure(partial(_heads, units, title))
+        heads = [row for row in units if row["kind"] == "head"]
+        figures["geometry_heads"] = head_map(heads, "two_nn", title, "intrinsic dimension N (TwoNN)")
     return figures
 
 
@@ -92,13 +93,3 @@ def _panel(axes: Axes, units: Rows, profiles: Rows, quantity: str) -> None:
 def _figure(row: Row, quantity: str) -> str:
     value = number(row[quantity])
     return f"{100 * value:.1f} %" if quantity == "evr_first" else f"{value:.2f}"
-
-
-def _heads(units: Rows, title: str) -> Any:
-    """The intrinsic dimension of every measured head."""
-    heads = [row for row in units if row["kind"] == "head"]
-    n_layers, n_heads = (1 + max(row[name] for row in heads) for name in ("layer", "head"))
-    figure, (axes,) = panels(1, 1, (max(4.0, 1.9 + 0.46 * n_layers), max(2.4, 1.2 + 0.32 * n_heads)), title)
-    image = unit_map(axes, heads, "two_nn")
-    figure.colorbar(image, ax=axes).set_label("intrinsic dimension N (TwoNN)")
-    return figure

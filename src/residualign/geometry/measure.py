@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from residualign._progress import Tick
 from residualign.data.split import ImageData
 from residualign.errors import BadInputError
-from residualign.extraction import images_of_split, spectra_of_split, split_of, stored
+from residualign.extraction import Reading, images_of_split, spectra_of_split, split_of, stored
 from residualign.geometry.points import output_points, unit_points
 from residualign.geometry.resampling import deviation_interval, draw_halves, layer_profile
 from residualign.geometry.result import PROFILED, Geometry, LayerProfile, UnitGeometry
@@ -38,10 +40,7 @@ def measure_geometry(
     fraction: float = 0.9,
     subsamples: int = 100,
     seed: int = 0,
-    batch_size: int = 32,
-    workers: int = 2,
-    skip_bad: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    **reading: Unpack[Reading],
 ) -> Geometry:
     """Measure how many dimensions the contributions of every unit fill.
 
@@ -67,10 +66,9 @@ def measure_geometry(
         Number of half-samples for confidence intervals: an even number, 0 for no intervals. Every unit sees the same.
     seed : int
         Random seed of the half-samples.
-    batch_size, workers, skip_bad
-        As in `extract`; they do nothing where a store is given.
-    progress : callable, optional
-        Called with (units done, units in all).
+    **reading
+        `batch_size`, `workers`, `skip_bad` and `progress`, as in `extract`. With a store only `progress` is used,
+        called with (units done, units in all).
 
     Returns
     -------
@@ -100,8 +98,8 @@ def measure_geometry(
     True
     """
     settings = Settings(variance_threshold, fraction, subsamples, seed)
-    with stored(source, data, batch_size=batch_size, workers=workers, skip_bad=skip_bad) as store:
-        return _measure_split(split_of(store, split), spectra, units, settings, progress)
+    with stored(source, data, **reading) as store:
+        return _measure_split(split_of(store, split), spectra, units, settings, reading.get("progress"))
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ def _measure_split(
     spectra: Spectra | None,
     units: Iterable[Unit | str] | None,
     settings: Settings,
-    progress: Callable[[int, int], None] | None,
+    progress: Tick | None,
 ) -> Geometry:
     store = split.store
     wanted = tuple(store.units) if units is None else tuple(store.units.get(unit) for unit in units)

@@ -126,7 +126,7 @@ def _explained(
         words,
         units=spectra.units.of_kind("head", "mlp"),
         more=more,
-        n_components=_COMPONENTS,
+        components=_COMPONENTS,
         n_texts=_TEXTS,
         n_images=_IMAGES,
         progress=tick,

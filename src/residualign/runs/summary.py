@@ -110,7 +110,7 @@ def _examples(outcome: AdaptOutcome) -> tuple[list[int], list[dict[str, Any]]]:
 def _furthest_keys(outcome: AdaptOutcome) -> list[str]:
     """Test images at both ends of the heads' first components, the furthest of every head first."""
     found = explain_units(
-        outcome.store.split("test"), outcome.spectra.spectra, None, n_components=_COMPONENTS, n_images=_EACH_END
+        outcome.store.split("test"), outcome.spectra.spectra, None, components=_COMPONENTS, n_images=_EACH_END
     )
     lines = sorted(found.tables["images"], key=lambda row: (row["rank"], row["component"]))
     return list(dict.fromkeys(row["key"] for row in lines))[:_MOST_FURTHEST]

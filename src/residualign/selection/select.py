@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from residualign.classification.classifier import Classifier
 from residualign.data.split import ImageData
 from residualign.decomposition.coordinates import UnitMaps
 from residualign.errors import BadInputError
-from residualign.extraction import stored
+from residualign.extraction import Reading, stored
 from residualign.fitting.coefficients import ScaledUnit, Scaling
 from residualign.fitting.fit import Fitted
 from residualign.fitting.methods import SELECT
@@ -197,10 +197,7 @@ def select(
     spectra: Spectra | None = None,
     classifier: Classifier | str | None = None,
     seed: int = 0,
-    batch_size: int = 32,
-    workers: int = 2,
-    skip_bad: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    **reading: Unpack[Reading],
 ) -> Selection:
     """Choose the heads that carry a task, by scores on the validation images.
 
@@ -228,10 +225,9 @@ def select(
         The class vectors, by default from text where the model has a text tower.
     seed : int
         Random seed of the score R.
-    batch_size, workers, skip_bad
-        As in `extract`; they do nothing where a store is given.
-    progress : callable, optional
-        Called with (steps done, steps in all).
+    **reading
+        `batch_size`, `workers`, `skip_bad` and `progress`, as in `extract`. With a store only `progress` is used,
+        called with (steps done, steps in all).
 
     Returns
     -------
@@ -256,7 +252,7 @@ def select(
     # admitted by the types so that it can be refused by a sentence
     if isinstance(source, StoreSplit):
         raise BadInputError("heads are selected with all splits of a store; got images of one split: give the store")
-    with stored(source, data, batch_size=batch_size, workers=workers, skip_bad=skip_bad) as store:
+    with stored(source, data, **reading) as store:
         subject = selection_subject(store, spectra, classifier)
         found = best_selection(subject, scores, ablations, budget=budget, keep_mlps=keep_mlps, seed=seed)
         study = study_selection(
@@ -267,7 +263,7 @@ def select(
             split=split,
             keep_mlps=keep_mlps,
             seed=seed,
-            progress=progress,
+            progress=reading.get("progress"),
         )
         return replace(found, study=study)
 

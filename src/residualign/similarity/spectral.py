@@ -16,14 +16,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from residualign.data.split import ImageData
 from residualign.errors import BadInputError
-from residualign.extraction import spectra_of_split, split_of
+from residualign.extraction import Reading, fit_spectrum
+from residualign.models.vision_model import VisionModel
 from residualign.similarity.result import HeadPairs, Matching, SpectralCosine, SpectraSimilarity, UnitSimilarity
 from residualign.spectrum import Spectra, Spectrum, truncate
 from residualign.store import Store, StoreSplit
@@ -38,28 +41,34 @@ VARIANCE_THRESHOLD = 0.9
 _BLOCK_BYTES = 8 * 2**20
 
 
+_Images = Spectra | Store | StoreSplit | tuple[VisionModel, ImageData]
+
+
 def compare_spectra(
-    a: Spectra | Store | StoreSplit,
-    b: Spectra | Store | StoreSplit,
+    a: _Images,
+    b: _Images,
     *,
     split: str | None = None,
     variance_threshold: float = VARIANCE_THRESHOLD,
     same_space: bool = False,
+    **reading: Unpack[Reading],
 ) -> SpectraSimilarity:
     """Compare the principal components of the same units on two sets of images.
 
     Parameters
     ----------
-    a, b : Spectra, Store or StoreSplit
-        Two sets of images of one model, or of two models with the same units and output space: their spectra, or
-        stores, whose spectra are computed.
+    a, b : Spectra, Store, StoreSplit or (VisionModel, ImageData)
+        Two sets of images of one model, or of two models with the same units and output space: their spectra, a store,
+        some images of one, or a model and data in a tuple, whose images pass through the model once.
     split : {"train", "val", "test"}, optional
-        The images of a store, by default "train".
+        The images of a store or of data, by default "train".
     variance_threshold : float
         Share of a unit's variance at which its basis is cut, in (0, 1].
     same_space : bool
         Says that two models of different weights share their output space, as fine-tuned variants do; dimensions alone
         cannot tell.
+    **reading
+        `batch_size`, `workers`, `skip_bad` and `progress`, as in `extract`, for a model and data.
 
     Returns
     -------
@@ -80,7 +89,7 @@ def compare_spectra(
     ----------
     ResiDual, arXiv 2411.00246, section 4 (normalized spectral cosine similarity).
     """
-    a, b = _spectra(a, split), _spectra(b, split)
+    a, b = (_spectra(images, split, reading) for images in (a, b))
     check_space(a, b, same_space)
     if a.units != b.units:
         raise BadInputError(f"units are compared label by label; one tower has {a.units}, the other {b.units}")
@@ -95,10 +104,11 @@ def compare_spectra(
     return SpectraSimilarity(a.source, b.source, tuple(found[unit] for unit in a.units), output, variance_threshold)
 
 
-def _spectra(source: Spectra | Store | StoreSplit, split: str | None) -> Spectra:
-    if isinstance(source, Spectra):
-        return source
-    return spectra_of_split(split_of(source, split))
+def _spectra(images: _Images, split: str | None, reading: Reading) -> Spectra:
+    if isinstance(images, Spectra):
+        return images
+    source, data = images if isinstance(images, tuple) else (images, None)
+    return fit_spectrum(source, data, split=split, **reading)
 
 
 def compare_heads(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -15,8 +16,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from residualign._files import publish, read_tensors, saying_what_is_kept
+from residualign._result import Result, Row, Table
 from residualign.errors import BadInputError
 from residualign.units import Unit, Units
+
+if TYPE_CHECKING:
+    from residualign.figures._figure import Figure
 
 __all__ = ["Spectra", "Spectrum", "leading", "truncate"]
 
@@ -132,14 +137,32 @@ def leading(spectrum: Spectrum, count: int | None) -> Spectrum:
     )
 
 
+def _row(label: str, spectrum: Spectrum) -> Row:
+    shares = spectrum.explained_variance_ratio.tolist()
+    return {
+        "label": label,
+        "components": spectrum.n_components,
+        "variance": spectrum.total_variance,
+        "components_90": truncate(spectrum, 0.9).n_components,
+        "evr_first": shares[0] if shares else None,
+    }
+
+
+def _mean_shares(heads: Sequence[Sequence[float]]) -> list[float]:
+    """Shares of one, two, ... components: the mean of some heads; a head that has no more stays where it is."""
+    longest = max(map(len, heads))
+    filled = [[*shares, *[shares[-1] if shares else 0.0] * (longest - len(shares))] for shares in heads]
+    return [sum(column) / len(heads) for column in zip(*filled, strict=True)]
+
+
 class _UnknownUnitError(BadInputError, KeyError):
     """Bad input for people, a missing key for `Mapping`."""
 
     __str__ = BaseException.__str__
 
 
-@dataclass(frozen=True, eq=False)
-class Spectra(Mapping[str, Spectrum]):
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectra(Result, Mapping[str, Spectrum]):
     """The spectrum of every unit of a tower, by label and in unit order, and of the model's output.
 
     A mapping: `spectra["L3.H7"]`. Tensors are float64 as computed.
@@ -225,8 +248,30 @@ class Spectra(Mapping[str, Spectrum]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __repr__(self) -> str:
-        return f"Spectra({self.units}, n_samples={self.n_samples}, source={self.source!r})"
+    def _summary(self) -> str:
+        return f"{self.units}, n_samples={self.n_samples}, source={self.source!r}"
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """`units`: one row per unit, and one of the output: number of components, variance, and how it is spread."""
+        return {"units": [_row(label, spectrum) for label, spectrum in (*self.items(), ("output", self.output))]}
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """`cumulative_variance`: the share of a head's variance that its first components explain, by layer."""
+        from residualign.figures.units import cumulative_variance
+
+        layers: dict[int, list[list[float]]] = {}
+        for unit in self.units.of_kind("head"):
+            if unit.layer is not None:
+                layers.setdefault(unit.layer, []).append(self[unit].cumulative_explained_variance_ratio.tolist())
+        rows = [{"layer": layer, "shares": _mean_shares(heads)} for layer, heads in layers.items()]
+        return {"cumulative_variance": cumulative_variance(rows, f"Heads on {self.source}")}
+
+    def to_json(self) -> dict[str, Any]:
+        """The table of units as JSON types; components and means are tensors, which `save` writes."""
+        names = ("source", "n_samples", "dim", "model_fingerprint")
+        return {**{name: getattr(self, name) for name in names}, "units": list(self.tables["units"])}
 
     def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
         """Write one safetensors file, whole or not at all; equal spectra of the same images give equal bytes.

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Unpack
 
 from jaxtyping import Float
 from torch import Tensor
 
+from residualign._progress import Tick
 from residualign.data.split import ImageData
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
-from residualign.extraction import spectra_of_split, split_of, stored
+from residualign.extraction import Reading, spectra_of_split, split_of, stored
 from residualign.load import load_model
 from residualign.models.vision_model import VisionModel
 from residualign.spectrum import Spectra, Spectrum
@@ -23,41 +24,40 @@ from residualign.text.explanation import ChosenText, ComponentWords, Explanation
 from residualign.text.pursuit import Chosen, Samples, omp_each, somp, text_span
 from residualign.units import Unit
 
-__all__ = ["METHODS", "WordMethod", "coefficients", "explain", "explain_units"]
+__all__ = ["METHODS", "N_COMPONENTS", "WordMethod", "coefficients", "explain", "explain_units"]
 
 WordMethod = Literal["somp", "textspan", "omp"]
 METHODS: tuple[WordMethod, ...] = ("somp", "textspan", "omp")
+
+N_COMPONENTS = 3
+"""Number of components of each unit that are described, unless told otherwise."""
 
 _Ends = tuple[tuple[TextMatch, ...], tuple[TextMatch, ...]]
 
 
 def explain(
     source: Store | StoreSplit | VisionModel,
-    data: ImageData | None = None,
+    data: ImageData | Store | StoreSplit | None = None,
     *,
     split: str | None = None,
     units: Sequence[Unit | str] | None = None,
     spectra: Spectra | None = None,
     dictionary: TextDictionary | str | os.PathLike[str] | None = None,
     method: WordMethod = "somp",
-    components: Sequence[int] | None = None,
-    n_components: int = 3,
+    components: int | Sequence[int] = N_COMPONENTS,
     n_texts: int = 5,
     n_images: int = 5,
-    model: VisionModel | None = None,
-    batch_size: int = 32,
-    workers: int = 2,
-    skip_bad: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    **reading: Unpack[Reading],
 ) -> Explanation:
     """Describe units by texts of a dictionary and by images.
 
     Parameters
     ----------
     source : Store, StoreSplit or VisionModel
-        A store, some images of one, or a model, followed by `data`.
-    data : ImageData, optional
-        The images, where `source` is a model. They pass through the model once.
+        A store, some images of one, or a model, followed by `data`. The model of a store given alone is loaded by the
+        name that the store recorded, for its text tower.
+    data : ImageData, Store or StoreSplit, optional
+        Where `source` is a model, its images, which pass through it once; or a store that was made with it.
     split : {"train", "val", "test"}, optional
         The images to look at, by default "train".
     units : sequence of Unit or str, optional
@@ -69,21 +69,16 @@ def explain(
         with the model, else those of the package. A model without a text tower is explained by images alone.
     method : {"somp", "textspan", "omp"}
         How texts are chosen, see Notes.
-    components : sequence of int, optional
-        Indices, from 0, of the components to describe; those that a unit does not have are left out. By default the
-        first `n_components`.
-    n_components : int
-        Number of components of each unit.
+    components : int or sequence of int
+        How many components of each unit to describe, from the first; or their indices, counted from 0. Those that a
+        unit does not have are left out.
     n_texts : int
         Number of texts for each unit, and for each end of a component.
     n_images : int
         Number of images at each end of a component.
-    model : VisionModel, optional
-        The model that made the store. By default it is loaded by the name the store recorded, for its text tower.
-    batch_size, workers, skip_bad
-        As in `extract`; they do nothing where a store is given.
-    progress : callable, optional
-        Called with (units done, units in all).
+    **reading
+        `batch_size`, `workers`, `skip_bad` and `progress`, as in `extract`. With a store only `progress` is used,
+        called with (units done, units in all).
 
     Returns
     -------
@@ -110,20 +105,23 @@ def explain(
     SOMP: Tropp, Gilbert and Strauss 2006, as used in ResiDual, arXiv 2411.00246. TextSpan: Gandelsman et al.,
     arXiv 2310.05916, algorithm 1. OMP: Pati, Rezaiifar and Krishnaprasad 1993.
     """
-    with stored(source, data, batch_size=batch_size, workers=workers, skip_bad=skip_bad) as store:
+    model = source if isinstance(source, VisionModel) else None
+    if model is not None and isinstance(data, Store | StoreSplit):
+        source, data = data, None
+    assert not isinstance(data, Store | StoreSplit)
+    with stored(source, data, **reading) as store:
         part = split_of(store, split)
-        words = _dictionary(part.store, dictionary, source if isinstance(source, VisionModel) else model)
+        words = _dictionary(part.store, dictionary, model)
         return explain_units(
             part,
             spectra_of_split(part) if spectra is None else spectra,
             words,
             units=units,
             components=components,
-            n_components=n_components,
             n_texts=n_texts,
             n_images=n_images,
             method=method,
-            progress=progress,
+            progress=reading.get("progress"),
         )
 
 
@@ -142,7 +140,8 @@ def _dictionary(
     model = model or load_model(name)
     if model.fingerprint != store.model["fingerprint"]:
         raise BadInputError(
-            f"model {model.name!r} has other weights than the one that made the store; give the right one: model=..."
+            f"model {model.name!r} has other weights than the one that made the store; give the right one: "
+            "explain(model, store)"
         )
     return encode_dictionary(model, texts)
 
@@ -153,23 +152,22 @@ def explain_units(
     dictionary: TextDictionary | None,
     *,
     units: Sequence[Unit | str] | None = None,
-    components: Sequence[int] | None = None,
+    components: int | Sequence[int] = N_COMPONENTS,
     more: Mapping[str, Sequence[int]] | None = None,
-    n_components: int = 3,
     n_texts: int = 5,
     method: WordMethod | str = "somp",
     n_images: int = 5,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tick | None = None,
 ) -> Explanation:
     """`explain` for images of a store, with everything at hand. dictionary: None describes by images alone.
 
     more: further components of single units, by label.
     """
-    _check_counts(n_components, n_texts, n_images, components)
+    wanted = _indices(components)
+    _check_counts(n_texts, n_images)
     _check_parts(split, spectra, dictionary, method)
     store = split.store
     chosen_units = store.units.of_kind("head") if units is None else tuple(store.units.get(unit) for unit in units)
-    wanted = tuple(range(n_components)) if components is None else tuple(components)
     words = None if dictionary is None else _Words(dictionary.centred, method, n_texts)
     images = _Images(split.coordinates(), store.maps, split.keys, n_images)
     found = []
@@ -280,12 +278,21 @@ def _furthest(
     return tuple((keys[i], sign * value) for i, value in pairs if value > 0)
 
 
-def _check_counts(n_components: int, n_texts: int, n_images: int, components: Sequence[int] | None) -> None:
-    for name, value, least in (("n_components", n_components, 1), ("n_texts", n_texts, 1), ("n_images", n_images, 0)):
+def _indices(components: int | Sequence[int]) -> tuple[int, ...]:
+    """Indices of the components to describe, from their number or one by one."""
+    if isinstance(components, int):
+        if components < 1:
+            raise BadInputError(f"components: at least 1 component is described; got {components}")
+        return tuple(range(components))
+    if not components or min(components) < 0:
+        raise BadInputError(f"components are indices counted from 0; got {list(components)}")
+    return tuple(components)
+
+
+def _check_counts(n_texts: int, n_images: int) -> None:
+    for name, value, least in (("n_texts", n_texts, 1), ("n_images", n_images, 0)):
         if value < least:
             raise BadInputError(f"{name} is at least {least}; got {value}")
-    if components is not None and (not components or min(components) < 0):
-        raise BadInputError(f"components are indices counted from 0; got {list(components)}")
 
 
 def _check_parts(split: StoreSplit, spectra: Spectra, dictionary: TextDictionary | None, method: str) -> None:
