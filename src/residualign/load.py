@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,12 +23,8 @@ __all__ = ["TOLERANCES", "check_sum", "load_model"]
 # its own output and every unit's value to 11 (float16) or 8 (bfloat16) bits; contributions are summed in float32.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
-_DTYPES = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCES}
+
 _N_PROBE = 4
 
 
@@ -122,41 +116,20 @@ def _device(device: str) -> torch.device:
 
 
 def _load(source: ModelSource) -> VisionModel:
-    # families import their library only when one is used
+    # a family's library is imported only when one of its models is loaded
     if source.kind == "open_clip":
-        from residualign.models import openclip_load
+        from residualign.models import openclip
 
-        return openclip_load.load(source.name)
+        return openclip.load(source.name)
     if source.kind == "timm":
-        from residualign.models import timm_load
+        from residualign.models import timm_vit
 
-        return timm_load.load(source.name)
-    if source.kind == "hub":
-        snapshot = fetch(source.name, source.place, source.revision)
-        model = _from_folder(source.name, snapshot.folder)
-        model.source, model.revision = source.place, snapshot.revision
-        return model
-    return _from_folder(source.name, Path(source.place))
-
-
-def _from_folder(name: str, folder: Path) -> VisionModel:
-    """A model in transformers format; its config.json names the family."""
-    config = _config(name, folder)
-    kind, architectures = config.get("model_type"), tuple(config.get("architectures") or ())
+        return timm_vit.load(source.name)
     from residualign.models import families
 
-    try:
-        loader = families.LOADERS[str(kind)]
-    except KeyError:
-        raise BadInputError(
-            f"model {name!r} is of type {kind!r}; supported are {', '.join(families.LOADERS)} in transformers format"
-        ) from None
-    return loader(name, str(folder), architectures)
-
-
-def _config(name: str, folder: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInputError(f"model {name!r}: config.json is not readable as JSON") from error
-    return config
+    if source.kind == "directory":
+        return families.load(source.name, Path(source.place))
+    snapshot = fetch(source.name, source.place, source.revision)
+    model = families.load(source.name, snapshot.folder)
+    model.source, model.revision = source.place, snapshot.revision
+    return model

@@ -1,4 +1,4 @@
-"""Load a model, add up its units in every floating-point type that was asked for, and say what was found."""
+"""Load a model, and check in each requested floating-point type that its units sum to its output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from residualign.errors import BadInputError
 from residualign.load import TOLERANCES, check_sum, load_model
-from residualign.models.names import RegisteredModel, find_registered
+from residualign.models.names import RegisteredModel, registered_models
 from residualign.models.vision_model import VisionModel
 
 __all__ = ["CheckedModel", "RefusedModel", "SumCheck", "check_model", "differences", "peak_memory"]
@@ -21,7 +21,7 @@ __all__ = ["CheckedModel", "RefusedModel", "SumCheck", "check_model", "differenc
 
 @dataclass(frozen=True)
 class SumCheck:
-    """The residual error on the probe batch in one dtype, and the largest with which a model is accepted."""
+    """The residual error on the probe batch in one dtype, and the largest error that is accepted."""
 
     dtype: str
     error: float
@@ -32,8 +32,8 @@ class SumCheck:
 class CheckedModel:
     """A model that was accepted. revision: the commit, of models from the hub in transformers format.
 
-    library, family: whose module it is, and of which class. units: how many of each kind. differs: where the model is
-    not what the registry says of it, in words. peak_memory: bytes this process held at most so far, or None.
+    library, family: package and class of its module. units: how many of each kind. differs: where the model deviates
+    from its entry in the registry, in words. peak_memory: the most memory this process has held, in bytes, or None.
     """
 
     name: str
@@ -55,13 +55,13 @@ class CheckedModel:
     passed: ClassVar[bool] = True
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The fields as JSON values."""
         return {"passed": self.passed, **asdict(self)}
 
 
 @dataclass(frozen=True)
 class RefusedModel:
-    """A model that cannot be used, and the sentence that says why. sums: the dtypes it had passed before."""
+    """A model that cannot be used. reason: why, in one sentence. sums: the checks it passed before."""
 
     name: str
     reason: str
@@ -70,7 +70,7 @@ class RefusedModel:
     passed: ClassVar[bool] = False
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The fields as JSON values."""
         return {"passed": self.passed, **asdict(self)}
 
 
@@ -93,7 +93,7 @@ def check_model(
             sums.append(_sum_check(dtype, check_sum(model.tower, name)))
     except BadInputError as error:
         return RefusedModel(name, str(error), tuple(sums), time.perf_counter() - began)
-    registered = find_registered(name) if model.source != name else None
+    registered = registered_models().get(name) if model.source != name else None
     return CheckedModel(
         name=name,
         source=model.source,
@@ -115,7 +115,7 @@ def check_model(
 
 
 def differences(registered: RegisteredModel, model: VisionModel) -> tuple[str, ...]:
-    """Where a loaded model is not what the registry says, one phrase each."""
+    """Where a loaded model deviates from its entry in the registry, one phrase each."""
     found = {
         "layers": len(model.tower.blocks),
         "heads": model.n_heads,
@@ -144,7 +144,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_memory() -> int | None:
-    """Bytes of the largest resident set of this process so far; None where the system does not tell."""
+    """Peak resident memory of this process so far, in bytes; None if the system does not report it."""
     if _STATUS.exists():
         # getrusage would count what the parent held before this program was started
         for line in _STATUS.read_text(encoding="utf-8").splitlines():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from residualign.inputs.spectra import BUNDLED_NAME
-from residualign.models.bundled import bundled_file
+from residualign.models.names import bundled_file
 from residualign.text.dictionary import OWN_NAME, choose_texts
 
 LINES = [f"a thing of kind {i}" for i in range(11)]

@@ -16,7 +16,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 import residualign as ra
 from residualign.decomposition.trace import Trace, trace_coordinates
-from residualign.models import dino, timm_vit
+from residualign.models import timm_vit, vit
 from residualign.models.tower import fingerprint
 from residualign.models.vision_model import VisionModel
 
@@ -101,7 +101,7 @@ def test_dinov3_is_that_of_the_same_weights_in_transformers(tmp_path: Path, rule
 
 def test_dinov3_has_one_fingerprint_in_both_libraries(tmp_path: Path) -> None:
     model = ra.load_model(f"timm:local-dir:{random_models.save_timm(tmp_path / 'model', **DINOV3)}")
-    assert fingerprint(dino.tower(_as_transformers(model.module), 26)) == model.fingerprint
+    assert fingerprint(vit.dino_tower(_as_transformers(model.module), 26)) == model.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,7 @@ from torch import nn
 import residualign as ra
 from residualign.decomposition.trace import Trace, trace_coordinates
 from residualign.models import openclip
-from residualign.models.openclip import explicit_attention
-from residualign.models.openclip_load import _wants_quick_gelu
+from residualign.models.openclip import _wants_quick_gelu, explicit_attention
 from residualign.models.tower import fingerprint
 from residualign.models.vision_model import VisionModel
 

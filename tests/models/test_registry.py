@@ -29,7 +29,7 @@ from transformers import (
 )
 
 import residualign as ra
-from residualign.models import clip, dino, openclip, vit
+from residualign.models import clip, openclip, vit
 from residualign.models.names import registered_models, resolve, unknown_name
 from residualign.models.tower import Tower
 
@@ -73,12 +73,12 @@ def _vit(name: str) -> Sizes:
 
 def _dinov2(name: str) -> Sizes:
     # trained at 518 pixels, which its positions are for; preprocessing yields 224
-    return _of_tower(dino.tower(Dinov2Model(Dinov2Config(**LARGE, image_size=518, patch_size=14)), 224), None)
+    return _of_tower(vit.dino_tower(Dinov2Model(Dinov2Config(**LARGE, image_size=518, patch_size=14)), 224), None)
 
 
 def _dinov3(name: str) -> Sizes:
     config = DINOv3ViTConfig(**LARGE, intermediate_size=4096, patch_size=16, num_register_tokens=4)
-    return _of_tower(dino.tower(DINOv3ViTModel(config), 224), None)
+    return _of_tower(vit.dino_tower(DINOv3ViTModel(config), 224), None)
 
 
 def _tinyclip(name: str) -> Sizes:

@@ -15,7 +15,7 @@ from residualign.extraction import fit_spectrum, reference_spectra
 from residualign.fitting.fit import few_images
 from residualign.inputs.options import LoadingOptions
 from residualign.inputs.subject import Subject
-from residualign.models.bundled import bundled_file
+from residualign.models.names import bundled_file
 from residualign.spectrum import Moments, Spectra
 from residualign.store import Store
 

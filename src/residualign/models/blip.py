@@ -5,15 +5,12 @@ The cross-attention and its matching head (ITM) read an image and a text togethe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from residualign.errors import BadInputError
-from residualign.models.text import encode_texts, unknown_texts
+from residualign.models.text import TransformersText
 from residualign.models.tower import Block, Tower
 from residualign.models.weights import neutral_tensors
 
@@ -42,7 +39,7 @@ _BLOCK_NAMES = {
 
 
 def refuse_other_heads(name: str, architectures: tuple[str, ...]) -> None:
-    """`BadInputError` for a BLIP that was saved for a different task, which only its config tells."""
+    """Raise `BadInputError` for a BLIP that was saved for a different task; only its config shows that."""
     for architecture in architectures:
         if architecture != "BlipForImageTextRetrieval":
             why = _WHY_REFUSED.get(architecture, "which is not supported")
@@ -81,37 +78,19 @@ def tower(model: Any) -> Tower:
     )
 
 
-class BlipText:
+class BlipText(TransformersText):
     """BLIP's tokenizer and text tower: the projected class token of the text encoder, without an image."""
-
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
-        self._max_length = int(model.config.text_config.max_position_embeddings)
 
     @property
     def logit_scale(self) -> float:
         """1 / 0.07, the value that training began with: retrieval checkpoints do not hold the trained temperature.
 
-        Source: arXiv 2201.12086's published pretraining code (`temp`, initialised to 0.07).
+        Source: arXiv 2201.12086's published pretraining code (`temp`, initialized to 0.07).
         """
         return 1 / 0.07
 
-    @property
-    def logit_bias(self) -> None:
-        """None: trained with a softmax."""
-        return None
-
-    def encode(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "text dim"]:
-        """Text embeddings, not normalised. They do not depend on the other texts of a batch."""
-        device: torch.device = self._model.text_proj.weight.device
-        return encode_texts(self._tokenizer, self._features, texts, self._max_length, device, batch_size)
-
-    def unknown(self, texts: Sequence[str]) -> list[str]:
-        """The texts with a token outside the tokenizer's vocabulary."""
-        return unknown_texts(self._tokenizer, texts)
-
-    def _features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        hidden = self._model.text_encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    def _features(self, tokens: Any) -> Tensor:
+        ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        hidden = self._model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         features: Tensor = self._model.text_proj(hidden[:, 0])
         return features

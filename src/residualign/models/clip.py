@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import CLIPVisionModel
 
 from residualign.models.tower import Block, Tower
 from residualign.models.weights import neutral_tensors
 
-__all__ = ["tower"]
+__all__ = ["BLOCK_NAMES", "tower"]
 
 _NAMES = {
     "embedding.class": "embeddings.class_embedding",
@@ -19,7 +18,8 @@ _NAMES = {
     "norm_pre": "pre_layrnorm",
     "norm_final": "post_layernorm",
 }
-_BLOCK_NAMES = {
+
+BLOCK_NAMES = {
     "norm_attention": "layer_norm1",
     "query": "self_attn.q_proj",
     "key": "self_attn.k_proj",
@@ -29,6 +29,7 @@ _BLOCK_NAMES = {
     "mlp.in": "mlp.fc1",
     "mlp.out": "mlp.fc2",
 }
+"""Where the weights of a block are, in CLIP and in SigLIP."""
 
 
 def tower(model: Any) -> Tower:
@@ -36,7 +37,7 @@ def tower(model: Any) -> Tower:
 
     model: a `CLIPModel`, `CLIPVisionModelWithProjection` or `CLIPVisionModel`.
     """
-    vision: Any = model if isinstance(model, CLIPVisionModel) else model.vision_model
+    vision: Any = getattr(model, "vision_model", model)
     projection: nn.Linear | None = getattr(model, "visual_projection", None)
     config = vision.config
 
@@ -53,7 +54,7 @@ def tower(model: Any) -> Tower:
         final_norm=vision.post_layernorm,
         projection=projection,
         image_size=config.image_size,
-        tensors=neutral_tensors(vision, _NAMES, vision.encoder.layers, _BLOCK_NAMES)
+        tensors=neutral_tensors(vision, _NAMES, vision.encoder.layers, BLOCK_NAMES)
         | neutral_tensors(model, {"projection": "visual_projection?"}),
         constants={"activation": config.hidden_act, "eps": repr(config.layer_norm_eps)},
     )

@@ -4,154 +4,107 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from torch import nn
 
 from residualign.errors import BadInputError
+from residualign.models import blip, clip, siglip, vit
 from residualign.models.hub import SAFETENSORS, not_loaded
-from residualign.models.preprocess import load_preprocess
-from residualign.models.text import SigLipText, TextTower
+from residualign.models.preprocess import Preprocess, load_preprocess
+from residualign.models.text import SigLipText, TextEncoder, TransformersText
+from residualign.models.tower import Tower
 from residualign.models.vision_model import VisionModel
 
-__all__ = ["LOADERS"]
+__all__ = ["load"]
 
 
-def _clip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
-    from transformers import CLIPModel
-
-    return _full_clip(_pretrained(CLIPModel, name, source), name, source)
-
-
-def _chinese_clip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
-    from transformers import ChineseCLIPModel
-
-    # CLIP's image tower with a BERT as text tower
-    return _full_clip(_pretrained(ChineseCLIPModel, name, source), name, source)
-
-
-def _altclip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
-    from transformers import AltCLIPModel
-
-    # CLIP's image tower with a RoBERTa as text tower, whose positions begin after that of the padding
-    model = _pretrained(AltCLIPModel, name, source)
-    config = model.config.text_config
-    return _full_clip(model, name, source, config.max_position_embeddings - config.pad_token_id - 1)
-
-
-def _full_clip(model: Any, name: str, source: str, max_length: int | None = None) -> VisionModel:
-    from residualign.models import clip
-
-    text = TextTower(model, _tokenizer(source, name), max_length)
-    return VisionModel(name, source, model, clip.tower(model), load_preprocess(source, name), text)
-
-
-def _blip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
-    from transformers import BlipForImageTextRetrieval
-
-    from residualign.models import blip
-
-    blip.refuse_other_heads(name, architectures)
-    model = _pretrained(BlipForImageTextRetrieval, name, source)
-    text = blip.BlipText(model, _tokenizer(source, name))
-    return VisionModel(name, source, model, blip.tower(model), load_preprocess(source, name), text)
-
-
-def _siglip(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
-    from transformers import SiglipModel
-
-    from residualign.models import siglip
-
-    model = _pretrained(SiglipModel, name, source)
-    text = SigLipText(model, _tokenizer(source, name))
-    return VisionModel(name, source, model, siglip.tower(model.vision_model, name), load_preprocess(source, name), text)
-
-
-def _siglip_vision(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
-    from transformers import SiglipVisionModel
-
-    from residualign.models import siglip
-
-    model = _pretrained(SiglipVisionModel, name, source)
-    return VisionModel(name, source, model, siglip.tower(model, name), load_preprocess(source, name))
-
-
-def _clip_vision(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
-    from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
-
-    from residualign.models import clip
-
-    kind = CLIPVisionModel if "CLIPVisionModel" in architectures else CLIPVisionModelWithProjection
-    model = _pretrained(kind, name, source)
-    return VisionModel(name, source, model, clip.tower(model), load_preprocess(source, name))
-
-
-def _vit(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
-    from transformers import ViTModel
-
-    from residualign.models import vit
-
-    model = _pretrained(ViTModel, name, source, add_pooling_layer=False)
-    return VisionModel(name, source, model, vit.tower(model), load_preprocess(source, name))
-
-
-def _dino(name: str, source: str, architectures: tuple[str, ...]) -> VisionModel:
-    from transformers import AutoModel
-
-    from residualign.models import dino
-
-    model, preprocess = _pretrained(AutoModel, name, source), load_preprocess(source, name)
-    return VisionModel(name, source, model, dino.tower(model, preprocess.image_size()), preprocess)
-
-
-def _tokenizer(source: str, name: str) -> Any:
-    from transformers import AutoTokenizer
-
-    sentence = f"model {name!r} has no readable tokenizer; expected the tokenizer files that come with the checkpoint"
+def load(name: str, folder: Path) -> VisionModel:
+    """The model in a directory in transformers format, whose config.json names the family."""
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
-    except ImportError as error:
-        raise BadInputError(
-            f"model {name!r} has a SentencePiece tokenizer, which needs: pip install 'residualign[siglip]'"
-        ) from error
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInputError(sentence) from error
-    # without its files the library makes a tokenizer without any words, and does not say so
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise BadInputError(sentence)
-    return tokenizer
+        raise BadInputError(f"model {name!r}: config.json is not readable as JSON") from error
+    kind = str(config.get("model_type"))
+    if kind not in _LOADERS:
+        raise BadInputError(
+            f"model {name!r} is of type {config.get('model_type')!r}; "
+            f"supported are {', '.join(_LOADERS)} in transformers format"
+        )
+    return _LOADERS[kind](_Checkpoint(name, str(folder), tuple(config.get("architectures") or ())))
 
 
-def _pretrained(kind: Any, name: str, source: str, **options: Any) -> Any:
-    """The model in float32, in evaluation mode, frozen; `BadInputError` where the file lacks a weight.
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A directory in transformers format. architectures: the classes it was saved from."""
 
-    From safetensors, or from `pytorch_model.bin` where a checkpoint has none: with torch's `weights_only`, so that no
-    code in such a file is run.
-    """
-    older = not any((Path(source) / file).is_file() for file in SAFETENSORS)
-    how = "from pytorch_model.bin" if older else "from its safetensors weights"
-    with _quiet():
-        try:
-            model, report = kind.from_pretrained(
-                source,
-                dtype=torch.float32,
-                use_safetensors=not older,
-                weights_only=True,
-                output_loading_info=True,
-                **options,
+    name: str
+    source: str
+    architectures: tuple[str, ...]
+
+    def module(self, kind: str, **options: Any) -> Any:
+        """The model in float32, in evaluation mode, frozen; `BadInputError` if the file lacks a weight.
+
+        kind: transformers' class. Read from safetensors, or from `pytorch_model.bin` if the checkpoint has none: with
+        torch's `weights_only`, so that no code in such a file is run.
+        """
+        older = not any((Path(self.source) / file).is_file() for file in SAFETENSORS)
+        how = "from pytorch_model.bin" if older else "from its safetensors weights"
+        with _quiet():
+            try:
+                model, report = getattr(transformers, kind).from_pretrained(
+                    self.source,
+                    dtype=torch.float32,
+                    use_safetensors=not older,
+                    weights_only=True,
+                    output_loading_info=True,
+                    **options,
+                )
+            except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+                raise not_loaded(self.name, how, error) from error
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise BadInputError(
+                f"model {self.name!r}: the weights file lacks {missing[0]!r} ({len(missing)} tensors in all)"
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
-            raise not_loaded(name, how, error) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise BadInputError(f"model {name!r}: the weights file lacks {missing[0]!r} ({len(missing)} tensors in all)")
-    module: nn.Module = model
-    return module.eval().requires_grad_(False)
+        module: nn.Module = model
+        return module.eval().requires_grad_(False)
+
+    def tokenizer(self) -> Any:
+        """The tokenizer that comes with the weights."""
+        sentence = (
+            f"model {self.name!r} has no readable tokenizer; expected the tokenizer files that come with the checkpoint"
+        )
+        try:
+            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(self.source)
+        except ImportError as error:
+            raise BadInputError(
+                f"model {self.name!r} has a SentencePiece tokenizer, which needs: pip install 'residualign[siglip]'"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise BadInputError(sentence) from error
+        # without its files the library silently makes a tokenizer without any words
+        if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+            raise BadInputError(sentence)
+        return tokenizer
+
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        """The image processor that comes with the weights."""
+        return load_preprocess(self.source, self.name)
+
+    def assembled(self, module: Any, tower: Tower, text: TextEncoder | None = None) -> VisionModel:
+        """The parts of the checkpoint as one model."""
+        return VisionModel(self.name, self.source, module, tower, self.preprocess, text)
 
 
 @contextlib.contextmanager
@@ -170,12 +123,59 @@ def _quiet() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-LOADERS: dict[str, Callable[[str, str, tuple[str, ...]], VisionModel]] = {
-    "clip": _clip,
+def _clip(kind: str, files: _Checkpoint) -> VisionModel:
+    """CLIP's image tower with its own text tower, or in Chinese-CLIP with a BERT."""
+    model = files.module(kind)
+    return files.assembled(model, clip.tower(model), TransformersText(model, files.tokenizer()))
+
+
+def _altclip(files: _Checkpoint) -> VisionModel:
+    """CLIP's image tower with a RoBERTa as text tower, whose positions begin after that of the padding."""
+    model = files.module("AltCLIPModel")
+    config = model.config.text_config
+    length = config.max_position_embeddings - config.pad_token_id - 1
+    return files.assembled(model, clip.tower(model), TransformersText(model, files.tokenizer(), length))
+
+
+def _clip_vision(files: _Checkpoint) -> VisionModel:
+    projected = "CLIPVisionModel" not in files.architectures
+    model = files.module("CLIPVisionModelWithProjection" if projected else "CLIPVisionModel")
+    return files.assembled(model, clip.tower(model))
+
+
+def _siglip(files: _Checkpoint) -> VisionModel:
+    model = files.module("SiglipModel")
+    text = SigLipText(model, files.tokenizer())
+    return files.assembled(model, siglip.tower(model.vision_model, files.name), text)
+
+
+def _siglip_vision(files: _Checkpoint) -> VisionModel:
+    model = files.module("SiglipVisionModel")
+    return files.assembled(model, siglip.tower(model, files.name))
+
+
+def _blip(files: _Checkpoint) -> VisionModel:
+    blip.refuse_other_heads(files.name, files.architectures)
+    model = files.module("BlipForImageTextRetrieval")
+    return files.assembled(model, blip.tower(model), blip.BlipText(model, files.tokenizer()))
+
+
+def _vit(files: _Checkpoint) -> VisionModel:
+    model = files.module("ViTModel", add_pooling_layer=False)
+    return files.assembled(model, vit.tower(model))
+
+
+def _dino(files: _Checkpoint) -> VisionModel:
+    model = files.module("AutoModel")
+    return files.assembled(model, vit.dino_tower(model, files.preprocess.image_size()))
+
+
+_LOADERS: dict[str, Callable[[_Checkpoint], VisionModel]] = {
+    "clip": partial(_clip, "CLIPModel"),
     "clip_vision_model": _clip_vision,
     "siglip": _siglip,
     "siglip_vision_model": _siglip_vision,
-    "chinese_clip": _chinese_clip,
+    "chinese_clip": partial(_clip, "ChineseCLIPModel"),
     "altclip": _altclip,
     "blip": _blip,
     "vit": _vit,

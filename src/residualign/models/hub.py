@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,22 +54,21 @@ def fetch(name: str, hub_id: str, revision: str | None = None) -> Snapshot:
     """
     from huggingface_hub import snapshot_download
 
-    def has_any(folder: Path, files: Sequence[str]) -> bool:
-        return any((folder / file).is_file() for file in files)
+    def has_weights() -> bool:
+        return any((folder / file).is_file() for file in (*SAFETENSORS, *_OLDER))
 
     try:
         with _bars_on_terminals_only():
             folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_FILES)))
-            if not has_any(folder, (*SAFETENSORS, *_OLDER)) and (folder / "config.json").is_file():
+            if not has_weights() and (folder / "config.json").is_file():
                 # at the commit that was downloaded
                 snapshot_download(hub_id, revision=folder.name, allow_patterns=list(_OLDER_FILES))
     except Exception as error:
         # the client raises its own errors, those of its HTTP library and plain OSErrors
         raise _refusal(name, hub_id, revision, error) from error
-    lacking = "config.json" if not (folder / "config.json").is_file() else None
-    if not has_any(folder, (*SAFETENSORS, *_OLDER)):
-        lacking = lacking or "model.safetensors"
-    if lacking is not None:
+    has_config = (folder / "config.json").is_file()
+    if not has_config or not has_weights():
+        lacking = "model.safetensors" if has_config else "config.json"
         # an interrupted download, or a cache that was cleaned, leaves links without their files
         raise BadInputError(
             f"model {name!r}: commit {folder.name[:12]} has no {lacking}; either the hub does not have it, or the "
@@ -81,7 +80,7 @@ def fetch(name: str, hub_id: str, revision: str | None = None) -> Snapshot:
 def _refusal(name: str, hub_id: str, revision: str | None, error: Exception) -> BadInputError:
     from huggingface_hub import errors
 
-    # first, as it raises again where a full disk or memory is behind the client's error
+    # first, because it re-raises a full disk or memory behind the client's error
     otherwise = not_loaded(name, "from the hub", error)
     status = _http_status(error)
     if isinstance(error, errors.HFValidationError):
@@ -105,14 +104,17 @@ def _refusal(name: str, hub_id: str, revision: str | None, error: Exception) -> 
     return otherwise
 
 
-def _http_status(error: BaseException | None) -> int | None:
+def _http_status(error: BaseException) -> int | None:
     """HTTP status of the hub's response behind an error, if there was a response."""
+    responses = (getattr(one, "response", None) for one in _behind(error))
+    return next((int(response.status_code) for response in responses if response is not None), None)
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that led to it."""
     while error is not None:
-        response = getattr(error, "response", None)
-        if response is not None:
-            return int(response.status_code)
+        yield error
         error = error.__cause__ or error.__context__
-    return None
 
 
 def _is_cached(hub_id: str) -> bool:
@@ -144,11 +146,9 @@ def not_loaded(name: str, how: str, error: Exception) -> BadInputError:
     A full disk or memory behind the error is the machine's fault, not the model's, and is raised as it is: it has its
     own exit code and sentence.
     """
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, MemoryError) or (isinstance(link, OSError) and is_full(link)):
-            raise link
-        link = link.__cause__ or link.__context__
+    for one in _behind(error):
+        if isinstance(one, MemoryError) or (isinstance(one, OSError) and is_full(one)):
+            raise one
     said = str(error).strip()
     reason = said.splitlines()[0] if said else type(error).__name__
     return BadInputError(f"model {name!r} could not be loaded {how}: {reason}")
@@ -158,15 +158,17 @@ _SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def cache_alone_without_network() -> Iterator[None]:
+def cache_alone_without_network(spec: str = "") -> Iterator[None]:
     """Put the hub's client into its offline mode inside the context, if the hub does not respond.
+
+    spec: what a library is asked for; nothing is done for one that begins with `local-dir:`, which needs no network.
 
     The client itself retries for half a minute per file before it reads its cache. Costs one request, to which any
     response counts; a client that is offline already stays offline.
     """
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE or _answers(constants.ENDPOINT):
+    if spec.startswith("local-dir:") or constants.HF_HUB_OFFLINE or _answers(constants.ENDPOINT):
         yield
         return
     constants.HF_HUB_OFFLINE = True

@@ -1,11 +1,14 @@
-"""Names of models: a directory, a registered short name, a hub id, or a name in open_clip or timm."""
+"""Names of models: a directory, a registered short name, a hub id, or a name in open_clip or timm.
+
+`mini` ships with the package. Files that come with a model (spectra of a reference set, a dictionary) are found here
+too.
+"""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -15,9 +18,10 @@ import yaml
 from residualign.errors import BadInputError
 
 __all__ = [
+    "DICTIONARY_NAME",
     "ModelSource",
     "RegisteredModel",
-    "find_registered",
+    "bundled_file",
     "registered_models",
     "resolve",
     "unknown_name",
@@ -25,6 +29,11 @@ __all__ = [
 ]
 
 LIBRARIES: tuple[Literal["open_clip", "timm"], ...] = ("open_clip", "timm")
+
+DICTIONARY_NAME = "dictionary.txt"
+"""File in a model directory with descriptions its text tower was trained on, if it has one; `mini` has."""
+
+_PACKAGE = Path(str(files("residualign.models")))
 
 
 @dataclass(frozen=True)
@@ -44,13 +53,13 @@ class ModelSource:
 def resolve(name: str) -> ModelSource:
     """Tell which kind of name this is, without reading or downloading anything.
 
-    `BadInputError` for a path that is not a model directory, and for a name without an organisation that is not
+    `BadInputError` for a path that is not a model directory, and for a name without an organization that is not
     registered; it lists the names that are.
     """
     if name == "mini":
         # whatever the current directory holds: the demo and a saved adapter must find the same model everywhere
-        return ModelSource(name, "directory", str(files("residualign") / "models" / "mini"))
-    registered = find_registered(name)
+        return ModelSource(name, "directory", str(_PACKAGE / "mini"))
+    registered = registered_models().get(name)
     if Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
             hidden = "" if registered is None else f"; it hides the registered model {name!r}"
@@ -89,12 +98,15 @@ def _on_the_hub(name: str) -> ModelSource:
     return ModelSource(name, "hub", hub_id, revision or None)
 
 
-_SUFFIX = ".yaml"
+def bundled_file(model_name: str, file: str) -> Path | None:
+    """The file of this name that comes with a model, if there is one."""
+    path = (_PACKAGE / "mini" if model_name == "mini" else Path(model_name)) / file
+    return path if path.is_file() else None
 
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """What is known of a model without loading it.
+    """What is known about a model without loading it.
 
     source: its name for `load_model`. pooling: what becomes the embedding. layers, heads (per layer), width, dim: sizes
     of the tower. image_size: side of preprocessed images, in pixels. parameters: of the image tower with its
@@ -130,18 +142,10 @@ def registered_models() -> dict[str, RegisteredModel]:
     >>> registered_models()["clip-b"].source
     'open_clip:ViT-B-16-quickgelu/openai'
     """
-    files = resources.files("residualign.models").joinpath("registry").iterdir()
-    texts = {
-        file.name.removesuffix(_SUFFIX): file.read_text(encoding="utf-8")
-        for file in files
-        if file.name.endswith(_SUFFIX)
+    paths = sorted((_PACKAGE / "registry").glob("*.yaml"))
+    return {
+        path.stem: RegisteredModel(name=path.stem, **yaml.safe_load(path.read_text(encoding="utf-8"))) for path in paths
     }
-    return {name: RegisteredModel(name=name, **yaml.safe_load(text)) for name, text in sorted(texts.items())}
-
-
-def find_registered(name: str) -> RegisteredModel | None:
-    """The model registered under this short name, or None."""
-    return registered_models().get(name)
 
 
 def unknown_name(name: str) -> str:

@@ -1,33 +1,44 @@
-"""open_clip's own `VisionTransformer` towers: OpenAI, LAION, DataComp, MetaCLIP and DFN checkpoints.
+"""open_clip's models: OpenAI, LAION, DataComp, MetaCLIP, DFN and SigLIP checkpoints, among others.
 
-Blocks with torch's `nn.MultiheadAttention` and with open_clip's own `Attention`; with and without layer scale.
+Names are `open_clip:NAME/tag`, `open_clip:local-dir:PATH` and `open_clip:hf-hub:ORG/NAME`. Image towers are open_clip's
+own `VisionTransformer`, whose blocks have torch's `nn.MultiheadAttention` or open_clip's `Attention`, with or without
+layer scale; or a timm model inside a `TimmModel`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign.errors import BadInputError
+from residualign.models import timm_vit
+from residualign.models.hub import cache_alone_without_network, not_loaded
 from residualign.models.pooling import (
     CLASS_TOKEN,
     AttentionPooling,
     MeanPooling,
-    PackedProjection,
     Pooling,
+    packed_thirds,
     pooling_constants,
 )
-from residualign.models.protocols import Projection, layer_scale
-from residualign.models.tower import Block, Tower
+from residualign.models.preprocess import TransformPreprocess
+from residualign.models.text import TextEncoder
+from residualign.models.tower import Block, Tower, layer_scale
+from residualign.models.vision_model import VisionModel
 from residualign.models.weights import neutral_tensors
 
-__all__ = ["explicit_attention", "tower"]
+__all__ = ["explicit_attention", "load", "timm_tower", "tower"]
+
+_SCHEMAS = ("local-dir:", "hf-hub:")
 
 _NAMES = {
     "embedding.class": "class_embedding",
@@ -54,21 +65,77 @@ _BLOCK_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """A separate weight with its rows of a packed bias, as `nn.MultiheadAttention` has them if key sizes differ."""
+def load(name: str) -> VisionModel:
+    """The model behind a name with prefix `open_clip:`; float32, in evaluation mode, frozen.
 
-    weight: Tensor
-    packed_bias: Tensor | None
-    start: int
+    The QuickGELU setting is that of the tag, with a warning where it differs from that of the architecture's name;
+    `BadInputError` where the two cannot be reconciled, and for a tag that open_clip does not know.
+    """
+    try:
+        import open_clip
+    except ImportError as error:
+        raise BadInputError(f"model {name!r} needs open_clip: pip install 'residualign[open_clip]'") from error
+    spec = name.removeprefix("open_clip:")
+    identifier, tag = (spec, None) if spec.startswith(_SCHEMAS) else _parts(open_clip, name, spec)
+    quick = tag is not None and _wants_quick_gelu(open_clip, name, identifier, tag)
+    try:
+        with _quiet(), cache_alone_without_network(spec):
+            model = open_clip.create_model(identifier, tag, force_quick_gelu=quick, require_pretrained=True)
+            tokenizer = open_clip.get_tokenizer(identifier)
+    except Exception as error:
+        # the library raises whatever its config, its downloads and torch raise
+        raise not_loaded(name, "by open_clip", error) from error
+    model = model.float().eval().requires_grad_(False)
+    describe = timm_tower if type(model.visual).__name__ == "TimmModel" else tower
+    preprocess, text = _preprocess(model.visual.preprocess_cfg), OpenClipText(model, tokenizer)
+    return VisionModel(name, spec, model, describe(model, name), preprocess, text)
 
-    @property
-    def bias(self) -> Tensor | None:
-        return None if self.packed_bias is None else self.packed_bias[self.start : self.start + self.out_features]
 
-    @property
-    def out_features(self) -> int:
-        return int(self.weight.shape[0])
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the library's lines on the root logger; what they say is raised as an error here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _parts(open_clip: Any, name: str, spec: str) -> tuple[str, str]:
+    identifier, _, tag = spec.partition("/")
+    if identifier not in open_clip.list_models():
+        raise BadInputError(
+            f"model {name!r}: open_clip has no architecture {identifier!r}; see open_clip.list_models()"
+        )
+    known = open_clip.list_pretrained_tags_by_model(identifier)
+    if tag not in known:
+        # a weights file does not record its activation, and a wrong one silently gives wrong embeddings
+        raise BadInputError(f"model {name!r}: {identifier} has the tags {', '.join(known)}; got {tag!r}")
+    return identifier, tag
+
+
+def _wants_quick_gelu(open_clip: Any, name: str, identifier: str, tag: str) -> bool:
+    trained = bool(open_clip.get_pretrained_cfg(identifier, tag).get("quick_gelu", False))
+    named = bool(open_clip.get_model_config(identifier).get("quick_gelu", False))
+    if named and not trained:
+        raise BadInputError(
+            f"model {name!r}: {tag} was trained without QuickGELU, which {identifier} has; "
+            f"use open_clip:{identifier.removesuffix('-quickgelu')}/{tag}"
+        )
+    if trained and not named:
+        warnings.warn(
+            f"model {name!r}: {tag} was trained with QuickGELU, so QuickGELU is used", UserWarning, stacklevel=4
+        )
+    return trained
+
+
+def _preprocess(settings: dict[str, Any]) -> TransformPreprocess:
+    """The checkpoint's evaluation transform."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    config = PreprocessCfg(**settings)
+    return TransformPreprocess(image_transform_v2(config, is_train=False), asdict(config))
 
 
 @dataclass(frozen=True)
@@ -163,18 +230,7 @@ def _pooling(visual: Any) -> Pooling:
 def _attention_pooling(visual: Any) -> AttentionPooling:
     """CoCa's pooling: what the first query reads, normed and projected. The other queries are for captions."""
     pool, attention = visual.attn_pool, visual.attn_pool.attn
-    width = attention.embed_dim
-    query: Projection
-    key: Projection
-    value: Projection
-    if attention.in_proj_weight is None:
-        weights = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
-        query, key, value = (_Rows(weight, attention.in_proj_bias, part * width) for part, weight in enumerate(weights))
-    else:
-        query, key, value = (
-            PackedProjection(attention.in_proj_weight, attention.in_proj_bias, part * width, (part + 1) * width)
-            for part in range(3)
-        )
+    query, key, value = packed_thirds(attention)
 
     def asked() -> Tensor:
         vector: Tensor = F.linear(pool.ln_q(pool.query[0]), query.weight, query.bias) / attention.head_dim**0.5
@@ -189,6 +245,48 @@ def _activation(module: nn.Module) -> str:
     # as in transformers' configs, so that a checkpoint has one fingerprint in both libraries
     names = {"QuickGELU": "quick_gelu", "GELU": "gelu"}
     return names.get(type(module).__name__, type(module).__name__)
+
+
+def timm_tower(model: Any, name: str) -> Tower:
+    """Where the parts of `model.visual`, an open_clip `TimmModel`, are; `BadInputError` for unsupported ones."""
+    visual = model.visual
+    inner = timm_vit.tower(visual.trunk, name)
+    projection = _timm_projection(visual, name)
+
+    def forward(pixels: Tensor) -> Tensor:
+        output: Tensor = visual(pixels)
+        return output
+
+    tensors = dict(inner.tensors)
+    if projection is not None:
+        tensors |= {f"projection.{part}": value for part, value in projection.named_parameters()}
+    return replace(inner, module=visual, forward=forward, projection=projection, tensors=tensors, tokens=None)
+
+
+def _timm_projection(visual: Any, name: str) -> nn.Linear | None:
+    """The trunk's class head, or open_clip's own layer after a trunk without one; None if there is neither."""
+    steps = {part: module for part, module in visual.head.named_children() if not isinstance(module, nn.Dropout)}
+    trunk_head = visual.trunk.head
+    if not isinstance(trunk_head, nn.Identity):
+        steps["the trunk's class head"] = trunk_head
+    for part, module in steps.items():
+        if not isinstance(module, nn.Linear):
+            raise BadInputError(f"model {name!r} has {part!r} as its projection, which is not one linear map")
+    if len(steps) > 1:
+        raise BadInputError(f"model {name!r} has {len(steps)} projections in a row; expected at most one")
+    return next(iter(steps.values()), None)
+
+
+class OpenClipText(TextEncoder):
+    """open_clip's tokenizer and text tower."""
+
+    def unknown(self, texts: Sequence[str]) -> list[str]:
+        # byte pairs spell every text
+        return []
+
+    def _embed(self, texts: list[str], device: torch.device) -> Tensor:
+        features: Tensor = self._model.encode_text(self._tokenizer(texts).to(device))
+        return features
 
 
 @contextlib.contextmanager
@@ -221,7 +319,7 @@ def _self_attention(
     attn_mask: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Self-attention as image towers use it: without a mask, attention weights or extra keys."""
+    """Self-attention as image towers use it: no mask, no attention weights, no extra keys."""
     unasked = all(option is None or option is False for option in options.values())
     plain = query is key and key is value and not need_weights and attn_mask is None and unasked
     if not plain or module.bias_k is not None or module.add_zero_attn or module.in_proj_weight is None:

@@ -1,13 +1,12 @@
-"""How a tower turns its tokens into one vector."""
+"""How a tower turns its tokens into one vector, and the linear maps on that way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
-
-from residualign.models.protocols import Projection
 
 __all__ = [
     "CLASS_TOKEN",
@@ -15,9 +14,31 @@ __all__ = [
     "MeanPooling",
     "PackedProjection",
     "Pooling",
+    "Projection",
     "TokenPooling",
+    "packed_thirds",
     "pooling_constants",
 ]
+
+
+@runtime_checkable
+class Projection(Protocol):
+    """The linear map from the residual stream to the output space, with the attributes of `nn.Linear`."""
+
+    @property
+    def weight(self) -> Tensor:
+        """(dim, width)."""
+        ...
+
+    @property
+    def bias(self) -> Tensor | None:
+        """(dim,), or None."""
+        ...
+
+    @property
+    def out_features(self) -> int:
+        """dim."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -75,21 +96,39 @@ def pooling_constants(pooling: Pooling) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PackedProjection:
-    """Rows [start, stop) of a packed weight and bias as a projection; follows them to other devices and dtypes."""
+    """Rows [start, stop) of a packed weight and bias as a projection; follows them to other devices and dtypes.
 
-    packed_weight: Tensor
-    packed_bias: Tensor | None
+    is_packed: False if `weight_rows` has only the rows of this projection, as `nn.MultiheadAttention` has if key sizes
+    differ.
+    """
+
+    weight_rows: Tensor
+    bias_rows: Tensor | None
     start: int
     stop: int
+    is_packed: bool = True
 
     @property
     def weight(self) -> Tensor:
-        return self.packed_weight[self.start : self.stop]
+        return self.weight_rows[self.start : self.stop] if self.is_packed else self.weight_rows
 
     @property
     def bias(self) -> Tensor | None:
-        return None if self.packed_bias is None else self.packed_bias[self.start : self.stop]
+        return None if self.bias_rows is None else self.bias_rows[self.start : self.stop]
 
     @property
     def out_features(self) -> int:
         return self.stop - self.start
+
+
+def packed_thirds(attention: nn.MultiheadAttention) -> list[PackedProjection]:
+    """The projections of queries, keys and values."""
+    weights = [attention.in_proj_weight] * 3
+    is_packed = attention.in_proj_weight is not None
+    if not is_packed:
+        weights = [attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight]
+    width, bias = attention.embed_dim, attention.in_proj_bias
+    return [
+        PackedProjection(weight, bias, part * width, (part + 1) * width, is_packed)
+        for part, weight in enumerate(weights)
+    ]

@@ -6,6 +6,7 @@ DINOv3's processor has no PIL backend; `RescaleFirst` does the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class Preprocess:
         return int(self(Image.new("RGB", (64, 64))).shape[-1])
 
     def describe(self) -> dict[str, Any]:
-        """The settings that decide the pixels, JSON-able, with the backend."""
+        """The settings that decide the pixels, as JSON values, with the backend."""
         settings = self._processor.to_dict()
         described = {key: _plain(settings[key]) for key in _DECISIVE if settings.get(key) is not None}
         return {"backend": getattr(self._processor, "backend", "pil"), **described}
@@ -67,7 +68,7 @@ def _plain(value: Any) -> Any:
 
 
 def load_preprocess(path: str, name: str) -> Preprocess:
-    """The image processor of a checkpoint (local directory or hub id); `BadInputError` where it has none."""
+    """The image processor of a checkpoint (local directory or hub id); `BadInputError` if it has none."""
     try:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(path)
         if is_rescale_first(settings):
@@ -81,20 +82,20 @@ def load_preprocess(path: str, name: str) -> Preprocess:
     return Preprocess(processor)
 
 
+@dataclass(frozen=True, eq=False)
 class TransformPreprocess:
     """A torchvision transform: one PIL image in, (3, height, width) pixels out; settings: what it was made from."""
 
-    def __init__(self, transform: Callable[[Image.Image], Tensor], settings: Mapping[str, Any]) -> None:
-        self._transform = transform
-        self._settings = dict(settings)
+    transform: Callable[[Image.Image], Tensor]
+    settings: Mapping[str, Any]
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
         """The pixels of one image, float32, on the CPU."""
-        return self._transform(image).to(torch.float32)
+        return self.transform(image).to(torch.float32)
 
     def describe(self) -> dict[str, Any]:
-        """The settings that decide the pixels, JSON-able, with the backend."""
-        settings = {key: list(value) if isinstance(value, tuple) else value for key, value in self._settings.items()}
+        """The settings that decide the pixels, as JSON values, with the backend."""
+        settings = {key: list(value) if isinstance(value, tuple) else value for key, value in self.settings.items()}
         return {"backend": "torchvision on pil", **settings}
 
 
@@ -108,7 +109,7 @@ def is_rescale_first(settings: Mapping[str, Any]) -> bool:
 
 
 class RescaleFirst:
-    """DINOv3's processor, called like transformers' own, for one image. `BadInputError` for unknown settings."""
+    """DINOv3's processor for one image, called like transformers' own. `BadInputError` for unknown settings."""
 
     backend = "torch"
 

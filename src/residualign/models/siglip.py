@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign.errors import BadInputError
-from residualign.models.pooling import AttentionPooling, PackedProjection, pooling_constants
+from residualign.models.clip import BLOCK_NAMES
+from residualign.models.pooling import AttentionPooling, packed_thirds, pooling_constants
 from residualign.models.tower import Block, Tower
 from residualign.models.weights import neutral_tensors
 
@@ -26,16 +27,6 @@ _NAMES = {
     "pool.mlp.in": "head.mlp.fc1",
     "pool.mlp.out": "head.mlp.fc2",
 }
-_BLOCK_NAMES = {
-    "norm_attention": "layer_norm1",
-    "query": "self_attn.q_proj",
-    "key": "self_attn.k_proj",
-    "value": "self_attn.v_proj",
-    "out": "self_attn.out_proj",
-    "norm_mlp": "layer_norm2",
-    "mlp.in": "mlp.fc1",
-    "mlp.out": "mlp.fc2",
-}
 
 
 def tower(vision: Any, name: str) -> Tower:
@@ -44,11 +35,8 @@ def tower(vision: Any, name: str) -> Tower:
     if not getattr(vision, "use_head", True):
         raise BadInputError(f"model {name!r} is a SigLIP without its pooling head; expected one with it")
     pool = vision.head
-    attention, width = pool.attention, config.hidden_size
-    query, key, value = (
-        PackedProjection(attention.in_proj_weight, attention.in_proj_bias, part * width, (part + 1) * width)
-        for part in range(3)
-    )
+    attention = pool.attention
+    query, key, value = packed_thirds(attention)
 
     def asked() -> Tensor:
         vector: Tensor = F.linear(pool.probe[0, 0], query.weight, query.bias) / attention.head_dim**0.5
@@ -68,7 +56,7 @@ def tower(vision: Any, name: str) -> Tower:
         final_norm=vision.post_layernorm,
         projection=None,
         image_size=config.image_size,
-        tensors=neutral_tensors(vision, _NAMES, vision.encoder.layers, _BLOCK_NAMES),
+        tensors=neutral_tensors(vision, _NAMES, vision.encoder.layers, BLOCK_NAMES),
         constants={
             "activation": config.hidden_act,
             "eps": repr(config.layer_norm_eps),

@@ -1,7 +1,8 @@
 """timm's `VisionTransformer` and `Eva`: ViT, DeiT, DINO, DINOv2 and DINOv3, SigLIP, EVA and EVA-02, CLIP towers.
 
-The two differ in their blocks. Rotary positions, norms of queries and keys, and EVA-02's norm between the heads' values
-and their output projection do not matter here: heads are read at the projection's input.
+Names are `timm:NAME`, `timm:local-dir:PATH` and `timm:hf-hub:ORG/NAME`; timm has no text towers. The two classes differ
+in their blocks. Rotary positions, norms of queries and keys, and EVA-02's norm between the heads' values and their
+output projection do not matter here: heads are read at the projection's input.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from residualign.errors import BadInputError
+from residualign.models.hub import cache_alone_without_network, not_loaded
 from residualign.models.pooling import (
     CLASS_TOKEN,
     AttentionPooling,
@@ -20,11 +22,12 @@ from residualign.models.pooling import (
     Pooling,
     pooling_constants,
 )
-from residualign.models.protocols import layer_scale
-from residualign.models.tower import Block, Tower
+from residualign.models.preprocess import TransformPreprocess
+from residualign.models.tower import Block, Tower, layer_scale
+from residualign.models.vision_model import VisionModel
 from residualign.models.weights import neutral_tensors
 
-__all__ = ["tower"]
+__all__ = ["load", "tower"]
 
 _NAMES = {
     "embedding.class": "cls_token",
@@ -68,10 +71,29 @@ _EVA_MLP_NAMES = {"mlp.gate": "mlp.fc1_g?", "mlp.in": "mlp.fc1_x|mlp.fc1", "mlp.
 _EVA_GLU_NAMES = {"mlp.[gate,in]": "mlp.fc1", "mlp.out": "mlp.fc2"}
 
 
-def tower(model: Any, name: str) -> Tower:
-    """Where the parts of a timm model are, its class head aside.
+def load(name: str) -> VisionModel:
+    """The model behind a name with prefix `timm:`, without its class head; float32, in evaluation mode, frozen."""
+    try:
+        import timm
+    except ImportError as error:
+        raise BadInputError(f"model {name!r} needs timm: pip install 'residualign[timm]'") from error
+    spec = name.removeprefix("timm:")
+    try:
+        with cache_alone_without_network(spec):
+            model = timm.create_model(spec, pretrained=True, num_classes=0)
+    except Exception as error:
+        # the library raises whatever its config, its downloads and torch raise
+        raise not_loaded(name, "by timm", error) from error
+    model = model.float().eval().requires_grad_(False)
+    settings = timm.data.resolve_model_data_config(model)
+    preprocess = TransformPreprocess(timm.data.create_transform(**settings, is_training=False), settings)
+    return VisionModel(name, spec, model, tower(model, name), preprocess)
 
-    `BadInputError` for another architecture, and for a part that is not supported, by name.
+
+def tower(model: Any, name: str) -> Tower:
+    """Where the parts of a timm model are, without its class head.
+
+    `BadInputError` for a different architecture, and for a part that is not supported, which it names.
     """
     _refuse_other_towers(model, name)
     norm: nn.LayerNorm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
@@ -210,7 +232,7 @@ def _rotary(model: Any) -> dict[str, str]:
 
 
 def _activation(module: nn.Module) -> str:
-    """transformers' name where it has one, so that a checkpoint has one fingerprint in both libraries."""
+    """transformers' name if it has one, so that a checkpoint has one fingerprint in both libraries."""
     kind = type(module).__name__
     if getattr(module, "approximate", "none") == "tanh":
         kind = "GELUTanh"

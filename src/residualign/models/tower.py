@@ -19,13 +19,13 @@ from residualign.models.pooling import (
     AttentionPooling,
     MeanPooling,
     Pooling,
+    Projection,
     TokenPooling,
     pooling_constants,
 )
-from residualign.models.protocols import Projection
 from residualign.units import Units
 
-__all__ = ["Block", "Tower", "fingerprint", "mean_of_patches", "refuse_non_finite"]
+__all__ = ["Block", "Tower", "fingerprint", "layer_scale", "mean_of_patches", "refuse_non_finite"]
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,16 @@ class Block:
     mlp_scale: Tensor | None = None
 
 
+def layer_scale(module: nn.Module) -> Tensor | None:
+    """The factors (width,) of a layer scale of open_clip or timm; None for an identity in its place."""
+    return None if isinstance(module, nn.Identity) else module.get_parameter("gamma")
+
+
 @dataclass(frozen=True, repr=False)
 class Tower:
     """A vision tower as its family describes it. The rest of the package knows towers, not families.
 
-    forward: (image, 3, height, width) pixels -> (image, dim) embedding, not normalised.
+    forward: (image, 3, height, width) pixels -> (image, dim) embedding, not normalized.
     entry: the module whose first argument is the residual stream before the first block.
     final_norm: the norm of the residual stream, before the pooling or after it.
     tensors: every weight of the tower under a family-neutral name, so that a checkpoint has one fingerprint whichever
@@ -57,7 +62,7 @@ class Tower:
     a function.
     tokens: (image, 3, height, width) pixels -> (image, token, width), all tokens after the final norm, the first
     `n_prefix` of which are not patches; None where the family does not give them.
-    kept: a cache of what was computed from the weights; not part of the tower.
+    kept: a cache of values computed from the weights; not part of the tower.
     """
 
     module: nn.Module

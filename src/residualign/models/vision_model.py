@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,15 +15,28 @@ from torch import Tensor, nn
 from residualign._result import one_line
 from residualign.data.images import read_image, to_rgb
 from residualign.errors import BadInputError
-from residualign.models.protocols import ImagePreprocess, TextEncoder
+from residualign.models.text import TextEncoder
 from residualign.models.tower import Tower, fingerprint
 from residualign.units import Units
 
-__all__ = ["Images", "VisionModel"]
+__all__ = ["ImagePreprocess", "Images", "VisionModel"]
 
 _LONGEST_NAME = 80
 
 Images = Tensor | Sequence[Image.Image | str | os.PathLike[str]]
+
+
+@runtime_checkable
+class ImagePreprocess(Protocol):
+    """One PIL image in, (3, height, width) float32 pixels out."""
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """The pixels of one image, on the CPU."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """The settings that decide the pixels, as JSON values, with the backend."""
+        ...
 
 
 class VisionModel:
@@ -165,7 +178,7 @@ class VisionModel:
         Raises
         ------
         BadInputError
-            For an empty list, a single image, a tensor of another shape, or a file that is not a readable image.
+            For an empty list, a single image, a tensor of a different shape, or a file that is not a readable image.
         """
         if isinstance(images, Tensor):
             if images.ndim != 4 or images.shape[1] != 3:
@@ -193,7 +206,7 @@ class VisionModel:
         Returns
         -------
         Tensor of shape (image, dim)
-            Embeddings, not normalised.
+            Embeddings, not normalized.
         """
         with torch.no_grad():
             return self.tower.forward(pixels)
@@ -211,7 +224,7 @@ class VisionModel:
         Returns
         -------
         Tensor of shape (image, dim)
-            Embeddings, not normalised.
+            Embeddings, not normalized.
 
         Raises
         ------
@@ -232,7 +245,7 @@ class VisionModel:
         Returns
         -------
         Tensor of shape (text, dim)
-            Embeddings, not normalised.
+            Embeddings, not normalized.
 
         Raises
         ------

@@ -6,11 +6,11 @@ that changes makes every store and adapter of its family foreign.
 
     "norm_final": "post_layernorm"                a tensor, or a module: all of its parameters, `.weight` and so on
     "[query,key,value]": "attn.qkv"               one tensor that holds several, in equal parts along its first axis
-    "mlp.in": "mlp.fc1|mlp.up_proj"               the first of these that is there and holds weights
+    "mlp.in": "mlp.fc1|mlp.up_proj"               the first of these that exists and holds weights
     "embedding.registers": "register_tokens?"     may be missing; without the mark that is an error
     "attention": "attn"                           only what no other entry of the table names: the rest of a module
 
-A part that is None has no weights and is passed over.
+A part that is None has no weights and is skipped.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 __all__ = ["neutral_tensors"]
 
-# libraries keep these with axes of size one before them, or without
+# number of axes to keep: some libraries store these with leading axes of size one
 _AXES = {"embedding.class": 1, "embedding.position": 2, "embedding.registers": 2, "pool.probe": 1}
 
-# the statistics of batch norms are buffers, which other modules hold for what they can compute again
+# batch-norm statistics are buffers; buffers of other modules can be recomputed
 _WITH_BUFFERS = "embedding.patch"
 
 _PACKED = re.compile(r"\[(.+)\]")
@@ -66,7 +66,7 @@ def _paths(entry: str) -> list[str]:
 
 
 def _find(module: nn.Module, entry: str) -> tuple[str, Any]:
-    """The path that holds weights, and what is there: a tensor or a module; None where there are no weights."""
+    """The first path that holds weights, and the tensor or module there; None if there are no weights."""
     known = entry.endswith("?")
     for path in _paths(entry):
         found: Any = module

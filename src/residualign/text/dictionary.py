@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from residualign.errors import BadInputError
-from residualign.models.bundled import DICTIONARY_NAME, bundled_file
+from residualign.models.names import DICTIONARY_NAME, bundled_file
 from residualign.models.vision_model import VisionModel
 
 __all__ = [
