@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from residualign.data.files import expand_images
+from residualign.data.folders import expand_images
 from residualign.decomposition.coordinates import Coordinates
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.statistics import unit_statistics

@@ -61,7 +61,7 @@ def run(request: ClassifyRequest, progress: Progress = SILENT) -> ClassifyOutcom
     from residualign._messages import skipped_sentence
     from residualign.adapter.adapter import load_adapter
     from residualign.adapter.verdict import classify_images
-    from residualign.data.files import expand_images, opened_images
+    from residualign.data.folders import expand_images, opened_images
     from residualign.errors import BadInputError
 
     files = expand_images(request.images)

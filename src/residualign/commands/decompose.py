@@ -181,7 +181,7 @@ def _from_images(request: DecomposeRequest, progress: Progress) -> _Source:
 def _splits(images: Sequence[str], stream: bool) -> tuple[list[Split], tuple[str, ...], str]:
     """The images to look at, strays among them, and what to call them."""
     from residualign.data import load_data
-    from residualign.data.files import FileSource, expand_images
+    from residualign.data.folders import ImageFiles, expand_images
     from residualign.data.images import has_image_extension
     from residualign.data.split import Split
 
@@ -190,7 +190,7 @@ def _splits(images: Sequence[str], stream: bool) -> tuple[list[Split], tuple[str
         return [split for split in data.splits if len(split)], data.strays, images[0]
     files = expand_images(images)
     keys = tuple(str(file) for file in files)
-    split = Split("images", keys, (0,) * len(keys), FileSource(), tuple(range(len(keys))))
+    split = Split("images", keys, (0,) * len(keys), ImageFiles(), tuple(range(len(keys))))
     return [split], (), f"{len(files)} image files"
 
 

@@ -140,7 +140,7 @@ def run(request: WhereRequest, progress: Progress = SILENT) -> WhereOutcome:
     from residualign.adapter.adapter import load_adapter
     from residualign.adapter.files import CONFIG
     from residualign.commands._outcome import check_files, with_files
-    from residualign.data.files import expand_images
+    from residualign.data.folders import expand_images
     from residualign.load import load_model
 
     is_adapter = (Path(request.source) / CONFIG).is_file()
@@ -233,7 +233,7 @@ def _batches(
     files: Sequence[Path], request: WhereRequest, skipped: list[str], progress: Progress
 ) -> Iterator[list[tuple[Path, Any]]]:
     """Images that can be read, with their paths; batches of which none can are left out."""
-    from residualign.data.files import opened_images
+    from residualign.data.folders import opened_images
 
     with progress.task("images") as tick:
         for start in range(0, len(files), request.batch_size):

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from residualign.errors import BadInputError
 
 __all__ = ["PixelBatch", "PixelLoader", "Run", "pixel_batches", "runs"]
 
-# free shared memory that is required to write one batch there, in batches: other processes write there too
+# shared memory that must be free before one batch is written there, in batches: other processes write there too
 _ROOM = 16
 
 _SHARED_MEMORY = "/dev/shm"
@@ -90,10 +89,8 @@ class PixelLoader:
     def __enter__(self) -> PixelLoader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._ahead.__exit__(kind, error, traceback)
+    def __exit__(self, *raised: Any) -> None:
+        self._ahead.__exit__(*raised)
 
     def read(self, wanted: Sequence[Run]) -> Generator[PixelBatch, None, None]:
         """One batch per run, in order.
@@ -140,7 +137,7 @@ def pixel_batches(
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker is asked for: rows and keys of one source."""
+    """Rows and keys of one source, for a worker to read."""
 
     source: int
     rows: tuple[int, ...]
@@ -149,7 +146,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Pixels:
-    """What a worker returns. skipped: which of the job's images could not be read."""
+    """The result of a job. skipped: positions in the job of images that could not be read."""
 
     pixels: Tensor | NDArray[Any] | None
     skipped: tuple[int, ...]

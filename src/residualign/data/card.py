@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from residualign._progress import Progress
-from residualign.data.examine import ImageFacts, examine
+from residualign.data.images import BadImageError, decode, stored_as
 from residualign.data.load import load_data
-from residualign.data.split import ImageData, Split
+from residualign.data.prefetch import WorkAhead
+from residualign.data.split import EncodedSource, ImageData, ImageSource, Split
 from residualign.errors import BadInputError
 
-__all__ = ["DataCard", "Duplicates", "Spread", "card_markdown", "make_card"]
+__all__ = ["DataCard", "Duplicates", "ImageFacts", "Spread", "card_markdown", "make_card"]
 
 QUICK_EACH, QUICK_MOST = 5, 1000
 """A quick card decodes at most so many images per class and split, and at most so many per split."""
 
-
 _EXAMPLES = 20
+
+# images per job
+_CHUNK = 32
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """One image. width and height: in pixels, after EXIF rotation.
+
+    stored_as: Pillow's format and mode; None if the source holds pixels instead of files. pixel_hash: equal for equal
+    RGB pixels of equal shape. problem: why it cannot be read; nothing else is known then.
+    """
+
+    split: str
+    key: str
+    label: int
+    stored_as: tuple[str, str] | None = None
+    width: int = 0
+    height: int = 0
+    pixel_hash: bytes = b""
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +58,7 @@ class Spread:
 
     @staticmethod
     def of(values: Sequence[int]) -> Spread | None:
-        """None of no values."""
+        """None if there are no values."""
         return Spread(min(values), float(statistics.median(values)), max(values)) if values else None
 
 
@@ -42,8 +66,9 @@ class Spread:
 class Duplicates:
     """Groups of images with the same pixels.
 
-    across_splits: groups that lie in more than one split, which lets test images be learned. within_split: the others.
-    across_classes: groups, of either kind, with more than one label. examples: keys of the first groups across splits.
+    across_splits: groups with images in more than one split: a model may be trained on its test images. within_split:
+    the others. across_classes: groups of either kind with more than one label. examples: keys of the first groups
+    across splits.
     """
 
     across_splits: int
@@ -54,9 +79,10 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class DataCard:
-    """counts: images of each class (in label order) by split. n_examined: how many were decoded, bad ones counted.
+    """What is known about a data set.
 
-    limits: why the data serves as a reference set only, None where every command takes it.
+    counts: images per class (in label order) by split. n_examined: how many were decoded, including unreadable ones.
+    limits: why the data can only be used as a reference set; None if every command accepts it.
     """
 
     data: ImageData
@@ -72,12 +98,12 @@ class DataCard:
 
     @property
     def n_images(self) -> int:
-        """Images of all splits, bad ones counted."""
+        """Number of images in all splits, including unreadable ones."""
         return sum(map(sum, self.counts.values()))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a careful user would want to know, one sentence each."""
+        """What may be wrong with the data, one sentence each."""
         told = [*self.data.notes]
         if self.limits is not None:
             told.append(f"this data set can only be used as a reference: {self.limits}")
@@ -126,17 +152,17 @@ class DataCard:
 def make_card(
     name: str, *, stream: bool = False, quick: bool = False, workers: int = 2, progress: Progress
 ) -> DataCard:
-    """The card of anything the commands take as DATA; data for a reference set only (one class, no labels) too.
+    """The card of anything the commands accept as DATA, including reference sets (one class, no labels).
 
-    quick: decode a few images of each class instead of all; then bad images and duplicates may be missed. Raises
-    `BadInputError` for what no command takes. Costs one decoding of each image, and a hash of each in memory.
+    quick: decode a few images per class instead of all, which may miss unreadable images and duplicates. Raises
+    `BadInputError` for data that no command accepts. Decodes each image once, and keeps a hash of each in memory.
     """
     data, limits = _load(name, stream)
     wanted = [(split, _some(split) if quick else range(len(split))) for split in data.splits]
     facts = []
     with progress.task("images") as tick:
         total = sum(len(positions) for _, positions in wanted)
-        for one in examine(wanted, workers=workers):
+        for one in _examine(wanted, workers):
             facts.append(one)
             tick(len(facts), total)
     good = [one for one in facts if one.problem is None]
@@ -170,7 +196,7 @@ def _load(name: str, stream: bool) -> tuple[ImageData, str | None]:
 
 
 def _some(split: Split) -> list[int]:
-    """Positions of the first images of each class, ascending; fewer of each where there are many classes."""
+    """Positions of the first images of each class, ascending; fewer per class if there are many classes."""
     each = max(1, min(QUICK_EACH, QUICK_MOST // max(1, len(set(split.labels)))))
     seen: Counter[int] = Counter()
     chosen = []
@@ -179,6 +205,55 @@ def _some(split: Split) -> list[int]:
         if seen[label] <= each:
             chosen.append(position)
     return chosen[:QUICK_MOST]
+
+
+def _examine(wanted: Sequence[tuple[Split, Sequence[int]]], workers: int) -> Generator[ImageFacts, None, None]:
+    """Facts about the images at these positions of these splits, in order; each is decoded once and not kept."""
+    jobs, sources = [], []
+    for split, positions in wanted:
+        if positions:
+            assert split.source is not None
+            if split.source not in sources:
+                sources.append(split.source)
+            for start in range(0, len(positions), _CHUNK):
+                chunk = positions[start : start + _CHUNK]
+                images = tuple((split.rows[i], split.keys[i], split.labels[i]) for i in chunk)
+                jobs.append(_Job(split.name, sources.index(split.source), images))
+    one_thread = not all(getattr(source, "parallel", True) for source in sources)
+    ahead: WorkAhead[_Job, list[ImageFacts]] = WorkAhead(
+        partial(_facts_of, tuple(sources)),
+        workers=min(workers, 1) if one_thread else workers,
+        processes=False if one_thread else None,
+    )
+    with ahead, closing(ahead.map(jobs)) as answers:
+        for facts in answers:
+            yield from facts
+
+
+@dataclass(frozen=True)
+class _Job:
+    split: str
+    source: int
+    images: tuple[tuple[int, str, int], ...]  # row, key, label
+
+
+def _facts_of(sources: tuple[ImageSource, ...], job: _Job) -> list[ImageFacts]:
+    return [_facts(sources[job.source], job.split, *image) for image in job.images]
+
+
+def _facts(source: ImageSource, split: str, row: int, key: str, label: int) -> ImageFacts:
+    kind = None
+    try:
+        if isinstance(source, EncodedSource):
+            data = source.encoded(row, key)
+            image, kind = decode(data, key), stored_as(data)
+        else:
+            image = source.image(row, key)
+    except BadImageError as error:
+        return ImageFacts(split, key, label, problem=error.reason)
+    shape = f"{image.width}x{image.height} ".encode()
+    pixels = hashlib.blake2b(shape + image.tobytes(), digest_size=16).digest()
+    return ImageFacts(split, key, label, kind, image.width, image.height, pixels)
 
 
 def _duplicates(facts: Sequence[ImageFacts]) -> Duplicates:
@@ -225,5 +300,5 @@ def card_markdown(card: DataCard, sheet: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that neither Markdown nor HTML takes for anything else."""
+    """The text, escaped for Markdown and HTML."""
     return "".join(f"&#{ord(c)};" if c in "|*_`[]\\#~!" else html.escape(c) for c in " ".join(text.split()))

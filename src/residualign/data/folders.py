@@ -1,4 +1,4 @@
-"""Folders of class folders, optionally inside train, val and test.
+"""Image files on disk: in folders of class folders, optionally inside train, val and test, or named one by one.
 
 Classes are the sorted names of the class folders (by code point, as in torchvision's ImageFolder); images are sorted by
 their path below the data's folder. Folders inside a class folder belong to that class. Hidden files and folders and
@@ -9,29 +9,26 @@ keys, are images next to the class folders and files inside a class folder that 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from residualign.data.images import has_image_extension, read_bytes, read_image
-from residualign.data.split import RawData, Split, split_name
+from residualign.data.images import BadImageError, has_image_extension, read_bytes, read_image
+from residualign.data.split import EncodedSource, RawData, Split, split_name
 from residualign.errors import BadInputError
 
-__all__ = ["read_folder"]
+__all__ = ["ImageFiles", "expand_images", "opened_images", "read_folder"]
 
 _LEFT_BEHIND = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 @dataclass(frozen=True)
-class _Files:
-    """Images by key: the path below `root`."""
+class ImageFiles(EncodedSource):
+    """Images whose keys are their paths below `root`; without a root, their paths as given."""
 
-    root: Path
-
-    def image(self, row: int, key: str) -> Image.Image:
-        return read_image(self.root / key, key)
+    root: Path = Path()
 
     def encoded(self, row: int, key: str) -> bytes:
         return read_bytes(self.root / key, key)
@@ -112,13 +109,13 @@ def _assemble(root: Path, split_folders: dict[str, Path]) -> RawData:
             keys += images
             labels += [names.index(name)] * len(images)
             strays += others
-        splits[split] = Split(split, tuple(keys), tuple(labels), _Files(root), tuple(range(len(keys))))
+        splits[split] = Split(split, tuple(keys), tuple(labels), ImageFiles(root), tuple(range(len(keys))))
     return RawData(splits, tuple(names), strays=tuple(strays))
 
 
 def _unlabelled(root: Path) -> RawData:
     images, others = _walk(root, root)
-    split = Split("train", tuple(images), (0,) * len(images), _Files(root), tuple(range(len(images))))
+    split = Split("train", tuple(images), (0,) * len(images), ImageFiles(root), tuple(range(len(images))))
     return RawData({"train": split}, ("images",), strays=tuple(others), notes=("the images have no labels",))
 
 
@@ -162,3 +159,39 @@ def _key(root: Path, path: Path) -> str:
     except UnicodeEncodeError:
         raise BadInputError(f"the file name {key!r} is not valid UTF-8; rename the file") from None
     return key
+
+
+def expand_images(paths: Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
+    """Image files in the order given; a folder is replaced by the images below it, sorted, without hidden ones.
+
+    A file is accepted whatever its extension; opening it shows whether it is an image. Raises `BadInputError` for a
+    path that does not exist and for a folder without images.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if _is_shown_image(file, path))
+            if not inside:
+                raise BadInputError(f"the folder {str(path)!r} contains no images")
+            found += inside
+        elif os.path.exists(path):
+            found.append(path)
+        else:
+            raise BadInputError(f"no image at {str(path)!r}: there is no such file or folder")
+    return tuple(found)
+
+
+def opened_images(paths: Iterable[Path], skip_bad: bool, skipped: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+    """Images that can be read, in RGB, with their paths; with skip_bad the others are added to `skipped`."""
+    for path in paths:
+        try:
+            yield path, read_image(path)
+        except BadImageError as error:
+            if not skip_bad:
+                raise
+            skipped.append(error.key)
+
+
+def _is_shown_image(file: Path, root: Path) -> bool:
+    is_hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return not is_hidden and has_image_extension(file.name) and file.is_file()

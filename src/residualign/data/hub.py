@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from residualign.data.hub_errors import http_error, hub_errors
-from residualign.data.hub_rows import DownloadedRows, HubStream, StreamedRows, not_decoded
+from residualign.data.hub_rows import DownloadedRows, HubStream, StreamedRows, http_error, hub_errors, not_decoded
 from residualign.data.labels import number_labels
 from residualign.data.split import ImageSource, RawData, Split, split_name
 from residualign.errors import BadInputError
@@ -24,35 +23,33 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Features
 
-__all__ = ["HubSet", "class_names_of", "image_column", "label_column", "parse_hub_name", "read_hub"]
+__all__ = ["HubSet", "HubSource", "class_names_of", "image_column", "label_column", "parse_hub_name", "read_hub"]
 
 _NAME = re.compile(
     r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:(?P<config>[^@\s]+))?(@(?P<revision>\S+))?", re.ASCII
 )
 
-_SECONDS = 20.0  # time limit for asking the hub for a commit
+_SECONDS = 20.0  # timeout for asking the hub for a commit
 
 _SMALL = 1 << 16  # bytes requested at a time for small columns; by default the library reads megabytes
 
 _BLOCK = 4096  # rows of labels read from a stream at a time
 
 IMAGE_NAMES = ("image", "img", "images", "pixel_values", "picture", "jpg", "jpeg", "png", "webp")
-"""Names by which a column of plain bytes is taken for the images; an Image feature needs no name."""
+"""A column of plain bytes with one of these names holds the images; an Image feature needs no name."""
 
 LABEL_NAMES = ("label", "labels", "class", "fine_label", "cls", "target", "category", "class_id")
-"""Names by which a column without a ClassLabel feature is taken for the labels."""
+"""A column with one of these names holds the labels, if none has a ClassLabel feature."""
 
 
-@dataclass(frozen=True)
-class HubSet:
-    """A data set of the hub, and what is known about it.
+@dataclass(frozen=True, kw_only=True)
+class HubSource:
+    """A data set of the hub.
 
-    name: as typed. image, label: its columns, where there are several candidates. splits: train, val, test -> its own
-    names, where they differ. only: (column, value) of the rows to use. classes: names for integer labels without names;
-    n_classes: the expected number of classes.
+    image, label: its columns, where there are several candidates. splits: train, val, test -> its own names, where they
+    differ. only: (column, value) of the rows to use.
     """
 
-    name: str
     repo: str
     config: str | None = None
     revision: str | None = None
@@ -60,6 +57,16 @@ class HubSet:
     label: str | None = None
     splits: Mapping[str, str] | None = None
     only: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSet(HubSource):
+    """A data set of the hub, and what is known about it.
+
+    name: as typed. classes: names of integer labels that have none. n_classes: the expected number of classes.
+    """
+
+    name: str
     classes: tuple[str, ...] | None = None
     n_classes: int | None = None
 
@@ -97,7 +104,7 @@ def parse_hub_name(name: str) -> HubSet:
     match = _NAME.fullmatch(name)
     if match is None:
         raise BadInputError(f"{name!r} must be hf:org/name or hf:org/name:config, either with @revision")
-    return HubSet(name, match["repo"], match["config"], match["revision"])
+    return HubSet(name=name, repo=match["repo"], config=match["config"], revision=match["revision"])
 
 
 def read_hub(wanted: HubSet, labelled: bool = True, n_classes: int | None = None, stream: bool = False) -> RawData:
@@ -171,7 +178,7 @@ def _open(wanted: HubSet, stream: bool) -> dict[str, _Opened]:
 
 
 def _commit(wanted: HubSet) -> str | None:
-    """The commit that the revision means now; None if the hub cannot be reached and the cache must be used."""
+    """The commit the revision points to now; None if the hub cannot be reached and the cache must be used."""
     import datasets
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -180,13 +187,10 @@ def _commit(wanted: HubSet) -> str | None:
         info = HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(
             wanted.repo, revision=wanted.revision, timeout=_SECONDS
         )
-    except HfHubHTTPError as error:
+    except (HfHubHTTPError, http_error(), ConnectionError) as error:
         # a server error is like a hub that cannot be reached; a refusal is not
-        if error.response is not None and error.response.status_code < 500:
+        if isinstance(error, HfHubHTTPError) and error.response is not None and error.response.status_code < 500:
             raise
-        _refuse_where_not_cached(wanted)
-        return None
-    except (http_error(), ConnectionError):
         _refuse_where_not_cached(wanted)
         return None
     return info.sha
@@ -209,7 +213,7 @@ def _refuse_where_not_cached(wanted: HubSet) -> None:
 
 
 def _own_splits(wanted: HubSet, theirs: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """train, val, test -> the set's own name for it; and its splits that are not used."""
+    """A mapping from train, val and test to the set's own names, and the splits that are not used."""
     if wanted.splits is not None:
         missing = [name for name in wanted.splits.values() if name not in theirs]
         if missing:
@@ -231,7 +235,7 @@ def _own_splits(wanted: HubSet, theirs: Sequence[str]) -> tuple[dict[str, str], 
 
 
 def _small_columns(opened: _Opened, label: str | None, only: tuple[str, str] | None) -> pa.Table:
-    """The label column and the one rows are chosen by; without either, the first column, to count rows."""
+    """The label column and the column that selects rows; without either, the first column, to count rows."""
     columns = [name for name in (label, only[0] if only else None) if name is not None]
     if not columns and opened.stream is None:
         return opened.rows.data.table.select([])

@@ -3,10 +3,10 @@
 1. Only raster formats that Pillow itself decodes are opened (`FORMATS`); EPS and PS, which start another program, are
    not. Of an animation or multi-page file the first frame is used.
 2. The EXIF orientation is applied, as an image viewer does.
-3. Greyscale of more than 8 bits is scaled to 8 bits, where Pillow would clip it to white: 16-bit integers (modes
+3. Grayscale of more than 8 bits is scaled to 8 bits, where Pillow would clip it to white: 16-bit integers (modes
    `I;16*`, and `I` with values in 0..65535) are divided by 257 and rounded, so 65535 becomes 255; floats (`F`) are
    multiplied by 255 if all are in 0..1, and only rounded if all are in 0..255. Other ranges are refused.
-4. Everything else (palette, greyscale, alpha, CMYK) goes through Pillow's `convert("RGB")`, as in the image processors
+4. Everything else (palette, grayscale, alpha, CMYK) goes through Pillow's `convert("RGB")`, as in the image processors
    that ship with checkpoints: alpha is dropped, not blended.
 
 What cannot be decoded in full (truncated, empty, unsupported, or so large that Pillow suspects a decompression bomb)
@@ -19,6 +19,8 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -83,7 +85,7 @@ class BadImageError(BadInputError):
 
 
 def has_image_extension(name: str) -> bool:
-    """Whether a file of this name is taken as an image.
+    """Whether a file of this name is treated as an image.
 
     >>> has_image_extension("cat.JPG"), has_image_extension("README.txt")
     (True, False)
@@ -112,28 +114,31 @@ def stored_as(data: bytes) -> tuple[str, str]:
 
 
 def decode(data: bytes, key: str) -> Image.Image:
-    """The image that these encoded bytes hold, in RGB; raises `BadImageError` naming `key` if they hold none."""
+    """Decode an image to RGB; raises `BadImageError` naming `key` if that fails."""
     if not data:
         raise BadImageError(key, "it is empty (0 bytes)")
+    with _decoding(key), Image.open(io.BytesIO(data), formats=_formats()) as image:
+        return _convert(image, key)
+
+
+def to_rgb(image: Image.Image, key: str = "image") -> Image.Image:
+    """An opened image in RGB, by the same rule; raises `BadImageError` naming `key` if it cannot be read."""
+    with _decoding(key):
+        return _convert(image, key)
+
+
+@contextmanager
+def _decoding(key: str) -> Iterator[None]:
+    """Turn what Pillow raises into `BadImageError` naming `key`."""
     try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
-            return _convert(image, key)
+        yield
     except BadImageError:
         raise
     except UnidentifiedImageError as error:
         raise BadImageError(key, "its image format is not supported, or it is damaged") from error
     except _DECODING_ERRORS as error:
-        raise BadImageError(key, _sentence(error)) from error
-
-
-def to_rgb(image: Image.Image, key: str = "image") -> Image.Image:
-    """An opened image in RGB, by the same rule; raises `BadImageError` naming `key` if it cannot be read."""
-    try:
-        return _convert(image, key)
-    except BadImageError:
-        raise
-    except _DECODING_ERRORS as error:
-        raise BadImageError(key, _sentence(error)) from error
+        message = " ".join(str(error).split()).rstrip(".")
+        raise BadImageError(key, message or f"decoding failed with {type(error).__name__}") from error
 
 
 def _convert(image: Image.Image, key: str) -> Image.Image:
@@ -157,11 +162,6 @@ def _eight_bits(pixels: NDArray[np.generic], key: str) -> NDArray[np.uint8]:
         raise BadImageError(key, f"its pixels are in {low:g}..{high:g}, expected {expected}")
     factor = 1 / 257 if not is_float else 255 if high <= 1 else 1
     return np.rint(values * factor).astype(np.uint8)
-
-
-def _sentence(error: BaseException) -> str:
-    message = " ".join(str(error).split()).rstrip(".")
-    return message or f"decoding failed with {type(error).__name__}"
 
 
 @cache

@@ -32,7 +32,7 @@ class Labelled:
 
 
 def row_of_split(split: str, row: int) -> str:
-    """What to call an image that has no name."""
+    """Describes an image without a name, in errors."""
     return f"row {row} of {split}"
 
 

@@ -18,11 +18,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from residualign.data.images import BadImageError, decode
+from residualign.data.images import BadImageError
 from residualign.data.labels import number_labels
-from residualign.data.split import RawData, Split, split_name
+from residualign.data.split import EncodedSource, RawData, Split, split_name
 from residualign.errors import BadInputError
 
 __all__ = ["holds_parquet", "read_parquet"]
@@ -31,7 +30,7 @@ _PART = re.compile(r"(?P<split>[A-Za-z]+)(-\d+-of-\d+)?\.parquet")
 
 
 @dataclass(eq=False)
-class _Rows:
+class _Rows(EncodedSource):
     """Images by row, over the files of a split.
 
     Keeps the encoded bytes of the last row group read: rows in ascending order read each group once.
@@ -41,9 +40,6 @@ class _Rows:
     groups: tuple[tuple[int, int], ...]  # (file, row group within it)
     starts: tuple[int, ...]  # first row of each group
     _held: tuple[int, pa.ChunkedArray] | None = field(default=None, repr=False)
-
-    def image(self, row: int, key: str) -> Image.Image:
-        return decode(self.encoded(row, key), key)
 
     def encoded(self, row: int, key: str) -> bytes:
         group = bisect_right(self.starts, row) - 1
@@ -71,7 +67,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Table:
-    """One split on disk: its rows, their labels (None without the column), the names of the labels."""
+    """One split on disk. labels: of its rows, None without a label column. names: the class names, if given."""
 
     rows: _Rows
     labels: Sequence[Any] | None

@@ -38,7 +38,8 @@ def complete_splits(
     own: Mapping[str, Split], seed: int, class_names: Sequence[str]
 ) -> tuple[dict[str, Split], str, tuple[str, ...]]:
     """All three splits by the table above, the rule in words, and notes on classes too small for every split."""
-    check_seed(seed)
+    if seed < 0:
+        raise BadInputError(f"seed must be 0 or larger, got {seed}")
     splits = {name: own.get(name, Split.empty(name)) for name in ("train", "val", "test")}
     missing = [name for name in _HELD_OUT if name not in own]
     if "train" not in own or not missing:
@@ -68,12 +69,6 @@ def _held_out(split: Split, shares: Mapping[str, float], seed: int) -> dict[str,
             drawn = drawn[count:]
         parts["train"] += drawn
     return {name: sorted(indices) for name, indices in parts.items()}
-
-
-def check_seed(seed: int) -> None:
-    """Raise `BadInputError` for a negative seed, which NumPy's generators do not take."""
-    if seed < 0:
-        raise BadInputError(f"seed must be 0 or larger, got {seed}")
 
 
 def _by_class(labels: Sequence[int]) -> dict[int, list[int]]:

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from residualign.data import _processes
@@ -58,9 +57,7 @@ class WorkAhead(Generic[Job, Result]):
     def __enter__(self) -> WorkAhead[Job, Result]:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         # if the caller stops early, do not wait for queued jobs
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._pool is not None:

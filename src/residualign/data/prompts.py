@@ -12,16 +12,10 @@ from typing import Any
 
 import yaml
 
+from residualign._messages import listed
 from residualign.errors import BadInputError
 
-__all__ = [
-    "DEFAULT_TEMPLATE",
-    "Classes",
-    "Templates",
-    "check_templates",
-    "read_prompts",
-    "rename_classes",
-]
+__all__ = ["DEFAULT_TEMPLATE", "Classes", "Templates", "check_templates", "read_prompts", "rename_classes"]
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
@@ -62,11 +56,13 @@ def rename_classes(own: Sequence[str], names: Mapping[str, str] | Sequence[str] 
     if isinstance(names, Mapping):
         unknown = [name for name in names if name not in own]
         if unknown:
-            raise BadInputError(f"class names were given for {unknown[0]!r}, but the data's classes are {_shown(own)}")
+            raise BadInputError(
+                f"class names were given for {unknown[0]!r}, but the data's classes are {listed(own, 10)}"
+            )
         renamed = tuple(names.get(name, name) for name in own)
     elif names is not None:
         if len(names) != len(own):
-            raise BadInputError(f"{len(names)} class names were given for {len(own)} classes ({_shown(own)})")
+            raise BadInputError(f"{len(names)} class names were given for {len(own)} classes ({listed(own, 10)})")
         renamed = tuple(names)
     else:
         renamed = tuple(own)
@@ -130,7 +126,3 @@ def _read_file(path: Path) -> Any:
         raise BadInputError(f"the file {str(path)!r} cannot be read ({error.strerror or error})") from error
     except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
         raise BadInputError(f"{str(path)!r} is not valid YAML or JSON: {' '.join(str(error).split())}") from error
-
-
-def _shown(names: Sequence[str], most: int = 10) -> str:
-    return ", ".join(repr(name) for name in names[:most]) + (", ..." if len(names) > most else "")

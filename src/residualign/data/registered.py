@@ -10,7 +10,7 @@ What such a file may hold; it is checked when it is read:
     readable      rules that make the source's names readable, applied in order: see `RULES`
     rename        name in the source -> name to use, instead of the rules; names it lacks are left alone
     templates     prompts, each with one {}
-    unverified    what could not be checked when the file was written
+    unverified    what could not be verified when the file was written
 
 Class names follow the source by name, never by position: `rename` is a mapping, and a list `classes` is used only where
 the source's labels are bare integers.
@@ -29,7 +29,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from residualign.data.hub import HubSet, read_hub
+from residualign.data.hub import HubSet, HubSource, read_hub
 from residualign.data.images import to_rgb
 from residualign.data.prompts import check_templates
 from residualign.data.split import RawData, Split
@@ -66,19 +66,6 @@ def _first_synonym(name: str) -> str:
 RULES: Mapping[str, Callable[[str], str]] = {"underscores": _spaces, "path": _path, "first synonym": _first_synonym}
 """underscores: become spaces. path: `/c/church/indoor` becomes `church indoor`. first synonym: what comes before the
 first comma, unless two classes would then have the same name: those keep all their synonyms."""
-
-
-@dataclass(frozen=True)
-class HubSource:
-    """A data set of the hub. splits: train, val, test -> its own names. only: (column, value) of the rows to use."""
-
-    repo: str
-    config: str | None = None
-    revision: str | None = None
-    image: str | None = None
-    label: str | None = None
-    splits: Mapping[str, str] | None = None
-    only: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,15 +128,15 @@ def registered_sets() -> tuple[RegisteredSet, ...]:
     >>> [(one.n_classes, one.source) for one in registered_sets() if one.name == "digits"]
     [(10, 'scikit-learn')]
     """
-    return tuple(_described(name, read_set_file(name)) for name in registered_names())
-
-
-def _described(name: str, entry: SetFile) -> RegisteredSet:
-    source = "scikit-learn"
-    if isinstance(entry.source, HubSource):
-        config = "" if entry.source.config is None else f":{entry.source.config}"
-        source = f"hf:{entry.source.repo}{config}"
-    return RegisteredSet(name, entry.n_classes, source, " ".join(entry.description.split()))
+    found = []
+    for name in registered_names():
+        entry = read_set_file(name)
+        source = "scikit-learn"
+        if isinstance(entry.source, HubSource):
+            config = "" if entry.source.config is None else f":{entry.source.config}"
+            source = f"hf:{entry.source.repo}{config}"
+        found.append(RegisteredSet(name, entry.n_classes, source, " ".join(entry.description.split())))
+    return tuple(found)
 
 
 def read_registered(name: str, labelled: bool = True, stream: bool = False) -> RawData:
@@ -157,18 +144,14 @@ def read_registered(name: str, labelled: bool = True, stream: bool = False) -> R
     entry = read_set_file(name)
     if isinstance(entry.source, ScikitLearnSource):
         return _from_scikit_learn(name, entry, entry.source)
-    return _from_hub(name, entry, entry.source, labelled, stream)
-
-
-def _from_hub(name: str, entry: SetFile, source: HubSource, labelled: bool, stream: bool) -> RawData:
-    wanted = HubSet(name=name, classes=entry.classes, n_classes=entry.n_classes, **vars(source))
+    wanted = HubSet(name=name, classes=entry.classes, n_classes=entry.n_classes, **vars(entry.source))
     raw = read_hub(wanted, labelled, stream=stream)
     return RawData(raw.splits, entry.readable_names(raw.class_names), entry.templates, raw.strays, raw.notes)
 
 
 @dataclass(frozen=True, eq=False)
 class _Pixels:
-    """Images held as grey pixels, (image, row, column) in 0..255."""
+    """Images held as gray pixels, (image, row, column) in 0..255."""
 
     pixels: NDArray[np.uint8]
 
@@ -177,7 +160,7 @@ class _Pixels:
 
 
 def _from_scikit_learn(name: str, entry: SetFile, source: ScikitLearnSource) -> RawData:
-    """Grey images that come with scikit-learn; pixels 0..`largest` become 0..255."""
+    """Gray images that come with scikit-learn; pixels 0..`largest` become 0..255."""
     # imported here: importing the package must stay quick
     from sklearn import datasets
 
@@ -200,7 +183,6 @@ def read_set_file(name: str) -> SetFile:
 def parse_set_file(content: Any, name: str) -> SetFile:
     """Check a file's content; raises `BadInputError` naming the set and the entry that is wrong."""
     entry = _known(content, SetFile, name, ("description", "source", "n_classes"))
-    source = _source(entry["source"], name)
     classes = None if entry.get("classes") is None else tuple(_texts(entry["classes"], name, "classes"))
     if classes is not None and len(classes) != entry["n_classes"]:
         raise BadInputError(f"the set {name!r} names {len(classes)} classes, expected {entry['n_classes']}")
@@ -210,21 +192,18 @@ def parse_set_file(content: Any, name: str) -> SetFile:
             raise BadInputError(f"rename of the set {name!r} must be a mapping, got {type(rename).__name__}")
         _texts(list(rename), name, "rename")
         _texts(list(dict.fromkeys(rename.values())), name, "rename")
-    rules = tuple(entry.get("readable", ()))
+    rules = tuple(entry.get("readable") or ())
     unknown = [rule for rule in rules if rule not in RULES]
     if unknown:
         raise BadInputError(f"the set {name!r} has the unknown rule {unknown[0]!r}, expected one of {', '.join(RULES)}")
     templates = entry.get("templates")
-    return SetFile(
-        description=entry["description"],
-        source=source,
-        n_classes=entry["n_classes"],
-        classes=classes,
-        readable=rules,
-        rename=rename,
-        templates=None if templates is None else check_templates(_texts(templates, name, "templates")),
-        unverified=entry.get("unverified"),
-    )
+    checked = {
+        "source": _source(entry["source"], name),
+        "classes": classes,
+        "readable": rules,
+        "templates": None if templates is None else check_templates(_texts(templates, name, "templates")),
+    }
+    return SetFile(**(entry | checked))
 
 
 def _source(content: Any, name: str) -> HubSource | ScikitLearnSource:
@@ -247,7 +226,7 @@ def _source(content: Any, name: str) -> HubSource | ScikitLearnSource:
 
 
 def _known(content: Any, kind: type[Any], name: str, needed: Sequence[str]) -> dict[str, Any]:
-    """The entries of a mapping, checked: each a field of the dataclass, and none that is needed missing."""
+    """The entries of a mapping, if each is a field of the dataclass and no required one is missing."""
     allowed = [field.name for field in fields(kind)]
     if not isinstance(content, Mapping):
         raise BadInputError(f"the file of the set {name!r} must hold a mapping, got {type(content).__name__}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image
 
 from residualign._result import one_line
+from residualign.data.images import decode
 
-__all__ = ["SPLIT_NAMES", "ImageData", "ImageSource", "RawData", "Split", "split_name"]
+__all__ = ["SPLIT_NAMES", "EncodedSource", "ImageData", "ImageSource", "RawData", "Split", "split_name"]
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What a split may be called in a source, in lower case -> what it is called here."""
@@ -21,14 +23,24 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 class ImageSource(Protocol):
     """Where the images of a split are stored. Small and picklable: pixels are read only when asked for.
 
-    A source may have two more members. `parallel` (default True): False if only one process may read it, in ascending
-    order of rows. `encoded(row, key) -> bytes`: the image file as stored, which tells its format; raises what `image`
-    raises.
+    A source may also have `parallel` (default True): False if only one process may read it, in ascending order of rows.
     """
 
     def image(self, row: int, key: str) -> Image.Image:
         """The image of one row in RGB; raises `BadImageError` naming `key`."""
         ...
+
+
+class EncodedSource(ABC):
+    """A source that stores encoded image files."""
+
+    @abstractmethod
+    def encoded(self, row: int, key: str) -> bytes:
+        """The image file of one row as stored; raises `BadImageError` naming `key`."""
+
+    def image(self, row: int, key: str) -> Image.Image:
+        """The image of one row in RGB; raises `BadImageError` naming `key`."""
+        return decode(self.encoded(row, key), key)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,11 +23,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from residualign.data.images import BadImageError, decode, has_image_extension
+from residualign.data.images import BadImageError, has_image_extension
 from residualign.data.labels import number_labels
-from residualign.data.split import RawData, Split, split_name
+from residualign.data.split import EncodedSource, RawData, Split, split_name
 from residualign.errors import BadInputError
 
 __all__ = ["COMPRESSED", "Member", "holds_shards", "index_tar", "read_range", "read_shards"]
@@ -50,18 +49,14 @@ class Member:
 
 
 @dataclass(frozen=True, eq=False)
-class _Members:
+class _Members(EncodedSource):
     """Images by the position of their bytes: places has (shard, offset, size) per row."""
 
     root: Path
     shards: tuple[str, ...]
     places: NDArray[np.int64]
 
-    def image(self, row: int, key: str) -> Image.Image:
-        return decode(self.encoded(row, key), key)
-
     def encoded(self, row: int, key: str) -> bytes:
-        """The image as stored."""
         shard, offset, size = (int(number) for number in self.places[row])
         try:
             data = read_range(self.root / self.shards[shard], offset, size)
@@ -74,7 +69,7 @@ class _Members:
 
 @dataclass
 class _Sample:
-    """The files of one key, by everything after the first dot of their names, in lower case."""
+    """The files that share a key, by the part of their names after the first dot, in lower case."""
 
     key: str
     files: dict[str, Member] = field(default_factory=dict)
@@ -115,9 +110,11 @@ def read_shards(source: Path, labelled: bool = True, n_classes: int | None = Non
     `residualign.data.labels` refuses. Costs one pass over the headers, and a read of every label file.
     """
     root = source if source.is_dir() else source.parent
-    if not source.is_dir():
+    if source.is_dir():
+        found = _split_shards(root)
+    else:
         _refuse_compressed(source)
-    found = _split_shards(root) if source.is_dir() else {_split_of(source.name) or "train": [source]}
+        found = {_split_of(source.name) or "train": [source]}
     shards = tuple(path.relative_to(root).as_posix() for paths in found.values() for path in paths)
     collected: dict[str, _Collected] = {}
     strays: list[str] = []
@@ -127,19 +124,7 @@ def read_shards(source: Path, labelled: bool = True, n_classes: int | None = Non
             strays += _add_shard(collected[split], root, path, shards)
         if not collected[split].keys:
             raise BadInputError(f"the shards of {split} in {str(source)!r} hold no images")
-    return _assemble(source, root, shards, collected, labelled, n_classes, tuple(strays))
-
-
-def _assemble(
-    source: Path,
-    root: Path,
-    shards: tuple[str, ...],
-    collected: dict[str, _Collected],
-    labelled: bool,
-    n_classes: int | None,
-    strays: tuple[str, ...],
-) -> RawData:
-    found = number_labels(
+    numbered = number_labels(
         _numbers_where_all_are({split: one.labels for split, one in collected.items()}),
         {split: len(one.keys) for split, one in collected.items()},
         str(source),
@@ -149,11 +134,11 @@ def _assemble(
         where=lambda split, row: f"sample {collected[split].keys[row]!r}",
     )
     splits = {}
-    for split, labels in found.labels.items():
+    for split, labels in numbered.labels.items():
         one = collected[split]
         places = _Members(root, shards, np.array(one.places, dtype=np.int64))
         splits[split] = Split(split, tuple(one.keys), labels, places, tuple(range(len(one.keys))))
-    return RawData(splits, found.class_names, strays=strays, notes=found.notes)
+    return RawData(splits, numbered.class_names, strays=tuple(strays), notes=numbered.notes)
 
 
 def _add_shard(collected: _Collected, root: Path, path: Path, shards: tuple[str, ...]) -> list[str]:
@@ -257,7 +242,7 @@ def _split_shards(root: Path) -> dict[str, list[Path]]:
 
 
 def _split_of(name: str) -> str | None:
-    """The split that is a word of a shard's name; None without one. Two of them are refused."""
+    """The split named by a word of a shard's name, or None; a name with two splits is refused."""
     told = {split for word in re.findall("[A-Za-z]+", name) if (split := split_name(word))}
     if len(told) > 1:
         raise BadInputError(f"the name of the shard {name!r} contains several splits: {', '.join(sorted(told))}")
