@@ -11,12 +11,12 @@ from PIL import Image
 
 from residualign.figures._figure import Figure
 from residualign.figures.explain import explain_figures
+from residualign.figures.fitting import lambda_figures, sweep_figures
 from residualign.figures.geometry import geometry_figures
-from residualign.figures.lambdas import lambda_figures
 from residualign.figures.report import map_figures, report_figures
 from residualign.figures.select import select_figures
 from residualign.figures.similarity import similarity_figures
-from residualign.figures.sweep import sweep_figures
+from residualign.figures.units import cumulative_variance
 from residualign.figures.where import where_figures
 
 HOSTILE = (
@@ -47,6 +47,9 @@ def all_figures(names: tuple[str, ...] = HOSTILE) -> dict[str, Figure]:
         "sweep": sweep_figures(_settings(names), names[0], 0.5),
         "explain": explain_figures(_explain(names), names[1], ["L0.H1", "L2.H0"], _images),
         "where": _where(names),
+        "units": {
+            "cumulative": cumulative_variance([{"layer": k, "shares": [0.4, 0.7, 1.0]} for k in LAYERS], names[0])
+        },
     }
     return {f"{analysis}/{name}": figure for analysis, figures in made.items() for name, figure in figures.items()}
 

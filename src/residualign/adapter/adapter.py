@@ -300,7 +300,7 @@ class Adapter(AdapterContent):
     @property
     def figures(self) -> dict[str, Figure]:
         """`moved`: lambdas by effect; `learning_curves`: losses and validation accuracy by step."""
-        from residualign.figures.lambdas import lambda_figures
+        from residualign.figures.fitting import lambda_figures
 
         tables = self.tables
         known = {"moved": tables["lambdas"], "learning_curves": tables["history"]}

@@ -100,7 +100,7 @@ class Moved(Result):
     @property
     def figures(self) -> dict[str, Figure]:
         """`moved`: the lambdas that moved most, and all of them by effect."""
-        from residualign.figures.lambdas import lambda_figures
+        from residualign.figures.fitting import lambda_figures
 
         return lambda_figures(self.tables, n_images=0, scale_free=self.scale_free)
 

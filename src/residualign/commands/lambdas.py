@@ -122,7 +122,7 @@ class LambdasOutcome(Result):
     @property
     def figures(self) -> dict[str, Any]:
         """The figures of `--out`, by file name."""
-        from residualign.figures.lambdas import lambda_figures
+        from residualign.figures.fitting import lambda_figures
 
         return lambda_figures(
             self.tables,

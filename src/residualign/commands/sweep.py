@@ -232,7 +232,7 @@ class SweepOutcome(Result):
     @property
     def figures(self) -> dict[str, Any]:
         """The figures of `--out`, by file name."""
-        from residualign.figures.sweep import sweep_figures
+        from residualign.figures.fitting import sweep_figures
 
         title = self.data.rstrip("/").rsplit("/", 1)[-1]
         return sweep_figures(self.tables["sweep_settings"], title, self.zero_shot, name="sweep_factors")

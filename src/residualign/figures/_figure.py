@@ -1,4 +1,4 @@
-"""A figure that is drawn when it is first looked at, the same one for a file, the page and a notebook."""
+"""A figure that is drawn only when it is shown or saved; files, the page and notebooks show the same one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGE_FORMATS = ("png", "svg", "pdf")
 _DPI = 200
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
-# without the clock and the library's version the same figure gives the same bytes
+# without dates and library versions, the same figure gives the same bytes
 _METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
@@ -35,9 +35,9 @@ _METADATA: dict[str, dict[str, None]] = {
 
 @dataclass(frozen=True, repr=False)
 class Figure:
-    """One figure. Nothing is drawn, and no drawing library imported, before it is shown or saved.
+    """One figure. Nothing is drawn, and matplotlib is not imported, before it is shown or saved.
 
-    draw: makes the matplotlib figure. narrow: makes the same one for a phone's screen, where that differs.
+    draw: makes the matplotlib figure. narrow: makes its version for a phone; None where it is the same.
     """
 
     draw: Callable[[], Any]
@@ -53,13 +53,13 @@ class Figure:
         return _saved(self.draw, format)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the figure; the ending of the name, .png, .svg or .pdf, says in which format."""
+        """Write the figure; the file name ends in .png, .svg or .pdf."""
         publish(Path(path), self.to_bytes(Path(path).suffix.removeprefix(".").lower()))
 
     def to_page(self, name: str) -> str:
-        """The figure as elements of an HTML page, in its colors: one drawing, or one each for wide and narrow screens.
+        """The figure as HTML in the colors of the page: one drawing, or one each for wide and narrow screens.
 
-        name: unique on the page; ids in the drawings begin with it.
+        name: unique on the page; the prefix of all ids in the drawings.
         """
         if self.narrow is None:
             return _inline(self.draw, name)
@@ -83,7 +83,7 @@ def _saved(draw: Callable[[], Any], format: str, transparent: bool = False) -> b
 
 
 def _svg(draw: Callable[[], Any], transparent: bool = False) -> Element:
-    """The drawing as a tree, with its tips as titles of the marks, which browsers show while they are pointed at."""
+    """The SVG tree, with tooltips as titles of the marks, which browsers show on hover."""
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _LINK)
     root = ElementTree.fromstring(_saved(draw, "svg", transparent))
@@ -104,7 +104,7 @@ def _add_tips(group: Element, texts: Sequence[str]) -> None:
 
 
 def _inline(draw: Callable[[], Any], name: str) -> str:
-    """For a page: ids that are unique there, its own colors, no ground."""
+    """The SVG for a page: unique ids, the colors of the page, no background."""
     root = _svg(draw, transparent=True)
     for element in root.iter():
         if "id" in element.attrib:
@@ -118,16 +118,16 @@ def _inline(draw: Callable[[], Any], name: str) -> str:
                 for color, variable in VARIABLES.items():
                     value = value.replace(color, f"var({variable})")
                 element.set(key, value)
-    # its own style sheet would be one for the whole page
+    # a style sheet of the drawing would apply to the whole page
     for defs in root.iter(f"{{{_SVG}}}defs"):
         for sheet in defs.findall(f"{{{_SVG}}}style"):
             defs.remove(sheet)
     root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
-    # in pixels of a screen, of which a point has 4/3
+    # from points to CSS pixels
     for side in ("width", "height"):
         root.set(side, f"{float(root.get(side, '0').removesuffix('pt')) * 4 / 3:.0f}")
     for image in root.iter(f"{{{_SVG}}}image"):
-        # made from its content, which two may share
+        # matplotlib derives it from the content, so two equal images would share it
         image.attrib.pop("id", None)
     root.set("aria-hidden", "true")
     return ElementTree.tostring(root, encoding="unicode")

@@ -1,4 +1,4 @@
-"""How every figure looks: colors, type, axes, tips; and names as text that nothing takes for markup or mathematics."""
+"""How every figure looks: colors, fonts, axes, tooltips; names are drawn as plain text, never as mathematics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -26,15 +28,19 @@ __all__ = [
     "VARIABLES",
     "Row",
     "Rows",
+    "column",
+    "grouped",
     "legend",
     "level",
+    "line",
+    "log_ticks",
+    "matrix",
     "number",
     "panels",
     "percent_axis",
     "shown",
     "styled",
     "tips",
-    "unit_map",
     "whole_ticks",
 ]
 
@@ -42,37 +48,37 @@ Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
 ACCENT, SECOND, QUIET = "#2f6fb5", "#c8741a", "#8a8f98"
-"""Blue, orange and gray that hold their own on white and near-black, and for readers who see red and green alike."""
+"""Blue, orange and gray: readable on white and on near-black, and with red-green color blindness."""
 
 INK, SOFT, LINE = "#1b1e23", "#5b616b", "#dfe2e6"
 
 VARIABLES = {ACCENT: "--accent", SECOND: "--second", QUIET: "--quiet", INK: "--ink", SOFT: "--soft", LINE: "--line"}
-"""The page's style sheet has its own value of each of these: light, dark and paper differ."""
+"""CSS variables of the page that replace these colors: their values differ on light and dark screens and in print."""
 
 SERIES = (ACCENT, SECOND, "#009e73", "#cc79a7", "#56b4e9", "#e69f00", QUIET)
-"""For lines side by side: told apart with any color vision (after Okabe and Ito 2008), in print and on the screen."""
+"""Colors of several lines in one panel, safe for color blindness (after Okabe and Ito 2008)."""
 
 NARROW = 3.5
-"""Inches: the width of a phone's screen less its margins."""
+"""Width in inches of a figure for a phone."""
 
 TIPS = "tips "
-"""What the id of a group begins with whose marks have texts to show while they are pointed at."""
+"""Prefix of the id of an SVG group whose marks have tooltips."""
 
-# families with Chinese, Japanese and Korean, of which a system has some, one or none
+# fonts with Chinese, Japanese and Korean letters; those that the system has are used
 _ASIAN = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Hiragino Sans", "PingFang SC",
           "Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei", "Droid Sans Fallback")  # fmt: skip
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw and save in here. What a user has set up for other figures does not matter."""
+    """The settings to draw and save in; the user's own matplotlib settings are set aside."""
     import matplotlib
 
     settings: dict[Any, Any] = {
-        # a dollar in the name of a class is a dollar
+        # a dollar sign in a class name is not mathematics
         "text.parse_math": False,
         "text.usetex": False,
-        # text that can be searched, edited, and drawn by a browser in letters that our font lacks
+        # text stays text: it can be searched and edited, and a browser has letters that our font lacks
         "svg.fonttype": "none",
         "svg.hashsalt": "residualign",
         "pdf.fonttype": 42,
@@ -95,13 +101,17 @@ def styled() -> Iterator[None]:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.facecolor": "none",
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "axes.axisbelow": True,
+        "lines.markersize": 4.0,
         "grid.color": LINE,
         "grid.linewidth": 0.7,
         "legend.frameon": False,
         "legend.fontsize": 8.0,
     }
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        # what no font of this system has is drawn as a box
+        # a letter that no font of the system has is drawn as a box
         warnings.filterwarnings("ignore", message=r".*Glyph .* missing from")
         yield
 
@@ -128,28 +138,55 @@ def shown(name: object, most: int = 40) -> str:
 
 
 def number(value: Any) -> float:
-    """The value, nan where there is none: what is not a number is not drawn."""
+    """The value, or NaN for None; NaN is not drawn."""
     return math.nan if value is None else float(value)
+
+
+def column(rows: Rows, name: str) -> list[float]:
+    """One column of a table as numbers."""
+    return [number(row[name]) for row in rows]
+
+
+def grouped(rows: Rows, *names: str) -> dict[tuple[Any, ...], list[Row]]:
+    """The rows by their values in these columns, in order of first appearance."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    return groups
 
 
 def panels(
     rows: int, columns: int, size: tuple[float, float], title: str = "", **how: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of panels, in reading order. size: inches of the whole; how: for `Figure.subplots`."""
+    """A figure and its panels, row by row. size: of the whole, in inches; how: passed to `Figure.subplots`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    made = figure.subplots(rows, columns, squeeze=False, **how).flatten().tolist()
     if title:
         figure.suptitle(shown(title, 90 if size[0] > 2 * NARROW else 45), x=0.01, ha="left")
-    for axes in made:
-        axes.grid(axis="y")
-        axes.set_axisbelow(True)
-    return figure, made
+    return figure, figure.subplots(rows, columns, squeeze=False, **how).flatten().tolist()
+
+
+def line(axes: Axes, rows: Rows, x: str, y: str, texts: Sequence[str] = (), **how: Any) -> None:
+    """One column of a table against another. texts: tooltips, one per row; how: passed to `Axes.plot`."""
+    (drawn,) = axes.plot(column(rows, x), column(rows, y), **how)
+    if texts:
+        tips(drawn, texts)
+
+
+def matrix(axes: Axes, cells: Mapping[tuple[int, int], float], shape: tuple[int, int], **how: Any) -> Any:
+    """Colored cells, by (row, column); those without a number are left empty. how: passed to `Axes.imshow`."""
+    import numpy as np
+
+    grid = np.full(shape, math.nan)
+    for place, value in cells.items():
+        grid[place] = value
+    axes.grid(visible=False)
+    return axes.imshow(grid, **how)
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 3) -> None:
-    """One legend for all panels, with every label once."""
+    """One legend for all panels, each label once."""
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
     if once:
@@ -157,55 +194,39 @@ def legend(figure: Figure, axes: Axes, columns: int = 3) -> None:
 
 
 def level(axes: Axes, value: float, label: str, style: str = "-") -> None:
-    """A level that other things are compared with."""
+    """A horizontal line to compare the others with."""
     axes.axhline(value, color=SOFT, linestyle=style, linewidth=0.9, label=label, zorder=1)
 
 
-def whole_ticks(axes: Axes, most: int = 9) -> None:
-    """Along x, ticks at whole numbers alone."""
+def log_ticks(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_tick_params(which="minor", length=0)
+
+
+def whole_ticks(axes: Axes) -> None:
+    """Integer ticks along x."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
 
 
-def percent_axis(axis: Any, span: float = 1.0) -> None:
-    """Shares as percentages; with a decimal where the axis spans only a few points."""
+def percent_axis(axis: Axis) -> None:
+    """Shares as percentages, with a decimal where the axis spans only a few points."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    axis.set_major_locator(MaxNLocator(nbins=6, steps=(1, 2, 5, 10)))
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=0 if span > 0.06 else 1, symbol=" %"))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.06 else 1, symbol=" %"))
 
 
-def tips(artist: Any, texts: Sequence[str]) -> None:
-    """What to show while a mark of the artist is pointed at, one text per mark; in PNG and PDF there is none.
+def tips(artist: Artist, texts: Sequence[str]) -> None:
+    """Tooltips of the marks of an artist, one per mark, in SVG files; PNG and PDF have none.
 
-    The texts travel as the artist's gid, which an SVG file has as the id of the group of its marks.
+    They travel as the artist's gid, which becomes the id of its group in the SVG file.
     """
     artist.set_gid(TIPS + json.dumps([shown(text, 200) for text in texts]))
-
-
-def unit_map(axes: Axes, rows: Rows, name: str, *, ratio: bool = False, form: str = ".1f") -> Any:
-    """One number of every head, layers across and heads down; a ratio by its logarithm, around 1."""
-    import numpy as np
-    from matplotlib.colors import LogNorm
-
-    cells = [(int(row["layer"]), int(row["head"]), number(row[name])) for row in rows]
-    grid = np.full((1 + max(head for _, head, _ in cells), 1 + max(layer for layer, _, _ in cells)), math.nan)
-    for layer, head, value in cells:
-        grid[head, layer] = value if value > 0 or not ratio else math.nan
-    widest = 4.0
-    norm = LogNorm(1 / widest, widest) if ratio else None
-    image = axes.imshow(grid, cmap="PuOr" if ratio else "Blues", norm=norm, aspect="auto", interpolation="nearest")
-    for head, layer in np.ndindex(*grid.shape):
-        if math.isfinite(grid[head, layer]):
-            red, green, blue, _ = image.cmap(image.norm(grid[head, layer]))
-            dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
-            text = format(grid[head, layer], form)
-            axes.text(layer, head, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    axes.set_xticks(range(grid.shape[1]))
-    axes.set_yticks(range(grid.shape[0]))
-    axes.set_xlabel("layer")
-    axes.set_ylabel("head")
-    return image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
@@ -13,9 +13,9 @@ __all__ = ["COLUMNS", "MAX_BYTES", "ROWS", "contact_sheet", "drawable"]
 
 MAX_BYTES = 2_000_000
 COLUMNS, ROWS = 8, 40
-"""Thumbnails per class, and classes on the page; a note says how many more there are."""
+"""Thumbnails per class, and classes on the page; a note says how many classes are left out."""
 
-# sides of a thumbnail, tried until the page is small enough; even noise fits at the last one
+# sides of a thumbnail in pixels, tried until the page is small enough; at the last one even noise fits
 _SIDES = (96, 72, 56, 40, 28)
 
 _GAP, _LABEL, _SIZE = 6, 190, 15
@@ -25,23 +25,23 @@ _PAPER, _INK, _QUIET = (255, 255, 255), (30, 30, 30), (120, 120, 120)
 def contact_sheet(
     rows: Sequence[tuple[str, Sequence[Image.Image]]], title: str, note: str = "", max_bytes: int = MAX_BYTES
 ) -> bytes:
-    """The PNG of the first `ROWS` rows (class name, RGB images), with the first `COLUMNS` images of each.
+    """A PNG of the first `ROWS` rows (class name, RGB images), with the first `COLUMNS` images of each.
 
-    The font is the system's DejaVu Sans, or else Pillow's own. Characters it lacks are written as escapes; long names
-    are cut. Small images are enlarged without smoothing, by whole factors.
+    The font is DejaVu Sans where the system has it, otherwise Pillow's own. Characters it lacks are written as
+    escapes; long names are cut. Small images are enlarged without smoothing, by integer factors.
     """
-    left = len(rows) - ROWS
-    more = f"{left} further classes are not shown" if left > 0 else ""
+    if len(rows) > ROWS:
+        note = "; ".join(filter(None, (note, f"{len(rows) - ROWS} further classes are not shown")))
     page = b""
     for side in _SIDES:
-        page = _page(rows[:ROWS], title, "; ".join(filter(None, (note, more))), side)
+        page = _page(rows[:ROWS], title, note, side)
         if len(page) <= max_bytes:
             break
     return page
 
 
 def drawable(text: str) -> str:
-    r"""The text without what the font cannot draw: a letter loses its accent, any other character is escaped.
+    r"""The text with what the font cannot draw replaced: a letter loses its accent, other characters are escaped.
 
     >>> drawable("T-shirt 猫")
     'T-shirt \\u732b'
@@ -51,11 +51,9 @@ def drawable(text: str) -> str:
 
 @cache
 def _drawable(character: str) -> str:
-    plain = unicodedata.normalize("NFKD", character)[:1]
-    for shape in (character, plain):
-        if _is_drawn(shape):
-            return shape
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+    shapes = character, unicodedata.normalize("NFKD", character)[:1]
+    escaped = character.encode("unicode_escape", "surrogatepass").decode("ascii")
+    return next(filter(_is_drawn, shapes), escaped)
 
 
 def _page(rows: Sequence[tuple[str, Sequence[Image.Image]]], title: str, note: str, side: int) -> bytes:
@@ -92,7 +90,7 @@ def _thumbnail(image: Image.Image, side: int) -> Image.Image:
 
 
 def _lines(text: str, width: int, most: int) -> list[str]:
-    """The text in at most so many lines, broken between words; what is left over is cut."""
+    """The text in at most this many lines, broken between words; the rest is cut."""
     lines = [""]
     words = text[:400].split()
     for i, word in enumerate(words):
@@ -108,7 +106,7 @@ def _lines(text: str, width: int, most: int) -> list[str]:
 
 
 def _fitting(text: str, width: int, size: int) -> str:
-    # no line is longer than this, and measuring a name of a million characters takes its time
+    # no line is longer than this, and measuring a million characters is slow
     text = drawable(text[:400])
     if _font(size).getlength(text) <= width:
         return text
@@ -120,7 +118,7 @@ def _fitting(text: str, width: int, size: int) -> str:
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     try:
-        # it has accents and most alphabets
+        # has accented letters and most alphabets
         return ImageFont.truetype("DejaVuSans.ttf", size)
     except OSError:
         font = ImageFont.load_default(size)
@@ -129,14 +127,14 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 @cache
-def _missing() -> Mapping[str, bytes]:
+def _missing() -> bytes:
     """What the font draws for a character that it lacks."""
-    return {"glyph": bytes(_font(_SIZE).getmask("\U0010fffd"))}
+    return bytes(_font(_SIZE).getmask("\U0010fffd"))
 
 
 @cache
 def _is_drawn(character: str) -> bool:
-    # a mark that combines with the letter before it is drawn as a box of its own
+    # a combining mark without its letter is drawn as a box
     if not character.isprintable() or unicodedata.category(character).startswith("M"):
         return False
-    return character == " " or bytes(_font(_SIZE).getmask(character)) != _missing()["glyph"]
+    return character == " " or bytes(_font(_SIZE).getmask(character)) != _missing()

@@ -1,4 +1,4 @@
-"""A figure of components: the images at both ends, and the texts of each end beside them."""
+"""The figure of `explain`: components with the images and texts of both ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from residualign.figures._figure import Figure
-from residualign.figures._style import SOFT, Row, Rows, shown
+from residualign.figures._style import SOFT, Rows, grouped, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_ROWS", "explain_figures"]
 
 MAX_ROWS = 8
-"""Components on one figure; a page can hold no more that is still readable."""
+"""Components per figure; more would be too small to read on a page."""
 
 _IMAGES, _TEXTS, _LONGEST = 4, 4, 34
 _ROW, _SIDE, _COLUMN, _HEADER = 1.12, 0.78, 2.6, 0.7
@@ -30,10 +30,10 @@ def explain_figures(
     images: Callable[[], Mapping[str, Image]],
     method: str = "somp",
 ) -> dict[str, Figure]:
-    """`explain`, of the tables `components` and `images`, with at most `MAX_ROWS` components of these units.
+    """`explain`, from the tables `components` and `images`, with at most `MAX_ROWS` components of these units.
 
-    images: gives them by key when the figure is drawn; without any it shows texts alone. method: says what the numbers
-    beside the texts are.
+    images: called when the figure is drawn, gives images by key; without any, only texts are shown. method: what the
+    numbers beside the texts are.
     """
     return {"explain": Figure(partial(_sheet, tables, title, units, images, method))}
 
@@ -48,7 +48,7 @@ def _sheet(
     from matplotlib.figure import Figure as Canvas
 
     images = read()
-    texts, pictures = _ends(tables["components"]), _ends(tables["images"])
+    texts, pictures = (grouped(tables[name], "unit", "component", "end") for name in ("components", "images"))
     rows = _chosen(units, tables)
     strips = _IMAGES * _SIDE if images else 0.0
     width, height = 2 * (_COLUMN + strips) + 0.5, _HEADER + _ROW * max(1, len(rows))
@@ -86,16 +86,8 @@ def _sheet(
     return figure
 
 
-def _ends(rows: Rows) -> dict[tuple[str, int, str], list[Row]]:
-    """The rows at every end of every component, in their order."""
-    found: dict[tuple[str, int, str], list[Row]] = {}
-    for row in rows:
-        found.setdefault((row["unit"], row["component"], row["end"]), []).append(row)
-    return found
-
-
 def _chosen(units: Sequence[str], tables: Mapping[str, Rows]) -> list[tuple[str, int, float | None]]:
-    """Components with anything at their ends: as many of each unit as fit for all of them, at least one."""
+    """Components with texts or images: as many per unit as there is room for, at least one."""
     shares: dict[str, dict[int, float | None]] = {unit: {} for unit in units}
     for row in (*tables["components"], *tables["images"]):
         if row["unit"] in shares:
@@ -106,7 +98,7 @@ def _chosen(units: Sequence[str], tables: Mapping[str, Rows]) -> list[tuple[str,
 
 
 def _strip(images: Sequence[Image], sign: int) -> Image | None:
-    """Pictures side by side, the first at the outer end: at the right of a strip that stands right of the middle."""
+    """Pictures side by side, the first at the outer end. sign: -1 left of the middle, 1 right of it."""
     from PIL import Image
 
     if not images:
@@ -115,10 +107,9 @@ def _strip(images: Sequence[Image], sign: int) -> Image | None:
     for j, image in enumerate(images):
         factor = (_PIXELS - _GAP) / max(image.size)
         size = [max(1, round(factor * side)) for side in image.size]
-        # small pictures keep their pixels, large ones are smoothed
-        small = image.convert("RGB").resize(
-            (size[0], size[1]), Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
-        )
+        # small pictures are enlarged without smoothing
+        how = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
+        small = image.convert("RGB").resize((size[0], size[1]), how)
         cell = _IMAGES - 1 - j if sign > 0 else j
         strip.paste(small, (cell * _PIXELS + (_PIXELS - size[0]) // 2, (_PIXELS - size[1]) // 2))
     return strip

@@ -1,10 +1,10 @@
-"""The figures of a report that no analysis has: accuracy of every method, confusion, and a map of heads per measure."""
+"""The figures only a report has: accuracy of every method, confusion, and a map of the heads per measure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from residualign._messages import percent
 from residualign.figures._figure import Figure
@@ -16,18 +16,22 @@ from residualign.figures._style import (
     SECOND,
     Row,
     Rows,
+    grouped,
     number,
     panels,
     percent_axis,
     shown,
     tips,
-    unit_map,
 )
+from residualign.figures.units import head_map
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["MOST_CLASSES", "map_figures", "report_figures"]
 
 MOST_CLASSES = 60
-"""Of more classes a confusion matrix shows nothing that can be read."""
+"""A confusion matrix of more classes cannot be read, and is not drawn."""
 
 _NARROW_CLASSES = 20
 
@@ -35,9 +39,9 @@ _KINDS = {"before": QUIET, "method": ACCENT, "probe": SECOND}
 
 
 def report_figures(tables: Mapping[str, Rows], n_test: int, class_names: Sequence[str]) -> dict[str, Figure]:
-    """`accuracy` and `confusion` by name, of the tables `methods` and `confusion`; those without data are left out.
+    """`accuracy` and `confusion` by name, from the tables `methods` and `confusion`; those without data are left out.
 
-    n_test: images behind the accuracies. class_names: in the order of rows and columns.
+    n_test: number of test images. class_names: in the order of rows and columns.
     """
     figures = {}
     methods = [row for row in tables["methods"] if row["accuracy"] is not None]
@@ -46,7 +50,7 @@ def report_figures(tables: Mapping[str, Rows], n_test: int, class_names: Sequenc
         figures["accuracy"] = Figure(draw, partial(draw, width=NARROW))
     if tables["confusion"] and 2 <= len(class_names) <= MOST_CLASSES:
         draw = partial(_confusion, tables["confusion"], class_names)
-        # with more classes its letters would be too small there too
+        # with more classes the labels of one column would be as small as those of two
         figures["confusion"] = Figure(draw, partial(draw, columns=1) if len(class_names) <= _NARROW_CLASSES else None)
     return figures
 
@@ -54,11 +58,15 @@ def report_figures(tables: Mapping[str, Rows], n_test: int, class_names: Sequenc
 def map_figures(units: Rows, measures: Sequence[tuple[str, str, str]]) -> dict[str, Figure]:
     """`map_NAME` for every measure (name, title, scale) that a head has; scale is "share", "ratio" or "number"."""
     heads = [row for row in units if row["kind"] == "head"]
-    return {
-        f"map_{name}": Figure(partial(_map, heads, name, title, scale))
-        for name, title, scale in measures
-        if any(row[name] is not None for row in heads)
-    }
+    figures = {}
+    for name, title, scale in measures:
+        if all(row[name] is None for row in heads):
+            continue
+        rows: Rows = heads
+        if scale == "share":
+            rows, title = [{**row, name: 100 * number(row[name])} for row in heads], f"{title}, %"
+        figures[f"map_{name}"] = head_map(rows, name, heading=title, ratio=scale == "ratio")
+    return figures
 
 
 def _accuracy(rows: Rows, n_test: int, width: float = 7.6) -> Any:
@@ -68,9 +76,8 @@ def _accuracy(rows: Rows, n_test: int, width: float = 7.6) -> Any:
     for position, row in enumerate(rows):
         value, chosen = row["accuracy"], row["kind"] != "method" or row["chosen"]
         low, high = (value if row[end] is None else row[end] for end in ("low", "high"))
-        (bar,) = axes.barh(
-            position, value, height=0.62, color=_KINDS[row["kind"]], alpha=1.0 if chosen else 0.5, linewidth=0
-        )
+        alpha = 1.0 if chosen else 0.5
+        (bar,) = axes.barh(position, value, height=0.62, color=_KINDS[row["kind"]], alpha=alpha, linewidth=0)
         tips(bar, [f"{row['method']}: {percent(value)}{_numbers(row)}"])
         axes.plot((low, high), (position, position), color=INK, linewidth=1.4)
         axes.annotate(
@@ -84,12 +91,11 @@ def _accuracy(rows: Rows, n_test: int, width: float = 7.6) -> Any:
     axes.set_yticks(range(len(rows)), [shown(row["method"], 18 if narrow else 30) for row in rows])
     axes.tick_params(axis="y", labelcolor=INK, labelsize=8.5)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1)
+    axes.set(xlim=(0, 1), xlabel=f"accuracy on {n_test:,} test images")
     percent_axis(axes.xaxis)
     axes.grid(visible=False, axis="y")
-    axes.grid(axis="x")
+    axes.grid(visible=True, axis="x")
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(f"accuracy on {n_test:,} test images")
     return figure
 
 
@@ -102,34 +108,30 @@ def _confusion(rows: Rows, names: Sequence[str], columns: int = 2) -> Any:
     side = NARROW if columns == 1 else max(3.2, min(4.6, 0.25 * len(names) + 1.6))
     figure, made = panels(2 // columns, columns, (side * columns, side * 2 / columns))
     place = {name: i for i, name in enumerate(names)}
+    labels = [shown(name, 14) for name in names]
+    step = -(-len(names) // 30)
+    ticks, edge = range(0, len(names), step), len(names) - 0.5
     for axes, when in zip(made, ("before", "after"), strict=True):
-        total = dict.fromkeys(names, 0)
-        for row in rows:
-            total[row["true"]] += row[when]
-        cells = [row for row in rows if row[when]]
-        _cells(axes, cells, when, [row[when] / total[row["true"]] for row in cells], place)
-        labels = [shown(name, 14) for name in names]
-        step = -(-len(names) // 30)
-        axes.set_xticks(range(0, len(names), step), labels[::step], rotation=90, fontsize=7)
-        axes.set_yticks(range(0, len(names), step), labels[::step], fontsize=7)
-        axes.set_xlim(-0.5, len(names) - 0.5)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_aspect("equal")
+        _cells(axes, rows, when, place)
+        axes.set_xticks(ticks, labels[::step], rotation=90, fontsize=7)
+        axes.set_yticks(ticks, labels[::step], fontsize=7)
+        axes.set(xlim=(-0.5, edge), ylim=(edge, -0.5), aspect="equal")
+        axes.set(title=when, xlabel="predicted", ylabel="true class")
         axes.grid(visible=False)
-        axes.set_title(when)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true class")
     return figure
 
 
-def _cells(axes: Any, rows: Rows, when: str, shares: Sequence[float], place: Mapping[str, int]) -> None:
-    """All in one collection: a page with 60 classes has thousands."""
+def _cells(axes: Axes, rows: Rows, when: str, place: Mapping[str, int]) -> None:
+    """All cells in one collection: 60 classes have thousands."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
 
+    total = {true: sum(row[when] for row in own) for (true,), own in grouped(rows, "true").items()}
     squares, colors, texts = [], [], []
-    for row, share in zip(rows, shares, strict=True):
-        x, y = place[row["predicted"]], place[row["true"]]
+    for row in rows:
+        if not row[when]:
+            continue
+        x, y, share = place[row["predicted"]], place[row["true"]], row[when] / total[row["true"]]
         squares.append([(x + a, y + b) for a, b in ((-0.46, -0.46), (0.46, -0.46), (0.46, 0.46), (-0.46, 0.46))])
         colors.append(to_rgba(ACCENT if x == y else SECOND, 0.08 + 0.92 * share))
         names = f"{shown(row['true'], 30)} → {shown(row['predicted'], 30)}"
@@ -137,18 +139,3 @@ def _cells(axes: Any, rows: Rows, when: str, shares: Sequence[float], place: Map
     cells = PolyCollection(squares, facecolors=colors, linewidths=0, clip_on=False)
     tips(cells, texts)
     axes.add_collection(cells)
-
-
-def _map(heads: Rows, name: str, title: str, scale: str) -> Any:
-    """One measure of every head."""
-    n_layers, n_heads = (1 + max(row[place] for row in heads) for place in ("layer", "head"))
-    figure, (axes,) = panels(1, 1, (max(3.6, 1.6 + 0.44 * n_layers), max(2.4, 1.2 + 0.32 * n_heads)))
-    rows = [{**row, name: 100 * number(row[name])} for row in heads] if scale == "share" else heads
-    form = {"share": ".1f", "ratio": ".2f", "number": ".1f"}[scale]
-    image = unit_map(axes, rows, name, ratio=scale == "ratio", form=form)
-    axes.set_title(f"{title}, %" if scale == "share" else title)
-    bar = figure.colorbar(image, ax=axes, extend="both" if scale == "ratio" else "neither")
-    if scale == "ratio":
-        bar.set_ticks([0.25, 0.5, 1, 2, 4], labels=["¼", "½", "1", "2", "4"])
-        bar.ax.minorticks_off()
-    return figure

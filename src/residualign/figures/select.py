@@ -1,9 +1,10 @@
-"""Figures of selections: accuracy against the number of heads, layers left out, and overlap between data sets."""
+"""The figures of `select`: accuracy by number of heads, layers left out or kept, and overlap between data sets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 from residualign.figures._figure import Figure
@@ -14,12 +15,14 @@ from residualign.figures._style import (
     SECOND,
     SERIES,
     Rows,
+    column,
+    grouped,
     legend,
     level,
+    line,
     panels,
     percent_axis,
     shown,
-    tips,
     whole_ticks,
 )
 
@@ -43,58 +46,42 @@ _PLACES = {"mean": "its mean in its place", "zero": "nothing in its place"}
 
 
 def select_figures(tables: Mapping[str, Rows], split: str = "test", keep_mlps: bool = False) -> dict[str, Figure]:
-    """By file name: curves and layers of every data set, and the overlap between them where there are several.
+    """Figures by name: curves and layers of every data set, and the overlap between several.
 
-    Of the tables `select_curves`, `select_layers` and `select_overlap`. split: behind the accuracies. keep_mlps: in the
-    curves MLPs and embedding stay.
+    From the tables `select_curves`, `select_layers` and `select_overlap`. split: of the accuracies. keep_mlps: whether
+    MLPs and embedding are kept in the curves.
     """
     figures = {}
-    names = list(dict.fromkeys(row["data"] for row in tables["select_layers"]))
-    for i, name in enumerate(names):
-        ending = "" if len(names) == 1 else f"_{i + 1}"
-        layers, curves = (
-            [row for row in tables[table] if row["data"] == name] for table in ("select_layers", "select_curves")
-        )
+    of_layers, of_curves = (grouped(tables[name], "data") for name in ("select_layers", "select_curves"))
+    for i, ((name,), layers) in enumerate(of_layers.items()):
+        ending = "" if len(of_layers) == 1 else f"_{i + 1}"
+        curves = of_curves[name,]
         whole = next(row["accuracy"] for row in layers if row["kept"] == "all")
         figures[f"select_curves{ending}"] = Figure(partial(_curves, name, curves, whole, split, keep_mlps))
         figures[f"select_layers{ending}"] = Figure(partial(_layers, name, layers, whole, split))
-    if len(names) > 1:
+    if len(of_layers) > 1:
         figures["select_overlap"] = Figure(partial(_overlap, tables["select_overlap"]))
     return figures
 
 
 def _curves(data: str, rows: Rows, whole: float, split: str, keep_mlps: bool) -> Any:
     """Accuracy against the number of heads, a panel per ablation; the band spans the random choices."""
-    modes, scores = (tuple(dict.fromkeys(row[name] for row in rows)) for name in ("ablation", "score"))
-    title = f"{_short(data)}: the best heads of each score"
+    modes, scores = (dict.fromkeys(row[name] for row in rows) for name in ("ablation", "score"))
+    curves = grouped(rows, "ablation", "score")
     n_heads = max(row["n_heads"] for row in rows)
-    figure, made = panels(1, len(modes), (1.4 + 4.4 * len(modes), 4.2), title)
+    figure, made = panels(1, len(modes), (1.4 + 4.4 * len(modes), 4.2), f"{_short(data)}: the best heads of each score")
     for axes, mode in zip(made, modes, strict=True):
         for k, score in enumerate(scores):
-            points = [row for row in rows if (row["ablation"], row["score"]) == (mode, score)]
-            if not points:
-                continue
-            x, mean, low, high = ([row[name] for row in points] for name in ("n_heads", "accuracy", "low", "high"))
-            random = score == "R"
-            color = QUIET if random else SERIES[k % (len(SERIES) - 1)]
-            if random:
-                axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
-            style: dict[str, Any] = {"linestyle": "--"} if random else {"marker": _MARKS[k % len(_MARKS)]}
-            every = max(1, len(points) // 12)
-            axes.plot(
-                x,
-                mean,
-                color=color,
-                linewidth=1.6,
-                markersize=4,
-                markevery=every,
-                label="random" if random else shown(score),
-                **style,
-            )
+            points = curves.get((mode, score), [])
+            style: dict[str, Any] = _of_score(k) | {"label": shown(score), "markevery": max(1, len(points) // 12)}
+            if score == "R":
+                style = {"color": QUIET, "label": "random", "linestyle": "--"}
+                x, low, high = (column(points, name) for name in ("n_heads", "low", "high"))
+                axes.fill_between(x, low, high, color=QUIET, alpha=0.18, linewidth=0)
+            line(axes, points, "n_heads", "accuracy", **style)
         level(axes, whole, "every unit")
         level(axes, 0.95 * whole, "95 % of that", ":")
-        axes.set_xlim(0, n_heads + 1)
-        axes.set_ylim(0, 1.05 * max(whole, *(row["high"] for row in rows)))
+        axes.set(xlim=(0, n_heads + 1), ylim=(0, 1.05 * max(whole, *column(rows, "high"))))
         percent_axis(axes.yaxis)
         axes.set_title(_TITLES[mode] + (", MLPs and embedding kept" if keep_mlps else ""))
         axes.set_xlabel(f"heads kept, of {n_heads}")
@@ -103,33 +90,31 @@ def _curves(data: str, rows: Rows, whole: float, split: str, keep_mlps: bool) ->
     return figure
 
 
+def _of_score(k: int) -> dict[str, Any]:
+    """Color and marker of the k-th score; gray is for random choices."""
+    return {"color": SERIES[k % (len(SERIES) - 1)], "marker": _MARKS[k % len(_MARKS)]}
+
+
 def _layers(data: str, rows: Rows, whole: float, split: str) -> Any:
     """Accuracy by layer: one layer left out (left), and parts of the tower kept (right), a row per ablation."""
-    modes = tuple(dict.fromkeys(row["ablation"] for row in rows))
+    lines = grouped([row for row in rows if row["layer"] is not None], "ablation", "kept")
+    modes = dict.fromkeys(row["ablation"] for row in rows)
     title = f"{_short(data)}: layers left out and kept"
     figure, made = panels(len(modes), 2, (9.8, 0.8 + 3.0 * len(modes)), title)
-    for k, mode in enumerate(modes):
-        left, right = made[2 * k], made[2 * k + 1]
+    for mode, left, right in zip(modes, made[::2], made[1::2], strict=True):
+        left.set(title=f"one layer left out: {_PLACES[mode]}", ylabel=f"accuracy on {split} images")
+        right.set_title(f"only these kept, {_TITLES[mode]}")
         for axes, kinds in ((left, _LEFT_OUT), (right, _KEPT)):
             for kind, label, color, mark in kinds:
-                points = [
-                    row for row in rows if (row["kept"], row["ablation"]) == (kind, mode) and row["layer"] is not None
-                ]
-                layers, accuracy = ([row[name] for row in points] for name in ("layer", "accuracy"))
-                (line,) = axes.plot(
-                    layers, accuracy, color=color, marker=mark, markersize=4, linewidth=1.4, label=label
-                )
-                tips(line, [f"layer {row['layer']}, {label}: {100 * row['accuracy']:.1f} %" for row in points])
+                points = lines.get((mode, kind), [])
+                texts = [f"layer {row['layer']}, {label}: {100 * row['accuracy']:.1f} %" for row in points]
+                line(axes, points, "layer", "accuracy", texts, color=color, marker=mark, label=label)
             level(axes, whole, "every unit")
             if axes is right:
                 axes.set_ylim(0, None)
-            low, high = axes.get_ylim()
-            percent_axis(axes.yaxis, high - low)
+            percent_axis(axes.yaxis)
             whole_ticks(axes)
             axes.set_xlabel("layer")
-        left.set_title(f"one layer left out: {_PLACES[mode]}")
-        right.set_title(f"only these kept, {_TITLES[mode]}")
-        left.set_ylabel(f"accuracy on {split} images")
     for axes in made[:2]:
         axes.legend(fontsize=7.5, loc="best")
     return figure
@@ -137,19 +122,15 @@ def _layers(data: str, rows: Rows, whole: float, split: str) -> Any:
 
 def _overlap(rows: Rows) -> Any:
     """Jaccard overlap of the heads chosen for two data sets, mean over all pairs, against their number."""
-    between = [row for row in rows if row["data"] != row["other_data"]]
+    between = sorted((row for row in rows if row["data"] != row["other_data"]), key=lambda row: row["n_heads"])
     figure, (axes,) = panels(1, 1, (5.4, 4.0), "Heads chosen for two data sets")
     for k, score in enumerate(dict.fromkeys(row["score"] for row in between)):
-        counts = sorted({row["n_heads"] for row in between})
-        values = [[row["jaccard"] for row in between if (row["score"], row["n_heads"]) == (score, n)] for n in counts]
-        means = [sum(part) / len(part) for part in values]
-        axes.plot(counts, means, color=SERIES[k % (len(SERIES) - 1)], marker=_MARKS[k % len(_MARKS)], markersize=4,
-                  label=shown(score))  # fmt: skip
-    chance = sorted({(row["n_heads"], row["chance"]) for row in between})
+        pairs = grouped([row for row in between if row["score"] == score], "n_heads")
+        means = [fmean(column(same, "jaccard")) for same in pairs.values()]
+        axes.plot([n for (n,) in pairs], means, **_of_score(k), label=shown(score))
+    chance = grouped(between, "n_heads", "chance")
     axes.plot(*zip(*chance, strict=True), color=QUIET, linestyle="--", label="chance")
-    axes.set_xlabel("heads chosen")
-    axes.set_ylabel("Jaccard overlap")
-    axes.set_ylim(0, 1)
+    axes.set(xlabel="heads chosen", ylabel="Jaccard overlap", ylim=(0, 1))
     legend(figure, axes)
     return figure
 

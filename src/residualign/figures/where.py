@@ -1,4 +1,4 @@
-"""A sheet of pictures with heat maps over them: red speaks for the direction, blue against it."""
+"""The figures of `where`: pictures under heat maps, red along a direction and blue against it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["where_figures"]
 
 _ROWS = 8
 _CELL = 2.1
-# above this share of the scale a patch hides the picture below it as far as it ever does
+# a patch above this share of the scale has the greatest opacity
 _FULL, _MOST = 0.6, 0.85
 _WASHED = 0.3
 _QUANTILE = 0.99
@@ -30,7 +30,7 @@ def where_figures(
     """Sheets by name, eight images each.
 
     rows: the table, one row per image and target, image by image. pictures: (height, width, 3) in [0, 1], as the model
-    saw them. maps: (image, target, row, column). signed: parts along a direction, which add up; else lengths of parts.
+    saw them. maps: (image, target, row, column). signed: whether maps are parts along a direction, or lengths of parts.
     """
     starts = range(0, len(pictures), _ROWS)
     return {
@@ -49,54 +49,49 @@ def _sheet(
     signed: bool,
     positions: range,
 ) -> Any:
-    """Rows of images: the picture as the model saw it, then a map per target; one scale per target for all sheets.
+    """A row per image: the picture as the model saw it, then a map per target; one scale per target for all sheets.
 
-    The gray picture shows through where a part is small. Below each map is what its total is the sum of.
+    The picture shows through in gray where a part is small. Below each map is what its total is the sum of.
     """
     n_targets = maps.shape[1]
     height, width = pictures[0].shape[:2]
     row_height = _CELL * height / width + (0.62 if signed else 0.45)
     size = (_CELL * (1 + n_targets) + 0.3 * n_targets, row_height * len(positions) + 1.35)
     figure, axes = panels(len(positions), 1 + n_targets, size, title)
-    for row, i in enumerate(positions):
-        here = axes[row * (1 + n_targets) : (row + 1) * (1 + n_targets)]
-        own = rows[i * n_targets : (i + 1) * n_targets]
-        here[0].imshow(pictures[i], extent=(0, width, height, 0))
-        here[0].set_xlabel(_caption(own[0]), fontsize=7)
-        for cell, numbers in zip(here[1:], own, strict=True):
-            cell.set_xlabel(_sum_of(numbers, signed), fontsize=6.5)
-    for k in range(n_targets):
-        column = axes[k + 1 :: 1 + n_targets]
-        _maps(figure, column, [pictures[i] for i in positions], maps[positions, k], maps[:, k], signed)
-        column[0].set_title(shown(rows[k]["target"], 24), loc="center", fontsize=10)
-    axes[0].set_title("as the model saw it", loc="center", fontsize=9)
     for cell in axes:
-        cell.set_xticks([])
-        cell.set_yticks([])
+        cell.set(xticks=[], yticks=[])
         cell.grid(visible=False)
         cell.spines[:].set_visible(False)
+    first, *columns = (axes[k :: 1 + n_targets] for k in range(1 + n_targets))
+    first[0].set_title("as the model saw it", loc="center", fontsize=9)
+    for cell, i in zip(first, positions, strict=True):
+        cell.imshow(pictures[i], extent=(0, width, height, 0))
+        cell.set_xlabel(_caption(rows[i * n_targets]), fontsize=7)
+    for k, column in enumerate(columns):
+        column[0].set_title(shown(rows[k]["target"], 24), loc="center", fontsize=10)
+        _maps(figure, column, [pictures[i] for i in positions], maps[positions, k], maps[:, k], signed)
+        for cell, i in zip(column, positions, strict=True):
+            cell.set_xlabel(_sum_of(rows[i * n_targets + k], signed), fontsize=6.5)
     return figure
 
 
 def _maps(figure: Any, column: Sequence[Any], pictures: Sequence[Any], maps: Any, whole: Any, signed: bool) -> None:
-    """One target's maps over the pictures, and their scale. whole: its maps of all images."""
+    """The maps of one target over the pictures, and their scale. whole: its maps of all images."""
     import numpy as np
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    # a few patches may be beyond the scale, so that they do not hide all others
+    # a few extreme patches may exceed the scale: otherwise all others would be pale
     sizes = np.abs(whole)
     largest = float(np.quantile(sizes, _QUANTILE)) or float(sizes.max()) or 1.0
     beyond = bool(sizes.max() > largest)
     norm, colors = Normalize(-largest if signed else 0.0, largest), "RdBu_r" if signed else "YlOrRd"
     for cell, picture, values in zip(column, pictures, maps, strict=True):
-        height, width = picture.shape[:2]
+        extent = (0, picture.shape[1], picture.shape[0], 0)
         gray = _WASHED + (1 - _WASHED) * picture.mean(axis=-1)
-        cell.imshow(gray, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
+        cell.imshow(gray, cmap="gray", vmin=0, vmax=1, extent=extent)
         strength = _MOST * np.clip(np.abs(values) / (largest * _FULL), 0, 1)
-        cell.imshow(
-            values, cmap=colors, norm=norm, alpha=strength, extent=(0, width, height, 0), interpolation="nearest"
-        )
+        cell.imshow(values, cmap=colors, norm=norm, alpha=strength, extent=extent, interpolation="nearest")
     extend = ("both" if signed else "max") if beyond else "neither"
     where = {"location": "bottom", "shrink": 0.9, "aspect": 18, "pad": 0.02}
     bar = figure.colorbar(ScalarMappable(norm, colors), ax=list(column), extend=extend, **where)

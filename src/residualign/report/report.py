@@ -13,8 +13,8 @@ from residualign._files import publish, saying_what_is_kept
 from residualign._messages import percent
 from residualign._result import Result, Row
 from residualign.figures._figure import Figure
+from residualign.figures.fitting import lambda_figures
 from residualign.figures.geometry import geometry_figures
-from residualign.figures.lambdas import lambda_figures
 from residualign.figures.report import map_figures, report_figures
 from residualign.report.contents import MEASURES, End, ReportContents
 from residualign.report.page import render_page
