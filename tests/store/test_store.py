@@ -11,7 +11,7 @@ import torch
 
 from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
-from residualign.store import ShardRange, SplitPlan, Store, StorePlan, StoreSplit, StoreWriter, folder, remove_store
+from residualign.store import ShardRange, SplitPlan, Store, StorePlan, StoreSplit, StoreWriter, remove_store, shards
 from tests.spectrum.random_tower import DIM, HEADS, LAYERS, make_coordinates, make_maps
 from tests.store.make_store import BROKEN, coordinates_of, fill, make_plan, text_vectors, tree, write_pending
 
@@ -236,7 +236,7 @@ def test_a_file_url_is_a_local_folder(tmp_path):
 
 @pytest.mark.parametrize("block", [1, 997, 1 << 20])
 def test_checksums_do_not_depend_on_how_much_is_read_at_a_time(copy, monkeypatch, block):
-    monkeypatch.setattr(folder, "_BLOCK", block)
+    monkeypatch.setattr(shards, "_BLOCK", block)
     Store.open(copy).verify()
     flip(copy / "val-00000.safetensors", -5)
     with pytest.raises(BadInputError, match=r"val-00000\.safetensors is damaged"):
@@ -254,10 +254,8 @@ def test_more_shards_than_are_kept_open(tmp_path):
 def test_only_asked_for_shards_are_read_and_each_is_checked_once(filled, monkeypatch):
     store = Store.open(filled.path)
     hashed = []
-    original = type(store._folder).hash_into
-    monkeypatch.setattr(
-        type(store._folder), "hash_into", lambda self, name, *d: (hashed.append(name), original(self, name, *d))[1]
-    )
+    original = type(store._folder).open
+    monkeypatch.setattr(type(store._folder), "open", lambda self, name: (hashed.append(name), original(self, name))[1])
     split = store.split("train")
     assert hashed == []
     split.take(torch.tensor([14])).coordinates()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,95 +14,57 @@ from numpy.typing import NDArray
 from residualign._files import TEMPORARY_SUFFIX, publish
 from residualign.errors import BadInputError
 
-__all__ = ["Folder", "LocalFolder", "RemoteFolder", "open_folder"]
-
-_BLOCK = 1 << 22
+__all__ = ["Folder", "LocalFolder", "RemoteFolder", "open_folder", "sha256"]
 
 
-class Folder(ABC):
-    """The few things a store asks of a folder. Names are plain file names."""
-
-    name: str
-    """The folder as the user wrote it."""
-    shards_open: int
-    """How many shards to keep open for reading."""
-
-    @abstractmethod
-    def names(self) -> set[str]:
-        """Names of all files; empty where the folder is absent."""
-
-    @abstractmethod
-    def size(self, name: str) -> int | None:
-        """Bytes of a file, None where it is absent."""
-
-    @abstractmethod
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file so that it is whole or absent, whenever the process ends."""
-
-    @abstractmethod
-    def remove(self, name: str) -> None:
-        """Remove a file; nothing where it is absent."""
-
-    @abstractmethod
-    def view(self, name: str) -> NDArray[np.uint8]:
-        """The bytes of a file, without reading them all where the system can do that."""
-
-    @abstractmethod
-    def read(self, name: str) -> bytes:
-        """All bytes of a small file."""
-
-    @abstractmethod
-    def hash_into(self, name: str, *digests: Callable[[bytes], object]) -> None:
-        """Hand a file to each of `digests`, block by block."""
-
-    def sha256(self, name: str) -> str:
-        """SHA-256 of a file."""
-        digest = hashlib.sha256()
-        self.hash_into(name, digest.update)
-        return digest.hexdigest()
-
-
-class LocalFolder(Folder):
-    """A folder of this machine: atomic renames, memory-mapped reading."""
+class LocalFolder:
+    """A folder of this machine: atomic renames, memory-mapped reading. Names are plain file names."""
 
     shards_open = 64
+    """How many shards to keep open for reading."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = str(path)
 
     def names(self) -> set[str]:
+        """Names of all files; empty where the folder is absent."""
         return set(os.listdir(self.path)) if self.path.is_dir() else set()
 
     def size(self, name: str) -> int | None:
+        """Size of a file in bytes, None where it is absent."""
         file = self.path / name
         return file.stat().st_size if file.is_file() else None
 
     def write(self, name: str, content: bytes) -> None:
+        """Write a file that is either complete or absent, whenever the process ends."""
         publish(self.path / name, content)
 
     def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
         (self.path / name).unlink(missing_ok=True)
 
     def view(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of a file; where the system can, they are read as they are used."""
         return np.memmap(self.path / name, dtype=np.uint8, mode="r")
 
     def read(self, name: str) -> bytes:
+        """All bytes of a small file."""
         return (self.path / name).read_bytes()
 
-    def hash_into(self, name: str, *digests: Callable[[bytes], object]) -> None:
-        with open(self.path / name, "rb") as file:
-            _feed(file, digests)
+    def open(self, name: str) -> Any:
+        """A file, open for reading from its beginning."""
+        return open(self.path / name, "rb")
 
     def remove_leftovers(self) -> None:
-        """Remove what a killed run had begun to write."""
+        """Remove files that a killed run did not finish writing."""
         for name in self.names():
             if name.endswith(TEMPORARY_SUFFIX):
                 self.remove(name)
 
 
-class RemoteFolder(Folder):
-    """A folder behind fsspec: one PUT per file, which object stores make atomic; read whole."""
+class RemoteFolder:
+    """The same behind fsspec: one PUT per file, which object stores make atomic; shards are read whole."""
 
     shards_open = 2
 
@@ -139,12 +99,14 @@ class RemoteFolder(Folder):
     def read(self, name: str) -> bytes:
         return bytes(self._filesystem.cat_file(self._file(name)))
 
-    def hash_into(self, name: str, *digests: Callable[[bytes], object]) -> None:
-        with self._filesystem.open(self._file(name), "rb") as file:
-            _feed(file, digests)
+    def open(self, name: str) -> Any:
+        return self._filesystem.open(self._file(name), "rb")
 
 
-def open_folder(path: str | os.PathLike[str]) -> LocalFolder | RemoteFolder:
+Folder = LocalFolder | RemoteFolder
+
+
+def open_folder(path: str | os.PathLike[str]) -> Folder:
     """The folder at a local path or an fsspec URL (`s3://bucket/store`, `memory://store`).
 
     Raises `BadInputError` for a protocol that fsspec does not know or whose package is missing.
@@ -160,7 +122,7 @@ def open_folder(path: str | os.PathLike[str]) -> LocalFolder | RemoteFolder:
     return LocalFolder(Path(inner)) if protocol in ("file", "local") else RemoteFolder(name, filesystem, inner)
 
 
-def _feed(file: Any, digests: tuple[Callable[[bytes], object], ...]) -> None:
-    while block := file.read(_BLOCK):
-        for digest in digests:
-            digest(block)
+def sha256(folder: Folder, name: str) -> str:
+    """SHA-256 of a file."""
+    with folder.open(name) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,18 +1,42 @@
-"""What a store will hold, decided before the first image is read."""
+"""What a store will hold, decided before the first image is read, and the two JSON files that say so.
+
+`unfinished.json` is written first and holds the plan. `manifest.json` is written last and names every file: with it the
+store is complete.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
 from residualign.decomposition.coordinates import Layout
 from residualign.errors import BadInputError
+from residualign.store.folder import Folder
 
-__all__ = ["CoordinateShape", "ShardRange", "SplitPlan", "StoreDtype", "StorePlan"]
+__all__ = [
+    "MANIFEST_NAME",
+    "UNFINISHED_NAME",
+    "CoordinateShape",
+    "FileEntry",
+    "Manifest",
+    "ShardEntry",
+    "ShardRange",
+    "SplitPlan",
+    "StoreDtype",
+    "StorePlan",
+    "check_files",
+    "read_plan",
+    "write_plan",
+]
+
+MANIFEST_NAME = "manifest.json"
+UNFINISHED_NAME = "unfinished.json"
+
+_FORMAT, _VERSION = "residualign store", 1
 
 StoreDtype = Literal["float16", "float32", "float64"]
 
@@ -95,7 +119,7 @@ class StorePlan:
     dtype: StoreDtype = "float32"
     shard_size: int = 1024
     batch_size: int = 32
-    residual_error: float = field(default=0.0)
+    residual_error: float = 0.0
     logit_bias: float | None = None
 
     def __post_init__(self) -> None:
@@ -189,3 +213,113 @@ def _short(value: Any) -> str:
         return f"{len(value)} entries, {digest}"
     text = json.dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file beside the shards."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """What a manifest says of one shard. `skipped` are keys of the range that could not be read as images."""
+
+    name: str
+    split: str
+    index: int
+    start: int
+    stop: int
+    rows: int
+    bytes: int
+    sha256: str
+    skipped: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ShardEntry:
+        """From what the manifest has."""
+        return cls(**{**content, "skipped": tuple(content["skipped"])})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A finished store's table of contents. No clock and no host name: equal runs give equal bytes."""
+
+    plan: StorePlan
+    files: tuple[FileEntry, ...]
+    shards: tuple[ShardEntry, ...]
+
+    def write(self, folder: Folder) -> None:
+        """Publish it; from then on the store is complete. Raises `OSError`."""
+        content = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "fingerprint": self.plan.fingerprint,
+            "plan": self.plan.to_json(),
+            "files": [vars(entry) for entry in self.files],
+            "shards": [vars(entry) for entry in self.shards],
+        }
+        folder.write(MANIFEST_NAME, _encode(content))
+
+    @classmethod
+    def read(cls, folder: Folder) -> Manifest:
+        """Raises `BadInputError` where the file is damaged, foreign, or of a version this code cannot read."""
+        content = _decode(folder, MANIFEST_NAME)
+        try:
+            manifest = cls(
+                StorePlan.from_json(content["plan"]),
+                tuple(FileEntry(**entry) for entry in content["files"]),
+                tuple(ShardEntry.from_json(entry) for entry in content["shards"]),
+            )
+            expected = content["fingerprint"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadInputError(f"{folder.name}/{MANIFEST_NAME} is damaged: {error}") from None
+        if manifest.plan.fingerprint != expected or len(manifest.shards) != len(manifest.plan.shards()):
+            raise BadInputError(f"{folder.name}/{MANIFEST_NAME} was changed: it does not fit its own fingerprint")
+        return manifest
+
+
+def write_plan(folder: Folder, plan: StorePlan) -> None:
+    """Note what an unfinished store is going to be. Raises `OSError`."""
+    content = {"format": _FORMAT, "version": _VERSION, "plan": plan.to_json()}
+    folder.write(UNFINISHED_NAME, _encode(content))
+
+
+def read_plan(folder: Folder) -> StorePlan:
+    """What an unfinished store is going to be; `BadInputError` where that cannot be read."""
+    content = _decode(folder, UNFINISHED_NAME)
+    try:
+        return StorePlan.from_json(content["plan"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadInputError(f"{folder.name}/{UNFINISHED_NAME} is damaged: {error}") from None
+
+
+def check_files(folder: Folder, entries: Sequence[FileEntry | ShardEntry]) -> None:
+    """That every file is there in its full length, without reading any. Raises `BadInputError` naming the first."""
+    for entry in entries:
+        size = folder.size(entry.name)
+        if size is None:
+            raise BadInputError(f"{folder.name}/{entry.name} is missing from the store")
+        if size != entry.bytes:
+            raise BadInputError(f"{folder.name}/{entry.name} is damaged: it has {size} bytes, expected {entry.bytes}")
+
+
+def _encode(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _decode(folder: Folder, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads(folder.read(name))
+    except ValueError as error:
+        raise BadInputError(f"{folder.name}/{name} is damaged: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise BadInputError(f"{folder.name}/{name} is not part of a {_FORMAT}")
+    if content.get("version") != _VERSION:
+        raise BadInputError(
+            f"{folder.name}/{name} has version {content.get('version')}, this residualign reads version {_VERSION}"
+        )
+    return content

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,59 +17,33 @@ from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
 from residualign.spectrum.moments import first_not_finite
 from residualign.store.folder import Folder
-from residualign.store.plan import CoordinateShape, ShardRange, StoreDtype, StorePlan
+from residualign.store.plan import CoordinateShape, ShardEntry, ShardRange, StoreDtype, StorePlan
 
-__all__ = ["ShardEntry", "encode_shard", "examine_shard", "parse_tensors", "tensor_shapes"]
+__all__ = ["encode_shard", "examine_shard", "parse_tensors", "tensor_shapes"]
 
 _FORMAT, _VERSION = "residualign shard", 1
+
+_BLOCK = 1 << 22
 
 _NUMPY_DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 
 
-@dataclass(frozen=True)
-class ShardEntry:
-    """What a manifest says of one shard. `skipped` are keys of the range that could not be read as images."""
-
-    name: str
-    split: str
-    index: int
-    start: int
-    stop: int
-    rows: int
-    bytes: int
-    sha256: str
-    skipped: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        return {**asdict(self), "skipped": list(self.skipped)}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> ShardEntry:
-        """From what `to_json` gave."""
-        return cls(**{**content, "skipped": tuple(content["skipped"])})
-
-
 def tensor_shapes(shape: CoordinateShape) -> dict[str, tuple[int, ...]]:
     """The shape of one image's part of each tensor, by field of `Coordinates`."""
-    if shape.layout == "contributions":
-        pool_mlp = {"pool_mlp": (shape.dim,)} if shape.pool_mlp else {}
-        return {
-            "heads": (shape.n_layers, shape.n_heads, shape.dim),
-            "mlps": (shape.n_layers, shape.dim),
-            "output": (shape.dim,),
-            "embedding": (shape.dim,),
-            **pool_mlp,
-        }
-    embedding = {"embedding": (shape.width,)} if shape.layout == "mean" else {}
-    return {
-        "heads": (shape.n_layers, shape.n_heads, shape.head_dim),
-        "mlps": (shape.n_layers, shape.width),
-        "inverse_std": (),
-        "mean_over_std": (),
-        "output": (shape.dim,),
-        **embedding,
+    contributions = shape.layout == "contributions"
+    of_head, of_mlp = (shape.dim, shape.dim) if contributions else (shape.head_dim, shape.width)
+    shapes: dict[str, tuple[int, ...]] = {
+        "heads": (shape.n_layers, shape.n_heads, of_head),
+        "mlps": (shape.n_layers, of_mlp),
     }
+    if not contributions:
+        shapes |= {"inverse_std": (), "mean_over_std": ()}
+    shapes["output"] = (shape.dim,)
+    if shape.layout != "token":
+        shapes["embedding"] = (of_mlp,)
+    if shape.pool_mlp:
+        shapes["pool_mlp"] = (of_mlp,)
+    return shapes
 
 
 def encode_shard(plan: StorePlan, shard: ShardRange, coordinates: Coordinates, skipped: Sequence[str]) -> bytes:
@@ -129,25 +103,17 @@ def examine_shard(folder: Folder, plan: StorePlan, shard: ShardRange) -> ShardEn
             f"{where} holds samples {found.start} to {found.stop} of {found.split}, "
             f"expected {shard.start} to {shard.stop} of {shard.split}"
         )
-    size = folder.size(shard.name) or 0
-    whole, payload = hashlib.sha256(), hashlib.sha256()
-    skip = offset
-
-    def feed_payload(block: bytes) -> None:
-        nonlocal skip
-        payload.update(block[skip:])
-        skip = max(0, skip - len(block))
-
-    folder.hash_into(shard.name, whole.update, feed_payload)
+    with folder.open(shard.name) as file:
+        whole, payload = hashlib.sha256(file.read(offset)), hashlib.sha256()
+        while block := file.read(_BLOCK):
+            whole.update(block)
+            payload.update(block)
     if payload.hexdigest() != header["checksum"]:
         raise BadInputError(f"{where} is damaged: its numbers are not the ones that were written")
     skipped = tuple(header["skipped"])
+    size = folder.size(shard.name) or 0
     return ShardEntry(
-        **{"name": shard.name, **asdict(shard)},
-        rows=len(shard) - len(skipped),
-        bytes=size,
-        sha256=whole.hexdigest(),
-        skipped=skipped,
+        shard.name, **vars(shard), rows=len(shard) - len(skipped), bytes=size, sha256=whole.hexdigest(), skipped=skipped
     )
 
 

@@ -22,10 +22,18 @@ from torch import Tensor
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.decomposition.identity_maps import IdentityMaps
 from residualign.errors import BadInputError
-from residualign.store.folder import open_folder
-from residualign.store.manifest import MANIFEST_NAME, UNFINISHED_NAME, Manifest, check_files, read_plan
-from residualign.store.plan import ShardRange
-from residualign.store.shards import ShardEntry, examine_shard, parse_tensors, tensor_shapes
+from residualign.store.folder import open_folder, sha256
+from residualign.store.plan import (
+    MANIFEST_NAME,
+    UNFINISHED_NAME,
+    FileEntry,
+    Manifest,
+    ShardEntry,
+    ShardRange,
+    check_files,
+    read_plan,
+)
+from residualign.store.shards import examine_shard, parse_tensors, tensor_shapes
 from residualign.units import Units
 
 __all__ = ["CLASSES_NAME", "MAPS_NAME", "MAX_BYTES_IN_MEMORY", "Store", "StoreSplit"]
@@ -241,7 +249,7 @@ class Store:
     def verify(self) -> None:
         """Compare the checksum of every file, reading all of them. Raises `BadInputError` naming one that differs."""
         for entry in self._manifest.files:
-            self._check_file(entry.name, entry.sha256)
+            self._check_file(entry)
         for shard in self._manifest.shards:
             self._check_shard(shard)
 
@@ -258,7 +266,7 @@ class Store:
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
         entry = next(entry for entry in self._manifest.files if entry.name == name)
-        self._check_file(name, entry.sha256)
+        self._check_file(entry)
         return load(self._folder.read(name))
 
     def _shard(self, entry: ShardEntry) -> dict[str, NDArray[Any]]:
@@ -281,9 +289,9 @@ class Store:
             raise BadInputError(f"{self._folder.name}/{entry.name} is not the file the manifest names: it was changed")
         self._verified.add(entry.name)
 
-    def _check_file(self, name: str, sha256: str) -> None:
-        if self._folder.sha256(name) != sha256:
-            raise BadInputError(f"{self._folder.name}/{name} is damaged: its checksum is not the manifest's")
+    def _check_file(self, entry: FileEntry) -> None:
+        if sha256(self._folder, entry.name) != entry.sha256:
+            raise BadInputError(f"{self._folder.name}/{entry.name} is damaged: its checksum is not the manifest's")
 
 
 class StoreSplit:

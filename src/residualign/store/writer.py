@@ -15,18 +15,20 @@ from torch import Tensor
 from residualign._files import LOCK_NAME, DirectoryLock, saying_what_is_kept
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
-from residualign.store.folder import LocalFolder, open_folder
-from residualign.store.manifest import (
+from residualign.store.folder import LocalFolder, open_folder, sha256
+from residualign.store.plan import (
     MANIFEST_NAME,
     UNFINISHED_NAME,
     FileEntry,
     Manifest,
+    ShardEntry,
+    ShardRange,
+    StorePlan,
     check_files,
     read_plan,
     write_plan,
 )
-from residualign.store.plan import ShardRange, StorePlan
-from residualign.store.shards import ShardEntry, encode_shard, examine_shard
+from residualign.store.shards import encode_shard, examine_shard
 from residualign.store.store import CLASSES_NAME, MAPS_NAME, Store
 
 __all__ = ["StoreWriter", "remove_store"]
@@ -100,11 +102,8 @@ class StoreWriter:
             self._folder.write(shard.name, content)
         keys = self.plan.splits[shard.split].keys[shard.start : shard.stop]
         self._done[shard.name] = ShardEntry(
-            name=shard.name,
-            split=shard.split,
-            index=shard.index,
-            start=shard.start,
-            stop=shard.stop,
+            shard.name,
+            **vars(shard),
             rows=len(coordinates),
             bytes=len(content),
             sha256=hashlib.sha256(content).hexdigest(),
@@ -156,7 +155,7 @@ class StoreWriter:
 
     def _file(self, name: str, content: bytes) -> FileEntry:
         entry = FileEntry(name, len(content), hashlib.sha256(content).hexdigest())
-        if self._folder.size(name) != entry.bytes or self._folder.sha256(name) != entry.sha256:
+        if self._folder.size(name) != entry.bytes or sha256(self._folder, name) != entry.sha256:
             self._folder.write(name, content)
         return entry
 
