@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from residualign._files import plain
 from residualign._messages import NONE
 
 if TYPE_CHECKING:
@@ -45,8 +47,9 @@ class Result:
         return {}
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as JSON types, as the command prints it with `--json`."""
-        raise NotImplementedError
+        """Everything as JSON types, as the command prints it with `--json`; NaN becomes None."""
+        content: dict[str, Any] = plain(asdict(self))  # type: ignore[call-overload]
+        return content
 
     def _repr_html_(self) -> str:
         tables = [html_table(table) for table in list(self.tables.values())[:1]]

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from residualign._files import plain
 from residualign._result import Result, Table
 from residualign.errors import BadInputError
 
@@ -86,11 +85,6 @@ class UnitGeometry(Result):
     def tables(self) -> dict[str, Table]:
         """`geometry_units`, one row."""
         return {"geometry_units": [self.row]}
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields as JSON types; NaN becomes None."""
-        content: dict[str, Any] = plain(asdict(self))
-        return content
 
 
 @dataclass(frozen=True)
@@ -207,11 +201,6 @@ class LayerProfile(Result):
         """`geometry_profiles`, one row per layer."""
         return {"geometry_profiles": self.rows}
 
-    def to_json(self) -> dict[str, Any]:
-        """All fields as JSON types; NaN becomes None."""
-        content: dict[str, Any] = plain(asdict(self))
-        return content
-
 
 @dataclass(frozen=True, repr=False)
 class Geometry(Result):
@@ -282,11 +271,6 @@ class Geometry(Result):
 
         title = f"{Path(self.model).name} on {Path(self.data).name}, {self.n_images:,} images"
         return geometry_figures(self.tables, title, self.variance_threshold)
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields as JSON types; NaN becomes None."""
-        content: dict[str, Any] = plain(asdict(self))
-        return content
 
     def _all(self) -> tuple[UnitGeometry, ...]:
         return self.units if self.output is None else (*self.units, self.output)

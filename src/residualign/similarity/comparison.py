@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from residualign._result import Result, Table
 from residualign.similarity.result import (
     COSINES,
     MEANS,
@@ -14,23 +12,18 @@ from residualign.similarity.result import (
     MeanSimilarity,
     Row,
     SpectraSimilarity,
+    TwoSets,
     UnitCka,
-    figures_of,
-    named,
     pair_rows,
     pairs_json,
-    result_json,
 )
 from residualign.units import Unit
-
-if TYPE_CHECKING:
-    from residualign.figures._figure import Figure
 
 __all__ = ["Comparison"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Comparison(Result):
+class Comparison(TwoSets):
     """Everything that can be said of two sets of images: by unit, by layer, and for pairs of heads.
 
     Attributes
@@ -47,8 +40,6 @@ class Comparison(Result):
         Heads of the first with heads of the second; None where they were not asked for.
     """
 
-    first: str
-    second: str
     units: tuple[Unit, ...]
     spectral: SpectraSimilarity | None
     means: tuple[MeanSimilarity, ...] | None
@@ -61,34 +52,22 @@ class Comparison(Result):
         there = ", ".join(name for name in parts if getattr(self, name) is not None)
         return f"{self.first!r} and {self.second!r}, {len(self.units)} units: {there}"
 
-    @property
-    def tables(self) -> dict[str, Table]:
-        """`units` (and the output), `layers` and `pairs`."""
+    def _rows(self) -> dict[str, list[Row]]:
         output = self._output()
-        return named(
-            self,
-            {
-                "units": [*self._units(), *([output] if output else [])],
-                "layers": [] if self.spectral is None else self.spectral.layer_rows(),
-                "pairs": pair_rows(self.pairs, self.pairs_cka),
-            },
-        )
+        return {
+            "units": [*self._units(), *([output] if output else [])],
+            "layers": [] if self.spectral is None else self.spectral.layer_rows(),
+            "pairs": pair_rows(self.pairs, self.pairs_cka),
+        }
 
-    @property
-    def figures(self) -> dict[str, Figure]:
-        """`heads`, `layers` and `pairs`, of what was compared."""
-        return figures_of(self.tables)
-
-    def to_json(self) -> Row:
-        """As JSON types; NaN becomes None."""
+    def _content(self) -> Row:
         either = self.pairs or self.pairs_cka
-        return result_json(
-            self,
-            output=self._output(),
-            layers=[] if self.spectral is None else self.spectral.layer_rows(),
-            units=self._units(),
-            pairs=None if either is None else pairs_json(self.pairs, self.pairs_cka),
-        )
+        return {
+            "output": self._output(),
+            "layers": [] if self.spectral is None else self.spectral.layer_rows(),
+            "units": self._units(),
+            "pairs": None if either is None else pairs_json(self.pairs, self.pairs_cka),
+        }
 
     def _units(self) -> list[Row]:
         if self.spectral is None and self.cka is None:

@@ -28,13 +28,11 @@ __all__ = [
     "MeanSimilarity",
     "SpectraSimilarity",
     "SpectralCosine",
+    "TwoSets",
     "UnitCka",
     "UnitSimilarity",
-    "figures_of",
-    "named",
     "pair_rows",
     "pairs_json",
-    "result_json",
 ]
 
 Matching = Literal["greedy", "optimal"]
@@ -43,6 +41,63 @@ Row = dict[str, Any]
 
 COSINES = ("weighted", "unweighted", "weighted_optimal", "unweighted_optimal")
 MEANS = ("cosine", "pearson", "spearman", "euclidean", "relative_cosine", "relative_pearson", "relative_spearman")
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class TwoSets(Result):
+    """What was found about two sets of images, whose names are in every table.
+
+    A subclass says its rows in `_rows` and its JSON in `_content`, without the names.
+    """
+
+    first: str
+    second: str
+
+    def _rows(self) -> dict[str, list[Row]]:
+        raise NotImplementedError
+
+    def _content(self) -> Row:
+        raise NotImplementedError
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The tables that have rows: `units` (and the output), `layers` and `pairs` of heads."""
+        who = {"first": self.first, "second": self.second}
+        return {name: [who | row for row in rows] for name, rows in self._rows().items() if rows}
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """`heads`, `layers` and `pairs`, where there are such tables."""
+        from residualign.figures.similarity import similarity_figures
+
+        return similarity_figures(self.tables)
+
+    def to_json(self) -> Row:
+        """As JSON types; NaN becomes None."""
+        content: Row = plain({"first": self.first, "second": self.second, **self._content()})
+        return content
+
+
+class _OneUnit(Result):
+    """What was found about one unit: one row."""
+
+    _table = "units"
+
+    @property
+    def row(self) -> Row:
+        """As one row of a table."""
+        fields: Row = asdict(self)  # type: ignore[call-overload]
+        return fields
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """One table of one row."""
+        return {self._table: [self.row]}
+
+    def to_json(self) -> Row:
+        """As JSON types; NaN becomes None."""
+        content: Row = plain(self.row)
+        return content
 
 
 @dataclass(frozen=True)
@@ -59,7 +114,7 @@ class SpectralCosine:
 
 
 @dataclass(frozen=True, repr=False)
-class UnitSimilarity(Result):
+class UnitSimilarity(_OneUnit):
     """One unit on two sets of images; kind "output" is the model's output.
 
     n_components: of the first and of the second basis, after the cut.
@@ -82,16 +137,6 @@ class UnitSimilarity(Result):
         unit = {"label": self.label, "kind": self.kind, "layer": self.layer, "head": self.head}
         return unit | {"n_components_first": first, "n_components_second": second} | asdict(self.cosine)
 
-    @property
-    def tables(self) -> dict[str, Table]:
-        """`units`, one row."""
-        return {"units": [self.row]}
-
-    def to_json(self) -> Row:
-        """As JSON types; NaN becomes None."""
-        content: Row = plain(self.row)
-        return content
-
 
 @dataclass(frozen=True)
 class LayerSimilarity:
@@ -108,7 +153,7 @@ class LayerSimilarity:
 
 
 @dataclass(frozen=True, repr=False)
-class SpectraSimilarity(Result):
+class SpectraSimilarity(TwoSets):
     """Similarity of the components of every unit on two sets of images.
 
     Attributes
@@ -123,8 +168,6 @@ class SpectraSimilarity(Result):
         Share of the variance at which each basis is cut.
     """
 
-    first: str
-    second: str
     units: tuple[UnitSimilarity, ...]
     output: UnitSimilarity
     variance_threshold: float
@@ -151,34 +194,25 @@ class SpectraSimilarity(Result):
             f"{heads.weighted:.3f}, unweighted {heads.unweighted:.3f}"
         )
 
-    @property
-    def tables(self) -> dict[str, Table]:
-        """`units`, one row per unit and one of the output; `layers`, one row per layer of heads and of MLPs."""
-        return named(self, {"units": [one.row for one in (*self.units, self.output)], "layers": self.layer_rows()})
-
-    @property
-    def figures(self) -> dict[str, Figure]:
-        """`heads` and `layers`."""
-        return figures_of(self.tables)
+    def _rows(self) -> dict[str, list[Row]]:
+        return {"units": [one.row for one in (*self.units, self.output)], "layers": self.layer_rows()}
 
     def layer_rows(self) -> list[Row]:
         """One row per layer, of heads and then of MLPs."""
         kinds: tuple[UnitKind, ...] = ("head", "mlp")
         return [one.row for kind in kinds for one in self.layers(kind)]
 
-    def to_json(self) -> Row:
-        """As JSON types; NaN becomes None."""
-        return result_json(
-            self,
-            variance_threshold=self.variance_threshold,
-            units=[one.row for one in self.units],
-            output=self.output.row,
-            layers=self.layer_rows(),
-        )
+    def _content(self) -> Row:
+        return {
+            "variance_threshold": self.variance_threshold,
+            "units": [one.row for one in self.units],
+            "output": self.output.row,
+            "layers": self.layer_rows(),
+        }
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class HeadPairs(Result):
+class HeadPairs(TwoSets):
     """Every head of one tower with every head of another, or of the same: rows are the first's, in unit order.
 
     Attributes
@@ -192,8 +226,6 @@ class HeadPairs(Result):
     variance_threshold : float
     """
 
-    first: str
-    second: str
     rows: tuple[Unit, ...]
     columns: tuple[Unit, ...]
     weighted: Float[Tensor, "row column"]
@@ -206,23 +238,15 @@ class HeadPairs(Result):
             f"{len(self.rows)} x {len(self.columns)} heads, {self.matching} matching, {self.first!r}, {self.second!r}"
         )
 
-    @property
-    def tables(self) -> dict[str, Table]:
-        """`pairs`, one row per pair of heads."""
-        return named(self, {"pairs": pair_rows(self, None)})
+    def _rows(self) -> dict[str, list[Row]]:
+        return {"pairs": pair_rows(self, None)}
 
-    @property
-    def figures(self) -> dict[str, Figure]:
-        """`pairs`."""
-        return figures_of(self.tables)
-
-    def to_json(self) -> Row:
-        """As JSON types; NaN becomes None."""
-        return result_json(self, **pairs_json(self, None), variance_threshold=self.variance_threshold)
+    def _content(self) -> Row:
+        return {**pairs_json(self, None), "variance_threshold": self.variance_threshold}
 
 
 @dataclass(frozen=True, repr=False)
-class MeanSimilarity(Result):
+class MeanSimilarity(_OneUnit):
     """The mean contributions of one unit on two sets of images.
 
     Attributes
@@ -239,6 +263,8 @@ class MeanSimilarity(Result):
     None: was not asked for, or the sets share no space. NaN: a mean is zero (cosine) or constant (correlations).
     """
 
+    _table = "means"
+
     label: str
     cosine: float | None
     pearson: float | None
@@ -252,23 +278,15 @@ class MeanSimilarity(Result):
         numbers = ((name, getattr(self, name)) for name in MEANS[:4])
         return f"{self.label}: " + ", ".join(f"{name} {value:.3f}" for name, value in numbers if value is not None)
 
-    @property
-    def tables(self) -> dict[str, Table]:
-        """`means`, one row."""
-        return {"means": [asdict(self)]}
-
-    def to_json(self) -> Row:
-        """As JSON types; NaN becomes None."""
-        content: Row = plain(asdict(self))
-        return content
-
 
 @dataclass(frozen=True, repr=False)
-class UnitCka(Result):
+class UnitCka(_OneUnit):
     """The CKA of one unit with the same unit of a different model; NaN where it does not vary.
 
     debiased: also NaN below four images, and where an estimated self-similarity is not positive.
     """
+
+    _table = "cka"
 
     label: str
     cka: float
@@ -279,26 +297,14 @@ class UnitCka(Result):
 
     @property
     def row(self) -> Row:
-        """The two numbers as columns of a table."""
-        return {"cka": self.cka, "cka_debiased": self.debiased}
-
-    @property
-    def tables(self) -> dict[str, Table]:
-        """`cka`, one row."""
-        return {"cka": [{"label": self.label, **self.row}]}
-
-    def to_json(self) -> Row:
-        """As JSON types; NaN becomes None."""
-        content: Row = plain({"label": self.label, **self.row})
-        return content
+        """As one row of a table."""
+        return {"label": self.label, "cka": self.cka, "cka_debiased": self.debiased}
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class CkaPairs(Result):
+class CkaPairs(TwoSets):
     """The CKA of every unit of the first with every unit of the second, (row, column); NaN as in `UnitCka`."""
 
-    first: str
-    second: str
     rows: tuple[Unit, ...]
     columns: tuple[Unit, ...]
     cka: Float[Tensor, "row column"]
@@ -307,19 +313,11 @@ class CkaPairs(Result):
     def _summary(self) -> str:
         return f"{len(self.rows)} x {len(self.columns)} units, {self.first!r}, {self.second!r}"
 
-    @property
-    def tables(self) -> dict[str, Table]:
-        """`pairs`, one row per pair of units."""
-        return named(self, {"pairs": pair_rows(None, self)})
+    def _rows(self) -> dict[str, list[Row]]:
+        return {"pairs": pair_rows(None, self)}
 
-    @property
-    def figures(self) -> dict[str, Figure]:
-        """`pairs`."""
-        return figures_of(self.tables)
-
-    def to_json(self) -> Row:
-        """As JSON types; NaN becomes None."""
-        return result_json(self, **pairs_json(None, self))
+    def _content(self) -> Row:
+        return pairs_json(None, self)
 
 
 def pair_rows(bases: HeadPairs | None, cka: CkaPairs | None) -> list[Row]:
@@ -352,25 +350,6 @@ def pairs_json(bases: HeadPairs | None, cka: CkaPairs | None) -> Row:
         "cka": None if cka is None else cka.cka.tolist(),
         "cka_debiased": None if cka is None else cka.debiased.tolist(),
     }
-
-
-def figures_of(tables: dict[str, Table]) -> dict[str, Figure]:
-    """What the tables can be drawn as."""
-    from residualign.figures.similarity import similarity_figures
-
-    return similarity_figures(tables)
-
-
-def named(result: Any, tables: dict[str, list[Row]]) -> dict[str, Table]:
-    """The tables that have rows, each row with the names of both sets first."""
-    who = {"first": result.first, "second": result.second}
-    return {name: [who | row for row in rows] for name, rows in tables.items() if rows}
-
-
-def result_json(result: Any, **content: Any) -> Row:
-    """The names of both sets and the content as JSON types; NaN becomes None."""
-    told: Row = plain({"first": result.first, "second": result.second, **content})
-    return told
 
 
 def _mean(cosines: Iterable[SpectralCosine]) -> SpectralCosine:
