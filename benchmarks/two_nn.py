@@ -17,9 +17,8 @@ from benchmarks.harness import Result, Row, exponent, interleave, ratio_rows
 from benchmarks.machine import matrix_rate
 from benchmarks.towers import random_coordinates, random_maps
 from residualign.decomposition.coordinates import UnitMaps
-from residualign.geometry.measure import linear_dimension_of_points
+from residualign.geometry.measure import Isometry, linear_dimension_of_points
 from residualign.geometry.neighbours import nearest
-from residualign.geometry.points import Isometry
 from residualign.geometry.resampling import draw_halves
 from residualign.geometry.two_nn import two_nn
 from residualign.store import CoordinateShape, SplitPlan, Store, StorePlan, StoreWriter
@@ -94,7 +93,7 @@ def geometry_process(path: str, subsamples: int) -> dict[str, Any]:
     """The geometry of the heads of a store."""
     import residualign as ra
     from residualign.geometry import measure_geometry
-    from residualign.geometry.points import unit_points
+    from residualign.geometry.measure import unit_points
 
     store = Store.open(path)
     split, heads = store.split("train"), store.units.of_kind("head")

@@ -15,7 +15,7 @@ import residualign as ra
 from residualign.errors import BadInputError
 from residualign.geometry import measure_geometry
 from residualign.geometry import points as points_module
-from residualign.geometry.points import Isometry, unit_points
+from residualign.geometry.measure import Isometry, unit_points
 from residualign.geometry.resampling import draw_halves
 from residualign.geometry.result import PROFILED
 from residualign.spectrum import Spectra

@@ -130,12 +130,6 @@ def test_points_are_left_as_they_were():
     assert torch.equal(points, before)
 
 
-def test_progress_ends_with_all_rows():
-    calls = []
-    nearest(normal(700, 3), 2, lambda done, total: calls.append((done, total)))
-    assert calls[-1] == (700, 700)
-
-
 def test_distance_from_the_origin_costs_no_proof():
     points = normal(600, 13)
     near, far = nearest(points, 2), nearest(points + 1e5, 2)

@@ -104,7 +104,7 @@ def test_duplicates_are_dropped_but_for_the_first_of_each():
     assert (found.n_points, found.n_duplicates) == (602, 14)
     assert (expected.n_points, expected.n_duplicates) == (602, 0)
     assert found.dimension == pytest.approx(expected.dimension, rel=1e-12)
-    assert distinct_points(repeated).rows.tolist() == [*range(601), 614]
+    assert distinct_points(repeated).tolist() == [*range(601), 614]
 
 
 def test_what_rounding_told_apart_is_one_point():

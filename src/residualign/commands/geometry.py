@@ -107,11 +107,12 @@ def run(request: GeometryRequest, progress: Progress = SILENT) -> GeometryOutcom
     from residualign.commands._outcome import check_files, with_files
     from residualign.extraction import spectra_of_split
     from residualign.geometry import measure_geometry
-    from residualign.geometry.measure import check_settings
+    from residualign.geometry.measure import Settings
     from residualign.inputs.spectra import choose_spectra
     from residualign.inputs.store import analysed_split, analysed_store, chosen_units
 
-    check_settings(request.variance_threshold, request.fraction, request.subsamples)
+    # refuses numbers that are out of range
+    Settings(request.variance_threshold, request.fraction, request.subsamples, request.seed)
     check_files(request)
     with analysed_store(request, progress, units=request.unit) as (store, subject):
         part = analysed_split(store, request.split)

@@ -14,19 +14,32 @@ from torch import Tensor
 
 from residualign._progress import Tick
 from residualign.data.split import ImageData
+from residualign.decomposition.coordinates import UnitMaps
 from residualign.errors import BadInputError
 from residualign.extraction import Reading, images_of_split, spectra_of_split, split_of, stored
-from residualign.geometry.points import output_points, unit_points
 from residualign.geometry.resampling import deviation_interval, draw_halves, layer_profile
 from residualign.geometry.result import PROFILED, Geometry, LayerProfile, UnitGeometry
 from residualign.geometry.two_nn import two_nn
 from residualign.models.vision_model import VisionModel
 from residualign.spectrum import Spectra, Spectrum, truncate
-from residualign.spectrum._pca import RELATIVE_CUTOFF
+from residualign.spectrum.spectrum import RELATIVE_CUTOFF
 from residualign.store import Store, StoreSplit
 from residualign.units import Unit
 
-__all__ = ["LinearDimension", "check_settings", "linear_dimension", "linear_dimension_of_points", "measure_geometry"]
+__all__ = [
+    "Isometry",
+    "LinearDimension",
+    "Settings",
+    "linear_dimension",
+    "linear_dimension_of_points",
+    "measure_geometry",
+    "unit_points",
+]
+
+_GROUP_BYTES = 64 * 2**20
+"""Points of several units are collected in one pass over the store; more than this only where one unit needs it."""
+
+_BATCH = 512
 
 
 def measure_geometry(
@@ -112,19 +125,14 @@ class Settings:
     seed: int
 
     def __post_init__(self) -> None:
-        check_settings(self.variance_threshold, self.fraction, self.subsamples)
-
-
-def check_settings(variance_threshold: float, fraction: float, subsamples: int) -> None:
-    """`BadInputError` for numbers that `measure_geometry` refuses."""
-    if not 0 < variance_threshold <= 1:
-        raise BadInputError(f"variance_threshold is a share of variance in (0, 1], got {variance_threshold}")
-    if not 0 < fraction <= 1:
-        raise BadInputError(f"fraction is a share of the points in (0, 1], got {fraction}")
-    if subsamples < 0 or subsamples % 2:
-        raise BadInputError(
-            f"subsamples come in pairs of halves: expected an even number, or 0 for none, got {subsamples}"
-        )
+        if not 0 < self.variance_threshold <= 1:
+            raise BadInputError(f"variance_threshold is a share of variance in (0, 1], got {self.variance_threshold}")
+        if not 0 < self.fraction <= 1:
+            raise BadInputError(f"fraction is a share of the points in (0, 1], got {self.fraction}")
+        if self.subsamples < 0 or self.subsamples % 2:
+            raise BadInputError(
+                f"subsamples come in pairs of halves: expected an even number, or 0 for none, got {self.subsamples}"
+            )
 
 
 def _measure_split(
@@ -205,7 +213,7 @@ def _measure(
     table = torch.tensor(
         [_figures(one, n) for one, n in zip(of_halves, intrinsic.halves.tolist(), strict=True)], dtype=torch.float64
     ).view(-1, len(PROFILED))
-    ratio = _ratio(linear, intrinsic.dimension)
+    ratio = linear.components / intrinsic.dimension
     measured = UnitGeometry(
         label="output" if unit is None else unit.label,
         kind="output" if unit is None else unit.kind,
@@ -228,12 +236,8 @@ def _measure(
 
 def _figures(linear: LinearDimension, dimension: float) -> tuple[float, ...]:
     """In the order of `PROFILED`."""
-    ratio = _ratio(linear, dimension)
+    ratio = linear.components / dimension
     return float(linear.components), dimension, ratio, linear.evr_first, linear.participation_ratio
-
-
-def _ratio(linear: LinearDimension, dimension: float) -> float:
-    return linear.components / dimension
 
 
 def _profiles(measured: Sequence[_Measured]) -> Iterator[LayerProfile]:
@@ -291,3 +295,75 @@ def linear_dimension_of_points(
     nothing = torch.zeros(len(kept), 0, dtype=torch.float64)
     spectrum = Spectrum(points.new_zeros(0).double(), nothing, kept, float(variance.sum()), n)
     return linear_dimension(spectrum, variance_threshold)
+
+
+@dataclass(frozen=True, eq=False)
+class Isometry:
+    """Maps a unit's coordinates y to points whose distances are those of the contributions y B + c in R^dim.
+
+    origin: (coordinate,), a y that is subtracted first: where y never varies, or hardly, the points keep their digits.
+    projection: (coordinate, size), the L of B = L Q with orthonormal rows Q; size is the smaller of coordinate (a
+    head's head_dim + 2) and dim. None where B is the identity.
+    """
+
+    origin: Float[Tensor, " coordinate"]
+    projection: Float[Tensor, "coordinate size"] | None
+
+    @classmethod
+    def of(cls, maps: UnitMaps, unit: Unit, origin: Float[Tensor, " coordinate"]) -> Isometry:
+        """The isometry of one unit. Costs one QR of its map, O(coordinate^2 dim)."""
+        if maps.layout == "contributions":
+            return cls(origin.double(), None)
+        weight = maps.weight(unit).double()
+        projection = torch.linalg.qr(weight.mT).R.mT if weight.shape[0] < weight.shape[1] else weight
+        return cls(origin.double(), projection)
+
+    @property
+    def size(self) -> int:
+        """Numbers of a point."""
+        return len(self.origin) if self.projection is None else self.projection.shape[1]
+
+    def __call__(self, y: Float[Tensor, "image coordinate"]) -> Float[Tensor, "image size"]:
+        """The points of some images, float64."""
+        moved = y.double() - self.origin
+        return moved if self.projection is None else moved @ self.projection
+
+
+def unit_points(split: StoreSplit, units: Sequence[Unit]) -> Iterator[tuple[Unit, Float[Tensor, "image size"]]]:
+    """(unit, points) of every unit asked for, in order, float64: distances between points are those in R^dim.
+
+    Reads the split once for as many units as fit into 192 MiB together, one at least.
+    """
+    if not units or not len(split):
+        return
+    maps, n = split.store.maps, len(split)
+    first = next(split.batches(1))
+    group: list[tuple[Unit, Isometry]] = []
+    held = 0
+    for unit in units:
+        isometry = Isometry.of(maps, unit, first.of(unit)[0])
+        size = 8 * n * isometry.size
+        if group and held + size > _GROUP_BYTES:
+            yield from _read(split, group)
+            group, held = [], 0
+        group.append((unit, isometry))
+        held += size
+    yield from _read(split, group)
+
+
+def output_points(split: StoreSplit) -> Float[Tensor, "image dim"]:
+    """The model's own embeddings, not normalised, about the first of them, in float64."""
+    embeddings = split.embeddings().double()
+    return embeddings - embeddings[0]
+
+
+def _read(split: StoreSplit, group: list[tuple[Unit, Isometry]]) -> Iterator[tuple[Unit, Tensor]]:
+    collected = [torch.empty(len(split), isometry.size, dtype=torch.float64) for _, isometry in group]
+    start = 0
+    for batch in split.batches(_BATCH):
+        for points, (unit, isometry) in zip(collected, group, strict=True):
+            points[start : start + len(batch)] = isometry(batch.of(unit))
+        start += len(batch)
+    for unit, _ in group:
+        # each is freed once it has been looked at
+        yield unit, collected.pop(0)

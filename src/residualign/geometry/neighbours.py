@@ -9,7 +9,6 @@ again with the product in float64, and what is left by differences alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -49,13 +48,11 @@ class Neighbours:
         return self.distances.shape[0]
 
 
-def nearest(
-    points: Float[Tensor, "point coordinate"], count: int, progress: Callable[[int, int], None] | None = None
-) -> Neighbours:
+def nearest(points: Float[Tensor, "point coordinate"], count: int) -> Neighbours:
     """The `count` nearest other points of every point (fewer where there are no more), exactly.
 
     points: float64. Two distances that differ by less than float64 rounding of the differences may come in either
-    order. progress: called with (rows done, rows) by the first search, which is nearly all of the work.
+    order.
 
     Time O(point^2 coordinate), as matrix products in float32; rows with more than 8 others just as near as the last one
     asked for (points on a lattice) are settled by differences, many times slower. Memory beyond the points: half as
@@ -73,9 +70,9 @@ def nearest(
     # a program may have allowed float32 products to be computed in bfloat16, which the proof knows nothing of
     in_full = torch.get_float32_matmul_precision() == "highest"
     for dtype in (torch.float32, torch.float64) if in_full else (torch.float64,):
-        proved = _search(points, frame, left, count, dtype, distances, indices, progress)
+        proved = _search(points, frame, left, count, dtype, distances, indices)
         settled[dtype] = int(proved.sum())
-        left, progress = left[~proved], None
+        left = left[~proved]
         if not len(left):
             break
     if len(left):
@@ -129,7 +126,6 @@ def _search(
     dtype: torch.dtype,
     distances: Tensor,
     indices: Tensor,
-    progress: Callable[[int, int], None] | None,
 ) -> Tensor:
     """Write the neighbours of the rows where the candidates of a product in `dtype` are proved; says which were."""
     n, size = points.shape
@@ -158,8 +154,6 @@ def _search(
         proved[start : start + step] = proof
         distances[block[proof]] = squared[proof].sqrt()
         indices[block[proof]] = candidates.gather(1, order)[proof]
-        if progress is not None:
-            progress(min(start + step, len(rows)), len(rows))
     return proved
 
 

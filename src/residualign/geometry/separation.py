@@ -11,7 +11,6 @@ from torch import Tensor
 
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
-from residualign.units import Unit
 
 __all__ = ["LabelledSplit", "class_separation"]
 
@@ -80,13 +79,9 @@ def _means(split: LabelledSplit, maps: UnitMaps) -> list[Tensor]:
     sums: list[Tensor] = []
     n = 0
     for batch in split.batches(_BLOCK):
-        own = [_sum(batch, unit) for unit in maps.units]
+        own = [batch.of(unit).double().sum(dim=0) for unit in maps.units]
         sums = own if not sums else [a + b for a, b in zip(sums, own, strict=True)]
         n += len(batch)
     if not n:
         raise BadInputError("the separation of classes needs images, got none")
     return [total / n for total in sums]
-
-
-def _sum(batch: Coordinates, unit: Unit) -> Tensor:
-    return batch.of(unit).double().sum(dim=0)

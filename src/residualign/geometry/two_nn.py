@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from residualign.errors import BadInputError
 from residualign.geometry.neighbours import Neighbours, nearest, nearest_by_differences
 from residualign.geometry.resampling import deviation_interval
 
-__all__ = ["COINCIDENCE", "Distinct", "Fit", "TwoNN", "distinct_points", "fit_ratios", "two_nn"]
+__all__ = ["COINCIDENCE", "Fit", "TwoNN", "distinct_points", "fit_ratios", "two_nn"]
 
 COINCIDENCE = 1e-12
 """Points nearer to one another than this share of the largest distance from the mean are one point: it is rounding."""
@@ -36,14 +36,6 @@ class Fit:
     dimension: float
     straightness: float
     n_points: int
-
-
-@dataclass(frozen=True)
-class Distinct:
-    """Which points are left where those that coincide are one, in order, and how many were dropped."""
-
-    rows: Int[Tensor, " kept"]
-    n_duplicates: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +64,6 @@ def two_nn(
     *,
     fraction: float = 0.9,
     halves: Sequence[Int[Tensor, " member"]] = (),
-    progress: Callable[[int, int], None] | None = None,
 ) -> TwoNN:
     """TwoNN of the points, and of each of the subsets `halves` of them.
 
@@ -94,11 +85,11 @@ def two_nn(
     if not 0 < fraction <= 1:
         raise BadInputError(f"fraction is a share of the points in (0, 1], got {fraction}")
     points = points.double()
-    distinct, neighbours = _distinct_neighbours(points, _LIST if halves else 2, progress)
-    kept = points[distinct.rows]
+    rows, neighbours = _distinct_neighbours(points, _LIST if halves else 2)
+    kept = points[rows]
     fit = fit_ratios(_two_nearest(neighbours), fraction)
     place = torch.full((len(points),), -1, dtype=torch.int64)
-    place[distinct.rows] = torch.arange(len(kept))
+    place[rows] = torch.arange(len(kept))
     dimensions = []
     for half in halves:
         members = place[half]
@@ -106,7 +97,7 @@ def two_nn(
         dimensions.append(fit_ratios(within, fraction).dimension)
     values = torch.tensor(dimensions, dtype=torch.float64)
     interval = deviation_interval(fit.dimension, values)
-    return TwoNN(fit, values, interval, len(kept), distinct.n_duplicates)
+    return TwoNN(fit, values, interval, len(kept), len(points) - len(kept))
 
 
 def fit_ratios(distances: Float[Tensor, "point 2"], fraction: float) -> Fit:
@@ -128,16 +119,12 @@ def fit_ratios(distances: Float[Tensor, "point 2"], fraction: float) -> Fit:
     return Fit(xy / xx, xy**2 / (xx * yy), len(x))
 
 
-def distinct_points(points: Float[Tensor, "point coordinate"]) -> Distinct:
-    """The first of each set of points that coincide, within `COINCIDENCE` of the largest distance from the mean.
+def distinct_points(points: Float[Tensor, "point coordinate"]) -> Int[Tensor, " kept"]:
+    """Row of the first of each set of points that coincide, to `COINCIDENCE` of the largest distance from the mean.
 
     Finds those whose coordinates agree when rounded to a grid of that size; `two_nn` goes on to drop what lies on both
     sides of a grid line. Costs O(point x coordinate).
     """
-    return Distinct(*_drop_equal(points))
-
-
-def _drop_equal(points: Tensor) -> tuple[Tensor, int]:
     floor = _floor(points)
     # two points of one cell are at most its diagonal apart
     cell = floor / max(points.shape[1], 1) ** 0.5 if floor > 0 else 1.0
@@ -152,7 +139,7 @@ def _drop_equal(points: Tensor) -> tuple[Tensor, int]:
             if key not in seen:
                 seen.add(key)
                 rows.append(start + i)
-    return torch.tensor(rows, dtype=torch.int64), len(points) - len(rows)
+    return torch.tensor(rows, dtype=torch.int64)
 
 
 def _floor(points: Tensor) -> float:
@@ -162,20 +149,21 @@ def _floor(points: Tensor) -> float:
     return COINCIDENCE * max(float((part - mean).square().sum(dim=1).max().sqrt()) for part in points.split(_BLOCK))
 
 
-def _distinct_neighbours(
-    points: Tensor, count: int, progress: Callable[[int, int], None] | None
-) -> tuple[Distinct, Neighbours]:
-    """Neighbours among distinct points: after the grid, whoever has an earlier point within the floor goes as well."""
-    rows = distinct_points(points).rows
+def _distinct_neighbours(points: Tensor, count: int) -> tuple[Tensor, Neighbours]:
+    """Rows of the distinct points and the neighbors among them.
+
+    After the grid, points that have an earlier one within the floor are dropped as well.
+    """
+    rows = distinct_points(points)
     floor = _floor(points)
     while True:
         kept = points[rows]
-        neighbours = nearest(kept, count, progress)
+        neighbours = nearest(kept, count)
         near = (neighbours.distances <= floor) & (neighbours.indices < torch.arange(len(kept)).unsqueeze(1))
         again = near.any(dim=1)
         if not again.any():
-            return Distinct(rows, len(points) - len(rows)), neighbours
-        rows, progress = rows[~again], None
+            return rows, neighbours
+        rows = rows[~again]
 
 
 def _two_nearest(neighbours: Neighbours) -> Tensor:

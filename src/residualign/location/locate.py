@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import sqrt
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from residualign.models.vision_model import Images, VisionModel
 from residualign.spectrum.spectrum import Spectra
 from residualign.units import Unit
 
-__all__ = ["HeadParts", "head_parts", "locate", "patch_grid", "text_direction"]
+__all__ = ["locate", "patch_grid", "text_direction"]
 
 
 def locate(
@@ -169,25 +169,25 @@ def _of_unit(
     assert unit.layer is not None
     assert unit.head is not None
     attention = seen[unit.layer]
-    parts = head_parts(attention, trace.query_weights(attention.values.shape[2]), unit.head)
+    parts, constant = _head_parts(attention, trace.query_weights(attention.values.shape[2]), unit.head)
     traced = trace.pooled_values(unit.layer)
     value = traced[:, :, unit.head]
-    error = _error(parts.tokens.sum(dim=2) + parts.constant, value, traced, tower, unit)
+    error = _error(parts.sum(dim=2) + constant, value, traced, tower, unit)
     if isinstance(tower.pooling, AttentionPooling):
         to_output = AttentionReadout.of(tower, "shared").head_map(unit.layer, unit.head)
     else:
         to_output = maps.weight(unit)[None, :-2]
     contribution = maps.contribution(coordinates, unit)
     own_scale = contribution.new_ones(1) if scale is None else scale
-    rest = contribution - own_scale[:, None] * torch.einsum("npc,pcd->nd", value - parts.constant, to_output)
+    rest = contribution - own_scale[:, None] * torch.einsum("npc,pcd->nd", value - constant, to_output)
     if directions is None:
-        vectors = own_scale[:, None, None] * torch.einsum("nptc,pcd->ntd", parts.tokens, to_output)
+        vectors = own_scale[:, None, None] * torch.einsum("nptc,pcd->ntd", parts, to_output)
         lengths = (vectors.norm(dim=-1), rest.norm(dim=-1), contribution.norm(dim=-1))
         return (lengths[0][:, None], lengths[1][:, None], lengths[2][:, None]), error
     # (image or 1, target, pool_head, head_dim): the direction as a head's value sees it
     seen_along = torch.einsum("pcd,nkd->nkpc", to_output, directions) * own_scale[:, None, None, None]
     seen_along = seen_along.expand(len(contribution), -1, -1, -1)
-    tokens = torch.einsum("nptc,nkpc->nkt", parts.tokens, seen_along)
+    tokens = torch.einsum("nptc,nkpc->nkt", parts, seen_along)
     along = directions.expand(len(contribution), -1, -1)
     return (tokens, torch.einsum("nd,nkd->nk", rest, along), torch.einsum("nd,nkd->nk", contribution, along)), error
 
@@ -263,30 +263,27 @@ def _of_images(
     return found
 
 
-@dataclass(frozen=True)
-class HeadParts:
-    """tokens: the part of each token in a head's pooled value; constant: what belongs to none. They sum to it."""
+def _head_parts(
+    seen: SeenAttention, query_weights: Float[Tensor, "image pool_head query"], head: int
+) -> tuple[Float[Tensor, "image pool_head token head_dim"], Float[Tensor, "image pool_head head_dim"]]:
+    """The part of each token in a head's pooled value, and the part that belongs to none; they sum to the value.
 
-    tokens: Float[Tensor, "image pool_head token head_dim"]
-    constant: Float[Tensor, "image pool_head head_dim"]
-
-
-def head_parts(seen: SeenAttention, query_weights: Float[Tensor, "image pool_head query"], head: int) -> HeadParts:
-    """One head of a layer: O(image x pool_head x query x token), and the same over all heads behind a norm."""
+    O(image x pool_head x query x token), and the same over all heads where a norm follows.
+    """
     n_heads, head_dim = seen.values.shape[1], seen.values.shape[-1]
     norm = seen.norm
     within = query_weights if norm is None else query_weights * norm.inverse_std[:, None]
     values = seen.values[:, head]
     tokens = torch.einsum("npq,nqt->npt", within, seen.weights[:, head])[..., None] * values[:, None]
     if norm is None:
-        return HeadParts(tokens, torch.zeros_like(tokens[:, :, 0]))
+        return tokens, torch.zeros_like(tokens[:, :, 0])
     own = slice(head * head_dim, (head + 1) * head_dim)
     # the mean over all heads of what each token gave to the pooled queries
     means = torch.einsum("npq,nhqt,nht->npt", within, seen.weights, seen.values.mean(dim=-1)) / n_heads
     constant = torch.zeros_like(tokens[:, :, 0])
     if norm.bias is not None:
         constant = constant + query_weights.sum(dim=-1, keepdim=True) * norm.bias[own]
-    return HeadParts((tokens - means[..., None]) * norm.weight[own], constant)
+    return (tokens - means[..., None]) * norm.weight[own], constant
 
 
 def patch_grid(tower: Tower, n_patches: int, height: int, width: int) -> tuple[int, int]:

@@ -196,12 +196,8 @@ def _self_products(of: _Representations) -> tuple[Float[Tensor, " unit"], Float[
     norms = []
     for batch in of.batches():
         totals = [total.addmm_(rows.T, rows) for total, rows in zip(totals, batch, strict=True)]
-        norms.append(_squared_norms(batch))
+        norms.append(torch.stack([rows.square().sum(dim=1) for rows in batch], dim=1))
     return torch.stack([total.square().sum() for total in totals]), torch.cat(norms)
-
-
-def _squared_norms(batch: Sequence[Tensor]) -> Float[Tensor, "image unit"]:
-    return torch.stack([rows.square().sum(dim=1) for rows in batch], dim=1)
 
 
 def _sums_of_blocks(matrix: Tensor, heights: Sequence[int], widths: Sequence[int]) -> Float[Tensor, "row column"]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +14,7 @@ from torch import Tensor
 from residualign._files import publish, read_tensors, saying_what_is_kept
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
-from residualign.spectrum._pca import pca
-from residualign.spectrum.spectrum import Spectra, Spectrum, leading
+from residualign.spectrum.spectrum import Spectra, Spectrum, leading, pca
 from residualign.units import Unit, Units
 
 __all__ = ["Moments", "first_not_finite"]
@@ -303,7 +301,11 @@ class Moments:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all; `RunError` if that fails."""
         self.flush()
-        tensors = {f"{kind}.{name}": tensor.contiguous().cpu() for kind, name, tensor in self._tensors()}
+        tensors = {
+            f"{kind}.{name}": getattr(moment, name).contiguous().cpu()
+            for kind, moment in self._moments.items()
+            for name in ("mean", "scatter")
+        }
         header = json.dumps({"format": _FORMAT, "version": _VERSION, "count": self._count}, sort_keys=True)
         with saying_what_is_kept(path, "nothing was written there"):
             publish(path, save(tensors, {"residualign": header}))
@@ -322,11 +324,6 @@ class Moments:
     def _pca(self, kind: str, weight: Tensor, bias: Tensor, *index: int) -> list[Spectrum]:
         moment = self._moments[kind]
         return pca(self._count, moment.mean[index], moment.scatter[index], weight, bias)
-
-    def _tensors(self) -> Iterator[tuple[str, str, Tensor]]:
-        for kind, moment in self._moments.items():
-            yield kind, "mean", moment.mean
-            yield kind, "scatter", moment.scatter
 
     def _check_shapes(self, coordinates: Coordinates) -> None:
         n_scalars = 0 if coordinates.layout == "contributions" else 2
