@@ -13,8 +13,8 @@ from sklearn.decomposition import PCA
 
 import residualign as ra
 from residualign.errors import BadInputError
+from residualign.geometry import measure as module
 from residualign.geometry import measure_geometry
-from residualign.geometry import points as points_module
 from residualign.geometry.measure import Isometry, unit_points
 from residualign.geometry.resampling import draw_halves
 from residualign.geometry.result import PROFILED
@@ -270,8 +270,8 @@ def test_an_isometry_keeps_every_distance(tmp_path, dim):
 def test_units_are_read_in_groups_that_fit(store, monkeypatch):
     split, units = store.split("train"), tuple(store.units)
     together = dict(unit_points(split, units))
-    monkeypatch.setattr(points_module, "_GROUP_BYTES", 20_000)
-    monkeypatch.setattr(points_module, "_BATCH", 10)
+    monkeypatch.setattr(module, "_GROUP_BYTES", 20_000)
+    monkeypatch.setattr(module, "_BATCH", 10)
     apart = list(unit_points(split, units))
     assert [unit for unit, _ in apart] == list(units)
     for unit, points in apart:
