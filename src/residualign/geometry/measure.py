@@ -22,7 +22,7 @@ from residualign.geometry.result import PROFILED, Geometry, LayerProfile, UnitGe
 from residualign.geometry.two_nn import two_nn
 from residualign.models.vision_model import VisionModel
 from residualign.spectrum import Spectra, Spectrum, truncate
-from residualign.spectrum.spectrum import RELATIVE_CUTOFF
+from residualign.spectrum.pca import RELATIVE_CUTOFF
 from residualign.store import Store, StoreSplit
 from residualign.units import Unit
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from residualign._files import publish, read_tensors, saying_what_is_kept
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
-from residualign.spectrum.spectrum import Spectra, Spectrum, leading, pca
+from residualign.spectrum.pca import pca
+from residualign.spectrum.spectrum import Spectra, Spectrum, leading
 from residualign.units import Unit, Units
 
 __all__ = ["Moments", "first_not_finite"]
