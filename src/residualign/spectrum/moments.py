@@ -302,11 +302,7 @@ class Moments:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all; `RunError` if that fails."""
         self.flush()
-        tensors = {
-            f"{kind}.{name}": getattr(moment, name).contiguous().cpu()
-            for kind, moment in self._moments.items()
-            for name in ("mean", "scatter")
-        }
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in self._tensors().items()}
         header = json.dumps({"format": _FORMAT, "version": _VERSION, "count": self._count}, sort_keys=True)
         with saying_what_is_kept(path, "nothing was written there"):
             publish(path, save(tensors, {"residualign": header}))
@@ -325,6 +321,10 @@ class Moments:
     def _pca(self, kind: str, weight: Tensor, bias: Tensor, *index: int) -> list[Spectrum]:
         moment = self._moments[kind]
         return pca(self._count, moment.mean[index], moment.scatter[index], weight, bias)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        kinds = self._moments.items()
+        return {f"{kind}.{name}": getattr(moment, name) for kind, moment in kinds for name in ("mean", "scatter")}
 
     def _check_shapes(self, coordinates: Coordinates) -> None:
         n_scalars = 0 if coordinates.layout == "contributions" else 2
