@@ -76,7 +76,7 @@ def random_dictionary(sizes: Sizes, seed: int = 0) -> TextDictionary:
     own = torch.randn(sizes.texts, sizes.dim, generator=generator, dtype=torch.float64)
     vectors = own + 1.5 * groups[torch.arange(sizes.texts) % len(groups)]
     names = [f"text {i}" for i in range(sizes.texts)]
-    return from_vectors("random", names, vectors).centred
+    return from_vectors("random", names, vectors).centered
 
 
 def random_coordinates(sizes: Sizes, rank: int, seed: int = 1) -> tuple[Tensor, Tensor]:

@@ -69,9 +69,9 @@ def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            center = 1.0 if "norm" in name and name.endswith("weight") else 0.0
             spread = 0.3 if parameter.ndim < 2 else 1.0 / parameter[0].numel() ** 0.5
-            parameter.copy_(centre + spread * noise)
+            parameter.copy_(center + spread * noise)
         if hasattr(model, "logit_scale"):
             model.logit_scale.fill_(2.0)
     return model.eval()
@@ -279,12 +279,12 @@ def save_open_clip_timm(
     return _save_open_clip(path, seed, config, kind="CustomTextCLIP")
 
 
-def save_two_colours(path: Path, n: int = 10) -> Path:
+def save_two_colors(path: Path, n: int = 10) -> Path:
     """Class folders "red" and "blue" of n noisy images each."""
-    for label, colour in (("red", (200, 30, 20)), ("blue", (10, 40, 210))):
+    for label, color in (("red", (200, 30, 20)), ("blue", (10, 40, 210))):
         (path / label).mkdir(parents=True)
         for i in range(n):
-            noise = np.random.default_rng(i).normal(0, 25, (33, 37, 3)) + colour
+            noise = np.random.default_rng(i).normal(0, 25, (33, 37, 3)) + color
             Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(path / label / f"{i}.png")
     return path
 

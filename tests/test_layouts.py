@@ -49,7 +49,7 @@ def model(name: str) -> VisionModel:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_models.save_two_colours(tmp_path_factory.mktemp("data") / "colours", n=11)
+    return random_models.save_two_colors(tmp_path_factory.mktemp("data") / "colors", n=11)
 
 
 def moments_of(model: VisionModel, seed: int = 5, n: int = N) -> Moments:

@@ -19,9 +19,9 @@ CLASSES, DIM, IMAGES = ("crow", "red fox", "ibis"), 7, 23
 
 def embeddings_and_labels(n=IMAGES):
     labels = torch.arange(n) % len(CLASSES)
-    centres = torch.randn(len(CLASSES), DIM, dtype=torch.float64)
+    centers = torch.randn(len(CLASSES), DIM, dtype=torch.float64)
     lengths = torch.rand(n, 1, dtype=torch.float64) * 5 + 0.1
-    return (centres[labels] + torch.randn(n, DIM, dtype=torch.float64)) * lengths, labels
+    return (centers[labels] + torch.randn(n, DIM, dtype=torch.float64)) * lengths, labels
 
 
 def encode_text(texts):

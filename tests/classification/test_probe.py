@@ -10,9 +10,9 @@ DIM, CLASSES = 7, 3
 
 def split(n, seed):
     g = torch.Generator().manual_seed(seed)
-    centres = torch.randn(CLASSES, DIM, generator=torch.Generator().manual_seed(0))
+    centers = torch.randn(CLASSES, DIM, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(n) % CLASSES
-    return (centres[labels] + torch.randn(n, DIM, generator=g)) * (1 + labels[:, None]), labels
+    return (centers[labels] + torch.randn(n, DIM, generator=g)) * (1 + labels[:, None]), labels
 
 
 def test_the_chosen_probe_is_scikit_learns_on_unit_embeddings():

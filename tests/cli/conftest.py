@@ -66,14 +66,14 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_images(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
-    """Class folders of noisy images; each class has a colour of its own, so that there is something to learn."""
+    """Class folders of noisy images; each class has a color of its own, so that there is something to learn."""
     generator = np.random.default_rng(seed)
     for label, (name, count) in enumerate(counts.items()):
         folder = root / name
         folder.mkdir(parents=True)
-        colour = np.random.default_rng(label).integers(40, 215, 3)
+        color = np.random.default_rng(label).integers(40, 215, 3)
         for i in range(count):
-            pixels = np.clip(colour + generator.normal(0, 30, (13, 11, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(color + generator.normal(0, 30, (13, 11, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"{i:02d}.png")
     return root
 

@@ -86,15 +86,15 @@ def test_something_else_among_the_images(run: Run, clip: Path, images: Path, tmp
 
 
 def test_every_mode_of_image(run: Run, clip: Path, images: Path, tmp_path: Path) -> None:
-    colour = Image.open(images / "cat" / "00.png")
+    color = Image.open(images / "cat" / "00.png")
     folder = images / "cat"
     for mode in ("L", "P", "RGBA", "1", "LA"):
-        colour.convert(mode).save(folder / f"{mode}.png")
-    colour.convert("CMYK").save(folder / "cmyk.jpg")
+        color.convert(mode).save(folder / f"{mode}.png")
+    color.convert("CMYK").save(folder / "cmyk.jpg")
     Image.fromarray(np.arange(143, dtype=np.uint16).reshape(13, 11) * 400).save(folder / "deep.png")
     exif = Image.Exif()
     exif[0x0112] = 6
-    colour.save(folder / "turned.jpg", exif=exif)
+    color.save(folder / "turned.jpg", exif=exif)
     ran = run("extract", clip, images, "--store", tmp_path / "store", "--json")
     assert ran.code == 0
     assert ran.json["n_skipped"] == 0

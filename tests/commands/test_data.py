@@ -28,7 +28,7 @@ def _card(path: Path | str, **options: object):
 
 def test_counts_sizes_and_formats(tmp_path: Path) -> None:
     root = class_folders(tmp_path, {"a": 10, "b": 20})  # PNG, 5 x 3
-    noise(900, (7, 11)).convert("L").save(root / "a" / "grey.jpg")
+    noise(900, (7, 11)).convert("L").save(root / "a" / "gray.jpg")
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying, shown upright
     noise(901, (13, 2)).save(root / "a" / "turned.tiff", exif=exif)
@@ -153,13 +153,13 @@ def test_a_page_of_many_noisy_classes_stays_small_and_says_what_is_left() -> Non
 
 
 def test_thumbnails_stand_in_their_rows() -> None:
-    colours = [(200, 0, 0), (0, 150, 0), (0, 0, 250)]
-    rows = [(str(i), [Image.new("RGB", (6, 5), colour)] * (i + 1)) for i, colour in enumerate(colours)]
+    colors = [(200, 0, 0), (0, 150, 0), (0, 0, 250)]
+    rows = [(str(i), [Image.new("RGB", (6, 5), color)] * (i + 1)) for i, color in enumerate(colors)]
     with Image.open(io.BytesIO(contact_sheet(rows, "t"))) as opened:
         page = np.asarray(opened.convert("RGB"))
     size = 96 * 80  # 6 x 5 pixels, sixteen times as large
-    for i, colour in enumerate(colours):
-        where = np.argwhere((page == colour).all(axis=-1))
+    for i, color in enumerate(colors):
+        where = np.argwhere((page == color).all(axis=-1))
         assert len(where) == (i + 1) * size
         # in the middle of the row, which is 96 high and 6 from the next
         assert (where[:, 0].min(), where[:, 0].max()) == (48 + i * 102, 48 + i * 102 + 79)

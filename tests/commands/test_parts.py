@@ -95,9 +95,9 @@ def test_unit_statistics_agree_with_all_contributions_at_once(tmp_path: Path) ->
         found = unit_statistics(iter(batches), maps)
         torch.testing.assert_close(found.norm, values.square().sum(-1).mean(0).sqrt())
         torch.testing.assert_close(found.variance, values.var(dim=0, correction=0).sum(-1))
-        centred = values - values.mean(0)
+        centered = values - values.mean(0)
         output = coordinates.output - coordinates.output.mean(0)
-        share = torch.einsum("iud,id->u", centred, output) / output.square().sum()
+        share = torch.einsum("iud,id->u", centered, output) / output.square().sum()
         torch.testing.assert_close(found.variance_share, share)
         assert float(found.variance_share.sum()) == pytest.approx(1.0)
         assert found.residual_error < 1e-12

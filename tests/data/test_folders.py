@@ -161,9 +161,9 @@ def test_a_reference_set_needs_no_labels(tmp_path: Path) -> None:
     )
     shutil.move(tmp_path / "deep" / "1.png", tmp_path / "z.png")
     shutil.rmtree(tmp_path / "deep")
-    unlabelled = load_data(tmp_path, split=False)
-    assert (unlabelled.class_names, unlabelled.train.keys) == (("images",), ("z.png",))
-    assert unlabelled.notes == ("the images have no labels",)
+    unlabeled = load_data(tmp_path, split=False)
+    assert (unlabeled.class_names, unlabeled.train.keys) == (("images",), ("z.png",))
+    assert unlabeled.notes == ("the images have no labels",)
 
 
 def test_describe_is_json_and_says_how_it_was_split(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_split_survives_pickling_without_its_pixels(repo: str, stream: bool) -
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_our_own_rule_decodes(hub: HubServer, stream: bool) -> None:
-    """16-bit greys would be clipped to white by Pillow's own conversion, which the library's decoding leads to."""
+    """16-bit grays would be clipped to white by Pillow's own conversion, which the library's decoding leads to."""
     from PIL import Image as Pillow
 
     buffer = io.BytesIO()

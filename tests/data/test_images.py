@@ -1,4 +1,4 @@
-"""The image rule: every mode, EXIF, deep greys, and everything that must be refused."""
+"""The image rule: every mode, EXIF, deep grays, and everything that must be refused."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_sixteen_bits_are_divided_by_257() -> None:
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "ppm"])
-def test_every_format_of_16_bit_grey_gives_the_same_pixels(kind: str) -> None:
+def test_every_format_of_16_bit_gray_gives_the_same_pixels(kind: str) -> None:
     values = np.linspace(0, 65535, 7 * 11, dtype=np.uint16).reshape(7, 11)
     result = np.asarray(decode(encoded(Image.fromarray(values), kind), "k"))[..., 0]
     np.testing.assert_array_equal(result, np.rint(values / 257))

@@ -193,7 +193,7 @@ def changed(**entries: Any) -> dict[str, Any]:
     ("content", "message"),
     [
         ([], "must hold a mapping, got list"),
-        (changed(colour="red"), "unknown entry 'colour'"),
+        (changed(color="red"), "unknown entry 'color'"),
         (changed(description=None), "lacks the entry 'description'"),
         (changed(classes=["a"]), "names 1 classes, expected 2"),
         (changed(classes=["a", "a"]), "classes of the set 'x' must differ"),

@@ -1,4 +1,4 @@
-"""A small labelled store without a model, whose classes differ in a few directions; a prime for every axis."""
+"""A small labeled store without a model, whose classes differ in a few directions; a prime for every axis."""
 
 from __future__ import annotations
 

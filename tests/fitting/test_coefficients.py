@@ -64,7 +64,7 @@ def test_adapted_embeddings_are_the_twins(store, spectra, method, mean, rest):
     np.testing.assert_allclose(adapted_output(coordinates, store.maps, scaling, lambdas), expected, atol=1e-11)
 
 
-def test_coefficients_are_the_centred_contributions_on_the_components(store, spectra):
+def test_coefficients_are_the_centered_contributions_on_the_components(store, spectra):
     coordinates = store.split("val").coordinates()
     scaling = scaling_of("residual", spectra)
     values = build_features(coordinates, store.maps, scaling, torch.float64).values
@@ -73,8 +73,8 @@ def test_coefficients_are_the_centred_contributions_on_the_components(store, spe
     for unit in scaling.units:
         ours = values[:, start : start + unit.n_lambdas]
         start += unit.n_lambdas
-        centred = contributions[:, store.maps.units.index(unit.label)] - unit.mean
-        torch.testing.assert_close(ours, centred @ unit.components.T, rtol=0, atol=1e-11)
+        centered = contributions[:, store.maps.units.index(unit.label)] - unit.mean
+        torch.testing.assert_close(ours, centered @ unit.components.T, rtol=0, atol=1e-11)
     assert start == values.shape[1]
 
 

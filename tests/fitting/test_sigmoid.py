@@ -25,7 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> VisionModel:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_models.save_two_colours(tmp_path_factory.mktemp("data") / "colours", n=11)
+    return random_models.save_two_colors(tmp_path_factory.mktemp("data") / "colors", n=11)
 
 
 def test_the_model_says_its_scale_and_bias(model: VisionModel, tmp_path: Path) -> None:

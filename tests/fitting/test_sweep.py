@@ -1,4 +1,4 @@
-"""Grids of settings: which runs there are, what each fits, and how they are summarised."""
+"""Grids of settings: which runs there are, what each fits, and how they are summarized."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from residualign.fitting.sweep import (
     factor_levels,
     run_setting,
     settings_of,
-    summarise_runs,
+    summarize_runs,
 )
 from residualign.spectrum import truncate
 from tests.fitting.standin import fit, make_spectra, make_store
@@ -130,13 +130,13 @@ def made(val, test, seed=0, parameters=10, **factors):
 
 def test_means_and_spread_over_seeds():
     runs = [made(0.5, 0.4, 0, start="randn"), made(0.7, 0.8, 1, start="randn"), made(0.55, 0.6)]
-    first, second = summarise_runs(runs)
+    first, second = summarize_runs(runs)
     assert dict(zip(FACTORS, first.factors, strict=True))["start"] == "randn"
     assert (first.n_seeds, second.n_seeds) == (2, 1)
     assert (first.val, first.test) == (pytest.approx(0.6), pytest.approx(0.6))
     assert first.test_sd == pytest.approx(stdev([0.4, 0.8]))
     assert second.test_sd is second.val_sd is None
-    (alone,) = summarise_runs([made(0.5, None, 0, start="randn"), made(0.6, None, 1, start="randn")])
+    (alone,) = summarize_runs([made(0.5, None, 0, start="randn"), made(0.6, None, 1, start="randn")])
     assert alone.test is alone.test_sd is None
 
 
@@ -146,7 +146,7 @@ def test_levels_are_judged_by_validation_and_then_by_size():
         made(0.8, 0.7, components="all", parameters=99),
         made(0.9, 0.6, components="8", scaled="heads"),
     ]
-    levels = {(one.factor, one.level): one for one in factor_levels(summarise_runs(runs))}
+    levels = {(one.factor, one.level): one for one in factor_levels(summarize_runs(runs))}
     assert set(levels) >= {("components", "8"), ("components", "all"), ("scaled", "heads"), ("scaled", "both")}
     assert levels["scaled", "both"].best.parameters == 8
     assert levels["components", "8"].best.test == 0.6

@@ -185,7 +185,7 @@ def test_spectra_are_of_the_same_images_where_they_know_it(store, tmp_path):
 
 def test_a_model_and_data_give_what_their_store_gives(tmp_path):
     model = ra.load_model(random_models.save_clip(tmp_path / "clip"))
-    data = ra.load_data(random_models.save_two_colours(tmp_path / "colours", n=11))
+    data = ra.load_data(random_models.save_two_colors(tmp_path / "colors", n=11))
     store = ra.extract(model, data, tmp_path / "store")
     direct = measure_geometry(model, data, units=["L1.H1"], subsamples=2)
     assert direct == measure_geometry(store, units=["L1.H1"], subsamples=2)
@@ -284,7 +284,7 @@ def test_other_layouts(layout, tmp_path):
     save = {"mean": random_models.save_vit, "contributions": random_models.save_siglip}[layout]
     name = f"{save(tmp_path / 'model')}{'#mean' if layout == 'mean' else ''}"
     model = ra.load_model(name, dtype="float64")
-    data = ra.load_data(random_models.save_two_colours(tmp_path / "colours", n=11))
+    data = ra.load_data(random_models.save_two_colors(tmp_path / "colors", n=11))
     store = ra.extract(model, data, tmp_path / "store", dtype="float64")
     assert store.maps.layout == layout
     split = store.split("train")

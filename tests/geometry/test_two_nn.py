@@ -89,7 +89,7 @@ def test_float32_input_is_computed_in_float64():
 
 
 def test_exact_where_products_in_float32_are_not():
-    """A cluster far out: the product form loses its neighbours, and the dimension with them."""
+    """A cluster far out: the product form loses its neighbors, and the dimension with them."""
     points = torch.cat([1e-4 * cube(900, 2), torch.ones(1, 2, dtype=torch.float64)])
     assert two_nn(points).dimension == pytest.approx(2, rel=0.1)
 

@@ -20,7 +20,7 @@ from residualign.commands.select import SelectRequest
 from residualign.errors import BadInputError, RunError
 from residualign.figures._figure import Figure
 from residualign.inputs.classifier import chosen_classifier
-from residualign.inputs.store import analysed_split, analysed_store, chosen_units
+from residualign.inputs.store import analyzed_split, analyzed_store, chosen_units
 from residualign.runs.files import FORMATS, check_analysis_files, write_analysis_files
 from residualign.units import Units
 from tests.cli.conftest import make_images
@@ -53,11 +53,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_without_a_place_the_store_is_gone_afterwards(clip: Path, data: Path) -> None:
-    with analysed_store(asked(clip, data), SILENT) as (store, subject):
+    with analyzed_store(asked(clip, data), SILENT) as (store, subject):
         folder = Path(store.path)
         assert folder.is_dir()
         assert subject.store is store
-        assert len(analysed_split(store, "train")) > 0
+        assert len(analyzed_split(store, "train")) > 0
     assert not folder.exists()
 
 
@@ -70,7 +70,7 @@ def test_it_is_gone_after_an_error_too(clip: Path, data: Path) -> None:
 
     with (
         pytest.raises(ZeroDivisionError),
-        analysed_store(asked(clip, data), SILENT) as (store, _),
+        analyzed_store(asked(clip, data), SILENT) as (store, _),
     ):
         fail(store.path)
     assert not seen[0].exists()
@@ -78,18 +78,18 @@ def test_it_is_gone_after_an_error_too(clip: Path, data: Path) -> None:
 
 def test_with_a_place_it_stays_and_is_found_again(clip: Path, data: Path, tmp_path: Path) -> None:
     place = tmp_path / "store"
-    with analysed_store(asked(clip, data, store=str(place)), SILENT) as (store, _):
+    with analyzed_store(asked(clip, data, store=str(place)), SILENT) as (store, _):
         fingerprint = store.fingerprint
-    with analysed_store(asked(place), SILENT) as (again, _):
+    with analyzed_store(asked(place), SILENT) as (again, _):
         assert again.fingerprint == fingerprint
     with (
         pytest.raises(BadInputError, match="no-such-model"),
-        analysed_store(asked(place, model="no-such-model"), SILENT),
+        analyzed_store(asked(place, model="no-such-model"), SILENT),
     ):
         pass
     with (
         pytest.raises(BadInputError, match="a store is already given"),
-        analysed_store(asked(place, store=str(tmp_path / "other")), SILENT),
+        analyzed_store(asked(place, store=str(tmp_path / "other")), SILENT),
     ):
         pass
 
@@ -98,7 +98,7 @@ def test_a_unit_that_does_not_exist_is_refused_before_the_pass(clip: Path, data:
     watch = Counting()
     with (
         pytest.raises(BadInputError, match=r"no unit 'L9\.H0'"),
-        analysed_store(asked(clip, data), watch, units=["heads", "L9.H0"]),
+        analyzed_store(asked(clip, data), watch, units=["heads", "L9.H0"]),
     ):
         pass
     assert watch.stores == 0
@@ -107,7 +107,7 @@ def test_a_unit_that_does_not_exist_is_refused_before_the_pass(clip: Path, data:
 def test_an_empty_split_is_refused_and_others_are_named(tmp_path: Path) -> None:
     store = fill(tmp_path / "store")
     with pytest.raises(BadInputError, match="has no images; use --split train or val"):
-        analysed_split(store, "test")
+        analyzed_split(store, "test")
 
 
 def test_units_by_label_and_group_each_once_in_unit_order() -> None:
@@ -197,7 +197,7 @@ def test_a_quick_sample_is_small_spread_out_and_the_same_each_time(
     monkeypatch.setattr("residualign.inputs.sample.QUICK_EACH", 3)
     images = make_images(tmp_path / "images", {"cat": 23, "dog": 2 * 5})
     for _ in range(2):
-        with analysed_store(asked(clip, images, quick=True), SILENT) as (store, subject):
+        with analyzed_store(asked(clip, images, quick=True), SILENT) as (store, subject):
             assert subject.data is not None
             assert subject.data.train.class_counts(2) == (3, 3)
             assert [len(store.split(name)) for name in store.splits] == [6, 3, 5]
@@ -205,9 +205,9 @@ def test_a_quick_sample_is_small_spread_out_and_the_same_each_time(
             keys = store.split("train").keys
     assert keys == tuple(sorted(keys, key=subject.data.train.keys.index))
     whole = tmp_path / "whole"
-    with analysed_store(asked(clip, images, store=str(whole)), SILENT) as (store, _):
+    with analyzed_store(asked(clip, images, store=str(whole)), SILENT) as (store, _):
         assert len(store.split("train")) == 23
-    with analysed_store(asked(whole, quick=True), SILENT) as (store, _):
+    with analyzed_store(asked(whole, quick=True), SILENT) as (store, _):
         assert store.split("train").keys == keys
 
 
@@ -217,13 +217,13 @@ def test_new_words_for_a_store_give_class_vectors_of_their_own(
 ) -> None:
     """By every command that classifies: select, sweep and adapt ask the same function."""
     place = tmp_path / "store"
-    with analysed_store(asked(clip, data, store=str(place)), SILENT):
+    with analyzed_store(asked(clip, data, store=str(place)), SILENT):
         pass
     names = tmp_path / "names.json"
     names.write_text(json.dumps({"cat": "zero", "dog": "one"}))
     given = {"classes": names} if flag == "classes" else {"template": ("the digit {} .",)}
     request = SelectRequest(source=str(place), **given)  # type: ignore[arg-type]
-    with analysed_store(request, SILENT) as (store, subject):
+    with analyzed_store(request, SILENT) as (store, subject):
         made = chosen_classifier(request, subject, store, SILENT)
         assert isinstance(made, Classifier)
         assert made.class_names == (("zero", "one") if flag == "classes" else store.class_names)

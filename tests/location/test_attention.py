@@ -70,7 +70,7 @@ class Attending(nn.Module):
     ],
     ids=lambda options: "-".join(options),
 )
-def test_arguments_of_the_kernel_are_honoured(tmp_path, options):
+def test_arguments_of_the_kernel_are_honored(tmp_path, options):
     model = ra.load_model(random_models.save_clip(tmp_path / "clip"), dtype="float64")
     block = model.module.vision_model.encoder.layers[1]
     block.self_attn = Attending(block.self_attn, **options)

@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_scores_are_the_librarys_own(folder: Path) -> None:
-    """Image and text embeddings, normalised, against the matching scores of the contrastive head."""
+    """Image and text embeddings, normalized, against the matching scores of the contrastive head."""
     model = ra.load_model(folder, dtype="float64")
     library = BlipForImageTextRetrieval.from_pretrained(folder).double().eval()
     tokens = random_models._bert_tokenizer()(TEXTS, padding=True, return_tensors="pt")
@@ -49,7 +49,7 @@ def test_scores_are_the_librarys_own(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
-def test_the_embedding_is_the_librarys_bit_for_bit_and_not_normalised(folder: Path, dtype: str) -> None:
+def test_the_embedding_is_the_librarys_bit_for_bit_and_not_normalized(folder: Path, dtype: str) -> None:
     model = ra.load_model(folder, dtype=dtype)
     library = BlipForImageTextRetrieval.from_pretrained(folder).to(model.dtype).eval()
     pixels = model.tower.probe(3, seed=3)
@@ -153,7 +153,7 @@ def test_a_captioning_model_whose_config_does_not_say_so_lacks_the_projection(tm
 @pytest.mark.filterwarnings("ignore::residualign.classification.classifier.CoincidentClassesWarning")
 def test_a_blip_is_adapted_by_its_words(folder: Path, tmp_path: Path) -> None:
     model = ra.load_model(folder)
-    data = ra.load_data(random_models.save_two_colours(tmp_path / "images"))
+    data = ra.load_data(random_models.save_two_colors(tmp_path / "images"))
     adapter = ra.fit(model, data, method="residual-heads", workers=0)
     assert adapter.accuracy["adapted"] >= adapter.accuracy["zero_shot"]
     adapter.save(tmp_path / "adapter")

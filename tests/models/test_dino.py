@@ -102,7 +102,7 @@ def test_the_mask_token_is_not_part_of_the_tower(tmp_path: Path) -> None:
 def test_a_dino_is_adapted_with_class_means(tmp_path: Path) -> None:
     model = ra.load_model(random_models.save_dinov3(tmp_path / "model"))
     assert not model.has_text
-    data = ra.load_data(random_models.save_two_colours(tmp_path / "images"))
+    data = ra.load_data(random_models.save_two_colors(tmp_path / "images"))
     adapter = ra.fit(model, data, method="residual-heads", workers=0)
     adapter.save(tmp_path / "adapter")
     images = [data.test.image(i) for i in range(len(data.test))]

@@ -136,7 +136,7 @@ def test_a_registered_tag_of_open_clip(
 
 def test_a_saved_adapter_finds_the_model_by_the_short_name(clip_dir: Path, cache: Path, tmp_path: Path) -> None:
     hub.cache_model(cache, "wkcn/TinyCLIP-ViT-8M-16-Text-3M-YFCC15M", clip_dir)
-    data = ra.load_data(random_models.save_two_colours(tmp_path / "images"))
+    data = ra.load_data(random_models.save_two_colors(tmp_path / "images"))
     model = ra.load_model("tinyclip")
     store = ra.extract(model, data, tmp_path / "store", workers=0)
     assert store.model["name"] == "tinyclip"

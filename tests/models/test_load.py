@@ -52,7 +52,7 @@ def test_full_clip_and_its_vision_half_have_one_fingerprint(clip_dir: Path, tmp_
     assert ra.load_model(tmp_path / "half").fingerprint == ra.load_model(clip_dir).fingerprint
 
 
-def test_text_embedding_does_not_depend_on_its_neighbours(clip_dir: Path) -> None:
+def test_text_embedding_does_not_depend_on_its_neighbors(clip_dir: Path) -> None:
     model = ra.load_model(clip_dir, dtype="float64")
     alone = model.encode_text(["a cat"])
     beside = model.encode_text(["a cat", "a photo of the digit zero one two dog ."])

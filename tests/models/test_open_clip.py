@@ -260,7 +260,7 @@ def test_the_library_builds_what_the_tag_was_trained_with(
 
 def test_an_adapter_of_an_open_clip_model_is_saved_and_loaded(plain_name: str, tmp_path: Path) -> None:
     model = ra.load_model(plain_name)
-    data = ra.load_data(random_models.save_two_colours(tmp_path / "images"))
+    data = ra.load_data(random_models.save_two_colors(tmp_path / "images"))
     adapter = ra.fit(model, data, method="residual-heads", classifier="means", workers=2)
     adapter.save(tmp_path / "adapter")
     images = [data.test.image(i) for i in range(len(data.test))]

@@ -44,7 +44,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def _library(family: str, path: Path) -> Callable[[Image.Image], Tensor]:
     if family == "open_clip":
         transform: Any = open_clip.create_model_from_pretrained(f"local-dir:{path}")[1]
-        # open_clip converts after resizing: a palette is resized by nearest neighbours, black and white stays so
+        # open_clip converts after resizing: a palette is resized by nearest neighbors, black and white stays so
         return lambda image: transform(image.convert("RGB"))
     if family == "timm":
         settings = timm.data.resolve_model_data_config(timm.create_model(f"local-dir:{path}", pretrained=True))
@@ -64,7 +64,7 @@ def test_pixels_are_the_librarys_bit_for_bit(pair: tuple[VisionModel, Any], mode
     assert torch.equal(model.pixels([image])[0], library(image))
 
 
-def test_deep_greys_and_orientation_follow_our_own_rule(pair: tuple[VisionModel, Any], tmp_path: Path) -> None:
+def test_deep_grays_and_orientation_follow_our_own_rule(pair: tuple[VisionModel, Any], tmp_path: Path) -> None:
     """The two in which libraries differ or clip: 16 bits are scaled, and EXIF's orientation is applied."""
     model, library = pair
     deep = np.random.default_rng(1).integers(0, 65536, (31, 29), dtype=np.uint16)

@@ -57,7 +57,7 @@ def test_text_is_padded_to_the_right_up_to_all_positions(model: VisionModel) -> 
     with torch.no_grad():
         expected = model.module.get_text_features(input_ids=padded).pooler_output
     torch.testing.assert_close(model.encode_text([short]), expected)
-    # a text's embedding does not hang on its neighbours, and long ones are cut
+    # a text's embedding does not hang on its neighbors, and long ones are cut
     together = model.encode_text([short, "a photo of the digit zero ."])
     torch.testing.assert_close(together[:1], expected)
     assert model.encode_text(["cat " * 30]).shape == (1, model.dim)

@@ -25,17 +25,17 @@ def adapted(values, output, labels, units, mean, rest, rest_mean):
     return result
 
 
-def _one(contribution, centre, components, lambdas, mean, rest):
+def _one(contribution, center, components, lambdas, mean, rest):
     if components is None:
         return lambdas[0] * contribution
     total = np.zeros_like(contribution)
-    outside = contribution - centre
+    outside = contribution - center
     for k in range(len(components)):
-        coefficient = float(np.dot(contribution - centre, components[k]))
+        coefficient = float(np.dot(contribution - center, components[k]))
         total = total + lambdas[k] * coefficient * components[k]
         outside = outside - coefficient * components[k]
     if rest == "keep":
         total = total + outside
     if mean == "keep":
-        total = total + centre
+        total = total + center
     return total

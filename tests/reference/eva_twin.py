@@ -82,7 +82,7 @@ def _heads(attention: Any, x: Tensor, rope: Any, grid: tuple[int, int]) -> list[
 
 
 def _turned(x: Tensor, rope: Any, grid: tuple[int, int], halves: bool) -> Tensor:
-    """Pairs of a patch's coordinates rotated by its angles: neighbours, or i and i + d/2; other tokens left alone."""
+    """Pairs of a patch's coordinates rotated by its angles: neighbors, or i and i + d/2; other tokens left alone."""
     sin, cos = _rotations(rope, grid, x.shape[-1])
     before, patches = x[: len(x) - len(sin)], x[len(x) - len(sin) :]
     a, b = patches.chunk(2, dim=-1) if halves else (patches[:, ::2], patches[:, 1::2])
@@ -94,7 +94,7 @@ def _turned(x: Tensor, rope: Any, grid: tuple[int, int], halves: bool) -> Tensor
 def _rotations(rope: Any, grid: tuple[int, int], d: int) -> tuple[Tensor, Tensor]:
     """Sine and cosine, (patch, d / 2) each: a row's angles, then a column's, at d / 4 frequencies.
 
-    EVA-02 counts patches, on the grid of its pretraining; DINOv3 measures their centres in [-1, 1]. The library holds
+    EVA-02 counts patches, on the grid of its pretraining; DINOv3 measures their centers in [-1, 1]. The library holds
     EVA-02's sines, and DINOv3's periods, as float32, also in a tower of float64.
     """
     periods = rope.temperature ** (torch.arange(d // 4) / (d // 4))

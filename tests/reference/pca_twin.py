@@ -25,7 +25,7 @@ def contributions(coordinates, maps, label):
 
 
 def pca(rows):
-    """Mean, components (as rows), variances divided by n - 1, and the whole variance, by a full centred SVD."""
+    """Mean, components (as rows), variances divided by n - 1, and the whole variance, by a full centered SVD."""
     mean = rows.mean(axis=0)
     _, singular, components = np.linalg.svd(rows - mean, full_matrices=False)
     variance = singular**2 / (len(rows) - 1)

@@ -98,16 +98,16 @@ def _blip(hf_model: Any, pixels: Tensor, rule: str) -> dict[str, Tensor]:
 
 
 def _rotary(side: int, d: int, theta: float) -> Tensor:
-    """(patch, d / 2) angles: a patch centre's row, then its column, in [-1, 1], at d / 4 frequencies.
+    """(patch, d / 2) angles: a patch center's row, then its column, in [-1, 1], at d / 4 frequencies.
 
-    Centres and frequencies are rounded to float32 as the library rounds them, also in a tower of float64.
+    Centers and frequencies are rounded to float32 as the library rounds them, also in a tower of float64.
     """
     frequencies = (1 / theta ** torch.arange(0, 1, 4 / d)).double()
     angles = []
     for row in range(side):
         for column in range(side):
-            centre = [2 * (i + 0.5) / side - 1 for i in (row, column)]
-            angles.append(torch.cat([torch.tensor(2 * torch.pi * c).double() * frequencies for c in centre]))
+            center = [2 * (i + 0.5) / side - 1 for i in (row, column)]
+            angles.append(torch.cat([torch.tensor(2 * torch.pi * c).double() * frequencies for c in center]))
     return torch.stack(angles)
 
 

@@ -63,8 +63,8 @@ def correlation(contribution, output, directions):
 
 
 def mean_cosine(contribution, output):
-    own_centre, centre = contribution.mean(axis=0), output.mean(axis=0)
-    return sum(cosine(x - own_centre, y - centre) for x, y in zip(contribution, output, strict=True)) / len(output)
+    own_center, center = contribution.mean(axis=0), output.mean(axis=0)
+    return sum(cosine(x - own_center, y - center) for x, y in zip(contribution, output, strict=True)) / len(output)
 
 
 def supervised(contribution, vectors, labels):

@@ -44,7 +44,7 @@ def best_matching(matrix):
 
 
 def spectral_cosine(x, y, x_variances, y_variances, match=greedy, weighted=True):
-    """Normalised spectral cosine of two bases with orthonormal rows."""
+    """Normalized spectral cosine of two bases with orthonormal rows."""
     matrix = np.zeros((len(x), len(y)))
     for i, j in itertools.product(range(len(x)), range(len(y))):
         weight = x_variances[i] * y_variances[j] if weighted else 1.0

@@ -15,7 +15,7 @@ def adapted(values, labels, units, lambdas, mean):
     """Embeddings of one batch; values: label -> (image, dim); units: [(label, mean, components)]; the rest is kept."""
     total = 0.0
     first = 0
-    scaled = {label: (centre, components) for label, centre, components in units}
+    scaled = {label: (center, components) for label, center, components in units}
     starts = {}
     for label, _, components in units:
         starts[label] = first
@@ -25,15 +25,15 @@ def adapted(values, labels, units, lambdas, mean):
         if label not in scaled:
             total = total + contribution
             continue
-        centre, components = scaled[label]
-        outside = contribution - centre
+        center, components = scaled[label]
+        outside = contribution - center
         for k, component in enumerate(components):
-            coefficient = (contribution - centre) @ component
+            coefficient = (contribution - center) @ component
             outside = outside - coefficient[:, None] * component
             total = total + lambdas[starts[label] + k] * coefficient[:, None] * component
         total = total + outside
         if mean == "keep":
-            total = total + centre
+            total = total + center
     return total
 
 

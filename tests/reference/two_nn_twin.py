@@ -1,9 +1,9 @@
-"""TwoNN and nearest neighbours, slowly and plainly, from Facco et al. 2017 (Scientific Reports 7:12140)."""
+"""TwoNN and nearest neighbors, slowly and plainly, from Facco et al. 2017 (Scientific Reports 7:12140)."""
 
 import math
 
 
-def neighbours(points, count):
+def neighbors(points, count):
     """[(distances, indices)] of the count nearest others of each point."""
     found = []
     for i, point in enumerate(points):
@@ -18,7 +18,7 @@ def neighbours(points, count):
 
 def two_nn(points, fraction):
     """Steps 1 to 5 of the paper's algorithm: ratios, sorted, empirical distribution, line through the origin."""
-    ratios = sorted(distances[1] / distances[0] for distances, _ in neighbours(points, 2))
+    ratios = sorted(distances[1] / distances[0] for distances, _ in neighbors(points, 2))
     n = len(ratios)
     top = bottom = 0.0
     for i, ratio in enumerate(ratios, start=1):

@@ -19,7 +19,7 @@ def complaints(browser) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in COMPLAINTS]
 
 
-def colour(browser, selector: str, name: str) -> str:
+def color(browser, selector: str, name: str) -> str:
     script = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
     return str(browser.execute_script(script, selector, name))
 
@@ -44,7 +44,7 @@ def test_names_with_markup_do_nothing(show, page) -> None:
 
 
 def test_even_markup_that_got_in_could_not_run(show, page) -> None:
-    """The second line of defence: the page's own policy."""
+    """The second line of defense: the page's own policy."""
     broken = page.replace(
         "<main", "<img src=x onerror='window.attacked = true'><script>window.attacked = 1</script><main"
     )
@@ -120,12 +120,12 @@ def test_an_address_with_a_unit_opens_it_and_links_do(show, page) -> None:
     assert browser.find_element("css selector", "#panel h3").text.startswith(link.text)
 
 
-def test_dark_and_light_have_their_own_colours(show, page) -> None:
+def test_dark_and_light_have_their_own_colors(show, page) -> None:
     paper, ink = {}, {}
     for scheme in ("light", "dark"):
         browser = show(page, scheme)
-        paper[scheme] = colour(browser, "body", "backgroundColor")
-        ink[scheme] = colour(browser, "figure.chart svg text", "fill")
+        paper[scheme] = color(browser, "body", "backgroundColor")
+        ink[scheme] = color(browser, "figure.chart svg text", "fill")
     assert paper["light"] != paper["dark"]
     assert ink["light"] != ink["dark"]
 

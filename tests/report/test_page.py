@@ -173,7 +173,7 @@ def test_columns_without_a_value_are_not_there() -> None:
         assert column not in bare
 
 
-def test_lambdas_without_a_scale_of_their_own_are_labelled_so() -> None:
+def test_lambdas_without_a_scale_of_their_own_are_labeled_so() -> None:
     contents = replace(make_contents(), scale_free=True)
     page = render_page(contents, {})
     assert ">lambda / rms</th>" in page

@@ -21,7 +21,7 @@ from residualign.selection.select import best_selection, scaling_of_selection, s
 from residualign.selection.study import N_RANDOM, selection_subject, study_selection
 from tests.fitting.standin import SIZES as STANDIN_SIZES
 from tests.fitting.standin import make_spectra, make_store
-from tests.random_models import save_clip, save_two_colours
+from tests.random_models import save_clip, save_two_colors
 from tests.selection.towers import LAYOUTS, store_of
 
 
@@ -231,7 +231,7 @@ def test_the_public_function_chooses_and_studies(store):
 
 def test_a_selection_outlives_the_temporary_store_of_a_model_and_data(tmp_path):
     model = ra.load_model(save_clip(tmp_path / "clip"))
-    data = ra.load_data(save_two_colours(tmp_path / "data", n=11))
+    data = ra.load_data(save_two_colors(tmp_path / "data", n=11))
     found = ra.select(model, data, scores=("S",), ablations=("mean",), budget=2, classifier="means")
     images = list(data.test.images())
     adapter = found.to_adapter()

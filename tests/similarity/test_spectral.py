@@ -1,4 +1,4 @@
-"""The normalised spectral cosine, for one pair of bases, for every unit and for all pairs of heads."""
+"""The normalized spectral cosine, for one pair of bases, for every unit and for all pairs of heads."""
 
 import math
 from dataclasses import astuple, replace

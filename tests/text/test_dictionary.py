@@ -37,12 +37,12 @@ def test_own_dictionary_is_there_and_clean() -> None:
 
 def test_lines_headings_and_repetitions(tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
-    lines = "\ufefffirst  of\tall \n\n# a comment\n## colours \nred\n  blue\nRed\n# things\r\nblue\nhôtel ☂\n" + NUMBERS
+    lines = "\ufefffirst  of\tall \n\n# a comment\n## colors \nred\n  blue\nRed\n# things\r\nblue\nhôtel ☂\n" + NUMBERS
     file.write_bytes(lines.encode())
     texts = load_texts(file)
     assert texts.name == str(file)
     assert texts.texts[:4] == ("first of all", "red", "blue", "hôtel ☂")
-    assert texts.sections[:5] == ("", "colours", "colours", "things", "things")
+    assert texts.sections[:5] == ("", "colors", "colors", "things", "things")
     assert texts.n_duplicates == 2
     assert len(texts) == 4 + MIN_TEXTS
 
@@ -115,23 +115,23 @@ def test_siglip_has_words_and_a_vit_has_none(tmp_path: Path) -> None:
         encode_dictionary(vit, texts_of())
 
 
-def test_centred_atoms_share_no_direction() -> None:
+def test_centered_atoms_share_no_direction() -> None:
     dictionary = make_dictionary(offset=3.0)
-    centred = dictionary.centred
+    centered = dictionary.centered
     # a narrow cone before, none after
     assert float(mean_cosine(dictionary.atoms)) > 0.8
-    assert abs(float(mean_cosine(centred.atoms))) < 0.05
-    torch.testing.assert_close(centred.atoms.norm(dim=1), torch.ones(len(centred), dtype=torch.float64))
+    assert abs(float(mean_cosine(centered.atoms))) < 0.05
+    torch.testing.assert_close(centered.atoms.norm(dim=1), torch.ones(len(centered), dtype=torch.float64))
     apart = dictionary.atoms - dictionary.atoms.mean(dim=0)
-    torch.testing.assert_close((centred.atoms * apart).sum(dim=1), apart.norm(dim=1))
-    assert centred.texts == dictionary.texts
+    torch.testing.assert_close((centered.atoms * apart).sum(dim=1), apart.norm(dim=1))
+    assert centered.texts == dictionary.texts
 
 
 def test_a_text_that_says_what_all_say_has_no_atom_of_its_own() -> None:
     vectors = torch.tensor([[1.0, 1.0], [1.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
     vectors = torch.nn.functional.normalize(vectors, dim=1)
     vectors[2] = vectors[:2].mean(dim=0) / vectors[:2].mean(dim=0).norm()
-    same = from_vectors("same", ["x"] * 3, vectors[[2, 2, 2]]).centred
+    same = from_vectors("same", ["x"] * 3, vectors[[2, 2, 2]]).centered
     assert torch.equal(same.atoms, torch.zeros(3, 2, dtype=torch.float64))
 
 
@@ -155,8 +155,8 @@ def test_mean_cosine_is_that_of_all_pairs() -> None:
 
 def test_coherence_tells_alike_texts_from_random_ones() -> None:
     generator = torch.Generator().manual_seed(3)
-    centres = torch.randn(10, 19, generator=generator, dtype=torch.float64)
-    vectors = centres.repeat_interleave(7, dim=0) + 0.3 * torch.randn(70, 19, generator=generator, dtype=torch.float64)
+    centers = torch.randn(10, 19, generator=generator, dtype=torch.float64)
+    vectors = centers.repeat_interleave(7, dim=0) + 0.3 * torch.randn(70, 19, generator=generator, dtype=torch.float64)
     dictionary = from_vectors("groups", [str(i) for i in range(70)], vectors)
     coherence = Coherence(dictionary)
     alike, apart = coherence((21, 22, 23, 24)), coherence((0, 7, 14, 21))

@@ -17,7 +17,7 @@ from residualign.store import Store, StoreSplit
 from residualign.text.explain import METHODS, coefficients, explain, explain_units
 from residualign.text.pursuit import omp, somp, text_span
 from residualign.units import Units
-from tests.random_models import WORDS, save_clip, save_siglip, save_two_colours, save_vit
+from tests.random_models import WORDS, save_clip, save_siglip, save_two_colors, save_vit
 from tests.spectrum.random_tower import DIM
 from tests.store.make_store import fill, make_plan
 from tests.text.make import make_dictionary
@@ -78,11 +78,11 @@ def test_texts_are_those_of_the_method_on_the_contributions(split: StoreSplit, s
     label, maps = "L1.H0", split.store.maps
     (unit,) = explain_units(split, spectra, DICTIONARY, units=[label], method=method, n_texts=4).units
     rows = maps.contribution(split.coordinates().to(dtype=torch.float64), maps.units.get(label))
-    centred = DICTIONARY.centred
+    centered = DICTIONARY.centered
     if method == "omp":
-        expected = omp(spectra[label].components[0], centred, 4)
+        expected = omp(spectra[label].components[0], centered, 4)
     else:
-        expected = (somp if method == "somp" else text_span)(rows, centred, 4)
+        expected = (somp if method == "somp" else text_span)(rows, centered, 4)
     assert tuple(text.text for text in unit.chosen) == expected.texts
     np.testing.assert_allclose([text.weight for text in unit.chosen], expected.weights, rtol=1e-5)
     shares = [text.explained_variance_ratio for text in unit.chosen]
@@ -107,7 +107,7 @@ def test_ends_are_texts_of_the_largest_cosine_without_the_dictionarys_mean(split
 def test_ends_of_a_pursuit_are_its_texts_by_sign(split: StoreSplit, spectra: Spectra) -> None:
     (unit,) = explain_units(split, spectra, DICTIONARY, units=["L0.H1"], method="omp", n_texts=3).units
     for component in unit.components:
-        pursued = omp(spectra["L0.H1"].components[component.index], DICTIONARY.centred, 6)
+        pursued = omp(spectra["L0.H1"].components[component.index], DICTIONARY.centered, 6)
         weights = dict(zip(pursued.texts, pursued.weights, strict=True))
         assert len(component.positive) + len(component.negative) <= 6
         for sign, end in ((1, component.positive), (-1, component.negative)):
@@ -205,7 +205,7 @@ def test_all_layouts(layout: str, tmp_path: Path) -> None:
     save = {"token": save_clip, "mean": save_vit, "contributions": save_siglip}[layout]
     name = str(save(tmp_path / "model")) + ("#mean" if layout == "mean" else "")
     model = ra.load_model(name, dtype="float64")
-    data = ra.load_data(save_two_colours(tmp_path / "data", n=11))
+    data = ra.load_data(save_two_colors(tmp_path / "data", n=11))
     store: Store = ra.extract(model, data, tmp_path / "store", dtype="float64")
     assert store.maps.layout == layout
     split, spectra = store.split("train"), ra.fit_spectrum(store)
@@ -215,7 +215,7 @@ def test_all_layouts(layout: str, tmp_path: Path) -> None:
     plain = ra.decompose(model, list(data.train.images()))
     assert [unit.label for unit in found.units] == units
     for label in units:
-        expected = somp(plain[label], dictionary.centred, 3)
+        expected = somp(plain[label], dictionary.centered, 3)
         unit = found[label]
         assert tuple(text.text for text in unit.chosen) == expected.texts
         shares = [text.explained_variance_ratio for text in unit.chosen]
@@ -248,7 +248,7 @@ def test_the_public_function_takes_a_model_and_data_or_their_store(tmp_path: Pat
     words = tmp_path / "words.txt"
     words.write_text("\n".join(f"a {word}" for word in WORDS[:12]), encoding="utf-8")
     model = ra.load_model(save_clip(tmp_path / "clip"))
-    data = ra.load_data(save_two_colours(tmp_path / "data", n=11))
+    data = ra.load_data(save_two_colors(tmp_path / "data", n=11))
     store = ra.extract(model, data, tmp_path / "store")
     direct = explain(model, data, dictionary=words, units=["L1.H1"], split="val")
     # the model is found by its recorded name
@@ -263,7 +263,7 @@ def test_the_public_function_takes_a_model_and_data_or_their_store(tmp_path: Pat
 
 def test_a_model_without_a_text_tower_is_explained_by_images(tmp_path: Path) -> None:
     model = ra.load_model(save_vit(tmp_path / "vit"))
-    store = ra.extract(model, ra.load_data(save_two_colours(tmp_path / "data", n=11)), tmp_path / "store")
+    store = ra.extract(model, ra.load_data(save_two_colors(tmp_path / "data", n=11)), tmp_path / "store")
     found = explain(store, units=["L1.H1"])
     assert found.dictionary is None
     assert found["L1.H1"].components[0].images_positive
@@ -275,6 +275,6 @@ def test_the_dictionary_that_comes_with_the_model_is_taken(tmp_path: Path) -> No
     folder = save_clip(tmp_path / "clip")
     (folder / "dictionary.txt").write_text("\n".join(f"the {word}" for word in WORDS[:12]), encoding="utf-8")
     store = ra.extract(
-        ra.load_model(folder), ra.load_data(save_two_colours(tmp_path / "data", n=11)), tmp_path / "store"
+        ra.load_model(folder), ra.load_data(save_two_colors(tmp_path / "data", n=11)), tmp_path / "store"
     )
     assert explain(store, units=["L1.H1"]).dictionary == f"the dictionary that comes with {folder}"

@@ -170,7 +170,7 @@ def test_of_equal_texts_the_first_is_chosen() -> None:
 
 def test_more_texts_than_the_data_have_directions() -> None:
     rows, dictionary = make_rows(rank=3), make_dictionary()
-    # what the data span before they are centred is one direction more
+    # what the data span before they are centered is one direction more
     spanned = text_span(rows, dictionary, 9)
     assert len(spanned) == 3 + 1
     assert len(text_span(rows, dictionary, 9, rank=2)) == 2

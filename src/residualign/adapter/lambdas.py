@@ -192,7 +192,7 @@ def put_back_curve(
     points: int = _POINTS,
     seed: int = 0,
 ) -> PutBackCurve:
-    """Accuracy on labelled images as lambdas are reset to one, a few more at each point.
+    """Accuracy on labeled images as lambdas are reset to one, a few more at each point.
 
     spectra: as in `moved_components`, which decides the order; without them it is that of |value - 1|. points: at most
     that many, denser at both ends. Exact: each point is the accuracy of the adapter with these lambdas set to one, in

@@ -23,7 +23,7 @@ from residualign.store import Store
 __all__ = [
     "Classifier",
     "CoincidentClassesWarning",
-    "Labelled",
+    "Labeled",
     "choose_logit_scale",
     "class_means",
     "store_classifier",
@@ -262,12 +262,12 @@ def choose_logit_scale(
     return replace(classifier, logit_scale=math.exp(min((float(found.x), grid[best]), key=loss)))
 
 
-Labelled = tuple[Tensor, Tensor]
+Labeled = tuple[Tensor, Tensor]
 """Embeddings (image, dim) and labels (image,)."""
 
 
 def store_classifier(
-    store: Store, wanted: Classifier | str | None, train: Labelled, val: Labelled, dtype: torch.dtype
+    store: Store, wanted: Classifier | str | None, train: Labeled, val: Labeled, dtype: torch.dtype
 ) -> Classifier:
     """The classifier asked for; class means are made from the training images, their scale chosen on validation.
 

@@ -1,4 +1,4 @@
-"""Accuracy of a classifier on labelled images, with intervals, and the difference between two classifiers."""
+"""Accuracy of a classifier on labeled images, with intervals, and the difference between two classifiers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ClassAccuracy:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Result):
-    """A classifier on n labelled images; shares in [0, 1].
+    """A classifier on n labeled images; shares in [0, 1].
 
     interval: Wilson 95 % of the accuracy. macro_accuracy: mean over the classes that have images. per_class: in the
     order of the classifier. calibration_error: see `expected_calibration_error`. cross_entropy: mean, in nats.
@@ -228,7 +228,7 @@ def _class_accuracy(name: str, found: int, n: int) -> ClassAccuracy:
 
 def _check(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
     if len(labels) == 0:
-        raise BadInputError("evaluation needs labelled images, got none")
+        raise BadInputError("evaluation needs labeled images, got none")
     if logits.shape[1] != len(class_names):
         raise BadInputError(f"logits have {logits.shape[1]} columns, expected one for each of {len(class_names)} names")
     low, high = int(labels.min()), int(labels.max())

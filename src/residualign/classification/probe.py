@@ -15,7 +15,7 @@ from residualign.errors import BadInputError
 
 __all__ = ["LinearProbe", "linear_probe"]
 
-Labelled = tuple[Tensor, Tensor]
+Labeled = tuple[Tensor, Tensor]
 """Embeddings (image, dim) and labels (image,)."""
 
 STRENGTHS = tuple(10.0**exponent for exponent in range(-2, 5))
@@ -43,9 +43,9 @@ class LinearProbe:
 
 
 def linear_probe(
-    train: Labelled,
-    val: Labelled,
-    test: Labelled | None = None,
+    train: Labeled,
+    val: Labeled,
+    test: Labeled | None = None,
     strengths: Sequence[float] = STRENGTHS,
     max_iterations: int = 300,
 ) -> LinearProbe:

@@ -127,14 +127,14 @@ def run(request: ExplainRequest, progress: Progress = SILENT) -> ExplainOutcome:
     not exist, and as in the parts.
     """
     from residualign.commands._outcome import check_files, with_files
-    from residualign.inputs.store import analysed_store
+    from residualign.inputs.store import analyzed_store
     from residualign.text.dictionary import load_texts
 
     check_files(request)
     if request.dictionary is not None:
         # an unusable file is refused before the pass over the images
         load_texts(request.dictionary)
-    with analysed_store(request, progress, units=request.unit) as (store, subject):
+    with analyzed_store(request, progress, units=request.unit) as (store, subject):
         outcome = _explained(request, store, subject, progress)
     if request.out is not None and not outcome.figures:
         progress.note("no figure: a store contains no pictures, and the model has no text tower")
@@ -143,12 +143,12 @@ def run(request: ExplainRequest, progress: Progress = SILENT) -> ExplainOutcome:
 
 def _explained(request: ExplainRequest, store: Store, subject: Subject, progress: Progress) -> ExplainOutcome:
     from residualign.errors import BadInputError
-    from residualign.inputs.store import analysed_split, chosen_units
+    from residualign.inputs.store import analyzed_split, chosen_units
     from residualign.text.dictionary import no_text_sentence
     from residualign.text.explain import N_COMPONENTS, explain_units
 
     wanted = chosen_units(store.units, request.unit, default="heads")
-    part = analysed_split(store, request.split)
+    part = analyzed_split(store, request.split)
     if store.logit_scale is None and (request.dictionary is not None or request.words is not None):
         raise BadInputError(no_text_sentence(str(store.model["name"])))
     spectra = _spectra(request, store, subject, progress)

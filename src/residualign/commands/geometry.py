@@ -109,13 +109,13 @@ def run(request: GeometryRequest, progress: Progress = SILENT) -> GeometryOutcom
     from residualign.geometry import measure_geometry
     from residualign.geometry.measure import Settings
     from residualign.inputs.spectra import choose_spectra
-    from residualign.inputs.store import analysed_split, analysed_store, chosen_units
+    from residualign.inputs.store import analyzed_split, analyzed_store, chosen_units
 
     # refuses numbers that are out of range
     Settings(request.variance_threshold, request.fraction, request.subsamples, request.seed)
     check_files(request)
-    with analysed_store(request, progress, units=request.unit) as (store, subject):
-        part = analysed_split(store, request.split)
+    with analyzed_store(request, progress, units=request.unit) as (store, subject):
+        part = analyzed_split(store, request.split)
         chosen = chosen_units(store.units, request.unit) if request.unit else None
         if len(part) < _FEW:
             progress.warn(

@@ -171,9 +171,9 @@ def _put_back(
     """Accuracy as lambdas are reset to 1: largest effect first, smallest first, and in random orders."""
     from residualign.adapter.lambdas import put_back_curve
     from residualign.classification.evaluation import match_classes
-    from residualign.inputs.store import analysed_split
+    from residualign.inputs.store import analyzed_split
 
-    part = analysed_split(store, request.split)
+    part = analyzed_split(store, request.split)
     coordinates = part.coordinates()
     # adapter and store may list the classes in a different order
     labels = match_classes(adapter.class_names, store.class_names)[part.labels]

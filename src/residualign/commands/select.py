@@ -139,7 +139,7 @@ def run(request: SelectRequest, progress: Progress = SILENT) -> SelectOutcome:
     """Score, ablate and choose. Bad input is refused before images are read where possible."""
     from residualign.commands._outcome import check_files, with_files
     from residualign.inputs.classifier import chosen_classifier
-    from residualign.inputs.store import analysed_split, analysed_store
+    from residualign.inputs.store import analyzed_split, analyzed_store
     from residualign.selection.result import overlaps
     from residualign.selection.scores import parse_budget
     from residualign.selection.select import best_selection
@@ -148,7 +148,7 @@ def run(request: SelectRequest, progress: Progress = SILENT) -> SelectOutcome:
 
     check_files(request)
     _check_adapter(request)
-    with analysed_store(request, progress, uses_text=request.classifier != "means") as (store, subject):
+    with analyzed_store(request, progress, uses_text=request.classifier != "means") as (store, subject):
         if request.heads is not None:
             parse_budget(request.heads, len(store.units.of_kind("head")))
         stores = [store, *(_compared(path, store) for path in request.compare)]
@@ -157,7 +157,7 @@ def run(request: SelectRequest, progress: Progress = SILENT) -> SelectOutcome:
         store = stores[0]
         subjects = []
         for one in stores:
-            analysed_split(one, request.split)
+            analyzed_split(one, request.split)
             spectra = _reference(request, subject, one, progress)
             classifier = chosen_classifier(request, subject, one, progress) if one is store else request.classifier
             subjects.append(selection_subject(one, spectra, classifier))

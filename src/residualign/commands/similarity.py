@@ -201,12 +201,12 @@ def _split(
     opened: ExitStack, request: SimilarityRequest, source: str, data: str | None, progress: Progress
 ) -> StoreSplit:
     """The images of a store, or of one made from a model and data."""
-    from residualign.inputs.store import analysed_split, analysed_store
+    from residualign.inputs.store import analyzed_split, analyzed_store
 
     loading = {one.name: getattr(request, one.name) for one in fields(Loading)}
     inputs = Inputs(source=source, data=data, **loading)
-    store, _ = opened.enter_context(analysed_store(inputs, progress, units=request.unit))
-    return analysed_split(store, request.split)
+    store, _ = opened.enter_context(analyzed_store(inputs, progress, units=request.unit))
+    return analyzed_split(store, request.split)
 
 
 def _is_spectra_file(source: str) -> bool:

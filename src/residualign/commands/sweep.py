@@ -178,9 +178,9 @@ class SweepOutcome(Result):
     @property
     def summaries(self) -> tuple[SettingSummary, ...]:
         """One per setting."""
-        from residualign.fitting.sweep import summarise_runs
+        from residualign.fitting.sweep import summarize_runs
 
-        return summarise_runs(self.runs)
+        return summarize_runs(self.runs)
 
     @property
     def levels(self) -> tuple[FactorLevel, ...]:
@@ -246,7 +246,7 @@ def run(request: SweepRequest, progress: Progress = SILENT) -> SweepOutcome:
     """
     from residualign.commands._outcome import with_files
     from residualign.inputs.classifier import chosen_classifier
-    from residualign.inputs.store import analysed_split, analysed_store
+    from residualign.inputs.store import analyzed_split, analyzed_store
     from residualign.runs.folder import STORE_NAME
     from residualign.runs.log import RunLog
 
@@ -256,12 +256,12 @@ def run(request: SweepRequest, progress: Progress = SILENT) -> SweepOutcome:
     inside = None if request.out is None or request.data is None else str(request.out / STORE_NAME)
     with (
         _locked(request.out),
-        analysed_store(request, progress, keep=inside, uses_text=request.classifier != "means") as (store, subject),
+        analyzed_store(request, progress, keep=inside, uses_text=request.classifier != "means") as (store, subject),
     ):
         began = time.perf_counter()
         store = store.in_memory()
         for name in ("train", "val"):
-            analysed_split(store, name)
+            analyzed_split(store, name)
         spectra = _bases(request, subject, store, progress)
         classifier = chosen_classifier(request, subject, store, progress)
         log = RunLog(request.out, _common(request, store, spectra, classifier), overwrite=request.overwrite)

@@ -1,4 +1,4 @@
-"""Labelled images from folders, parquet files, tar shards, the Hugging Face hub and registered names."""
+"""Labeled images from folders, parquet files, tar shards, the Hugging Face hub and registered names."""
 
 from residualign.data.images import BadImageError, read_image, to_rgb
 from residualign.data.load import load_data

@@ -34,10 +34,10 @@ class ImageFiles(EncodedSource):
         return read_bytes(self.root / key, key)
 
 
-def read_folder(root: Path, labelled: bool = True) -> RawData:
+def read_folder(root: Path, labeled: bool = True) -> RawData:
     """The images below a folder; their pixels are not read.
 
-    With labelled=False a folder of images without class folders is accepted too, as one class named "images". Raises
+    With labeled=False a folder of images without class folders is accepted too, as one class named "images". Raises
     `BadInputError` naming the folder if there are no images, an empty class folder, the same split twice, folders
     next to the splits, or a class in val or test that is not in train. Costs one listing of every folder.
     """
@@ -46,11 +46,11 @@ def read_folder(root: Path, labelled: bool = True) -> RawData:
     if not folders:
         if not images:
             raise BadInputError(f"the folder {str(root)!r} holds no class folders and no images")
-        if labelled:
+        if labeled:
             raise BadInputError(
                 f"the folder {str(root)!r} holds images but no class folders; put each class's images in one"
             )
-        return _unlabelled(root)
+        return _unlabeled(root)
     split_folders = _split_folders(root, folders)
     if not split_folders:
         return _assemble(root, {"train": root})
@@ -113,7 +113,7 @@ def _assemble(root: Path, split_folders: dict[str, Path]) -> RawData:
     return RawData(splits, tuple(names), strays=tuple(strays))
 
 
-def _unlabelled(root: Path) -> RawData:
+def _unlabeled(root: Path) -> RawData:
     images, others = _walk(root, root)
     split = Split("train", tuple(images), (0,) * len(images), ImageFiles(root), tuple(range(len(images))))
     return RawData({"train": split}, ("images",), strays=tuple(others), notes=("the images have no labels",))

@@ -107,10 +107,10 @@ def parse_hub_name(name: str) -> HubSet:
     return HubSet(name=name, repo=match["repo"], config=match["config"], revision=match["revision"])
 
 
-def read_hub(wanted: HubSet, labelled: bool = True, n_classes: int | None = None, stream: bool = False) -> RawData:
+def read_hub(wanted: HubSet, labeled: bool = True, n_classes: int | None = None, stream: bool = False) -> RawData:
     """The splits of a hub data set.
 
-    labelled and n_classes as in `read_parquet`. Without `stream` the whole set is downloaded into the library's cache,
+    labeled and n_classes as in `read_parquet`. Without `stream` the whole set is downloaded into the library's cache,
     from which it is also read without a network. With `stream` nothing is kept: the label column is read first, and
     images come in ascending order of rows, over the network at each pass. Raises `BadInputError` for a set that does
     not exist, is gated or cannot be reached, has no column or several columns of images or labels, or has labels that
@@ -122,7 +122,7 @@ def read_hub(wanted: HubSet, labelled: bool = True, n_classes: int | None = None
         splits = {split: opened[theirs] for split, theirs in own.items()}
         features = next(iter(splits.values())).features
         image = image_column(features, wanted.name, wanted.image)
-        label = label_column(features, wanted.name, wanted.label, labelled)
+        label = label_column(features, wanted.name, wanted.label, labeled)
         tables = {split: _small_columns(one, label, wanted.only) for split, one in splits.items()}
     rows = {split: _rows(table, features, wanted) for split, table in tables.items()}
     columns = {
@@ -135,7 +135,7 @@ def read_hub(wanted: HubSet, labelled: bool = True, n_classes: int | None = None
         wanted.name,
         declared=class_names_of(features[label]) or wanted.classes if label is not None else None,
         n_classes=n_classes,
-        labelled=labelled,
+        labeled=labeled,
         where=lambda split, i: f"row {rows[split][i]} of {split}",
     )
     if wanted.n_classes is not None and label is not None and len(found.class_names) != wanted.n_classes:
@@ -269,7 +269,7 @@ def image_column(features: Features, name: str, wanted: str | None = None) -> st
     return _only(found, "image", features, name)
 
 
-def label_column(features: Features, name: str, wanted: str | None = None, labelled: bool = True) -> str | None:
+def label_column(features: Features, name: str, wanted: str | None = None, labeled: bool = True) -> str | None:
     """The one column with the ClassLabel feature, else the one with a name in `LABEL_NAMES`.
 
     wanted and name as in `image_column`. None if there is none and none is needed. Raises `BadInputError` naming the
@@ -280,7 +280,7 @@ def label_column(features: Features, name: str, wanted: str | None = None, label
     else:
         found = [column for column, feature in features.items() if _kind(feature) == "ClassLabel"]
         found = found or [column for column in LABEL_NAMES if column in features]
-        if not found and not labelled:
+        if not found and not labeled:
             return None
     column = _only(found, "label", features, name)
     feature = features[column]

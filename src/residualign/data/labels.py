@@ -16,14 +16,14 @@ from typing import Any
 
 from residualign.errors import BadInputError
 
-__all__ = ["UNLABELLED", "Labelled", "is_missing", "number_labels", "row_of_split"]
+__all__ = ["UNLABELED", "Labeled", "is_missing", "number_labels", "row_of_split"]
 
-UNLABELLED = "images"
+UNLABELED = "images"
 """The single class of images without labels, as in a reference set."""
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """labels: class numbers per remaining split, one per image. class_names: in label order."""
 
     labels: dict[str, tuple[int, ...]]
@@ -43,22 +43,22 @@ def number_labels(
     *,
     declared: Sequence[str] | None = None,
     n_classes: int | None = None,
-    labelled: bool = True,
+    labeled: bool = True,
     where: Callable[[str, int], str] = row_of_split,
-) -> Labelled:
+) -> Labeled:
     """Class numbers for the labels of every split.
 
     columns: split -> labels as stored, None without a label column; sizes: images per split. declared: the class names
     that integers index or texts are among; n_classes: the number of classes if only the caller has names for integers.
-    labelled=False accepts images without labels as one class. where: what to call an image in an error. Raises
+    labeled=False accepts images without labels as one class. where: what to call an image in an error. Raises
     `BadInputError` for what the rule above refuses, and for labels outside the classes.
     """
-    kept, notes = _with_labels(columns, source, labelled)
-    if not labelled and any(values is not None and any(map(is_missing, values)) for values in kept.values()):
+    kept, notes = _with_labels(columns, source, labeled)
+    if not labeled and any(values is not None and any(map(is_missing, values)) for values in kept.values()):
         kept = dict.fromkeys(kept)
     if not any(values is not None for values in kept.values()):
         labels = {split: (0,) * sizes[split] for split in kept}
-        return Labelled(labels, (UNLABELLED,), (*notes, "the images have no labels"))
+        return Labeled(labels, (UNLABELED,), (*notes, "the images have no labels"))
     kinds = set()
     for split, values in kept.items():
         if values is None:
@@ -78,7 +78,7 @@ def number_labels(
     else:
         names = tuple(map(str, occurring))
         index = {value: number for number, value in enumerate(occurring)}
-    return Labelled(
+    return Labeled(
         {split: _numbered(values or (), index, names, split, source, where) for split, values in kept.items()},
         names,
         notes,
@@ -95,14 +95,14 @@ def is_missing(value: Any) -> bool:
 
 
 def _with_labels(
-    columns: Mapping[str, Sequence[Any] | None], source: str, labelled: bool
+    columns: Mapping[str, Sequence[Any] | None], source: str, labeled: bool
 ) -> tuple[dict[str, Sequence[Any] | None], tuple[str, ...]]:
     """The columns without splits that have no labels at all, and notes about those."""
     bare = [split for split, values in columns.items() if values and all(map(is_missing, values))]
     kept = {split: values for split, values in columns.items() if split not in bare}
     if kept:
         return kept, tuple(f"the {split} split of {source!r} has no labels and is left out" for split in bare)
-    if labelled:
+    if labeled:
         raise BadInputError(f"no image of {source!r} has a label (all are empty or -1)")
     return dict.fromkeys(columns), ()
 

@@ -1,4 +1,4 @@
-"""load_data: from what a user types to labelled images in three splits."""
+"""load_data: from what a user types to labeled images in three splits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load_data(
     split: bool = True,
     stream: bool = False,
 ) -> ImageData:
-    """Open labelled images: a folder, parquet files, WebDataset shards, a hub data set, or a registered name.
+    """Open labeled images: a folder, parquet files, WebDataset shards, a hub data set, or a registered name.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def load_data(
     """
     names, own_templates = read_prompts(classes, templates)
     n_names = len(names) if isinstance(names, tuple) else None
-    raw = _read(source, labelled=split, n_classes=n_names, stream=stream)
+    raw = _read(source, labeled=split, n_classes=n_names, stream=stream)
     if split and len(raw.class_names) < 2:
         raise BadInputError(
             f"the data {str(source)!r} has only one class ({raw.class_names[0]!r}); at least two are needed"
@@ -107,30 +107,30 @@ def _with_own_cursor(split: Split) -> Split:
     return Split(split.name, split.keys, split.labels, split.source.of_rows(split.rows), split.rows)
 
 
-def _read(source: str | PathLike[str], labelled: bool, n_classes: int | None, stream: bool) -> RawData:
+def _read(source: str | PathLike[str], labeled: bool, n_classes: int | None, stream: bool) -> RawData:
     path = Path(source).expanduser()
     # os.path.exists, unlike Path.exists, is also False for names that no file system takes
     if not str(source).strip() or not os.path.exists(path):
-        return _read_name(str(source), labelled, n_classes, stream)
+        return _read_name(str(source), labeled, n_classes, stream)
     if not path.is_dir():
         if path.name.lower().endswith((".tar", *COMPRESSED)):
-            return read_shards(path, labelled, n_classes)
+            return read_shards(path, labeled, n_classes)
         hint = f"; give its folder, {str(path.parent)!r}" if path.suffix == ".parquet" else ""
         raise BadInputError(
             f"the data {str(source)!r} is a file, expected a folder of images, parquet files or tar shards{hint}"
         )
     if holds_parquet(path):
-        return read_parquet(path, labelled, n_classes)
+        return read_parquet(path, labeled, n_classes)
     if holds_shards(path):
-        return read_shards(path, labelled, n_classes)
-    return read_folder(path, labelled)
+        return read_shards(path, labeled, n_classes)
+    return read_folder(path, labeled)
 
 
-def _read_name(name: str, labelled: bool, n_classes: int | None, stream: bool) -> RawData:
+def _read_name(name: str, labeled: bool, n_classes: int | None, stream: bool) -> RawData:
     if name in registered_names():
-        return read_registered(name, labelled, stream)
+        return read_registered(name, labeled, stream)
     if name.startswith("hf:"):
-        return read_hub(parse_hub_name(name), labelled, n_classes, stream)
+        return read_hub(parse_hub_name(name), labeled, n_classes, stream)
     raise BadInputError(
         f"no data at {name!r}: expected a folder of class folders (with or without train, val and test above them), "
         "a folder of train|val|test.parquet, a folder of tar shards, a hub data set (hf:org/name), "

@@ -79,15 +79,15 @@ def holds_parquet(root: Path) -> bool:
     return any(root.glob("[!.]*.parquet"))
 
 
-def read_parquet(root: Path, labelled: bool = True, n_classes: int | None = None) -> RawData:
+def read_parquet(root: Path, labeled: bool = True, n_classes: int | None = None) -> RawData:
     """The splits of a folder of parquet files; labels are read, images are not.
 
     n_classes: the number of classes, if the caller has names for integer labels that the files do not name. With
-    labelled=False files without `label` are accepted too, as one class named "images". Raises `BadInputError` naming
+    labeled=False files without `label` are accepted too, as one class named "images". Raises `BadInputError` naming
     the file if it is not parquet, has the wrong columns or types, no rows, or a label that is missing or outside the
     classes. Costs a read of the label column.
     """
-    tables = {split: _read_table(paths, labelled) for split, paths in _split_files(root).items()}
+    tables = {split: _read_table(paths, labeled) for split, paths in _split_files(root).items()}
     names = {table.names for table in tables.values()}
     if len(names) > 1:
         raise BadInputError(f"the parquet files of {str(root)!r} name different classes in different splits")
@@ -99,7 +99,7 @@ def read_parquet(root: Path, labelled: bool = True, n_classes: int | None = None
         str(root),
         declared=declared,
         n_classes=n_classes,
-        labelled=labelled,
+        labeled=labeled,
     )
     splits = {}
     for split, labels in found.labels.items():
@@ -123,7 +123,7 @@ def _split_files(root: Path) -> dict[str, list[Path]]:
     return {split: found[split] for split in ("train", "val", "test") if split in found}
 
 
-def _read_table(paths: Sequence[Path], labelled: bool) -> _Table:
+def _read_table(paths: Sequence[Path], labeled: bool) -> _Table:
     groups: list[tuple[int, int]] = []
     sizes: list[int] = []
     labels: list[Any] | None = []
@@ -132,7 +132,7 @@ def _read_table(paths: Sequence[Path], labelled: bool) -> _Table:
         try:
             with pq.ParquetFile(path) as opened:
                 schema = opened.schema_arrow
-                has_label = _check_columns(schema, path, labelled)
+                has_label = _check_columns(schema, path, labeled)
                 names.add(_class_names(schema, path))
                 n_groups = opened.metadata.num_row_groups
                 groups += [(i, g) for g in range(n_groups)]
@@ -149,9 +149,9 @@ def _read_table(paths: Sequence[Path], labelled: bool) -> _Table:
     return _Table(_Rows(tuple(paths), tuple(groups), starts), labels, names.pop())
 
 
-def _check_columns(schema: pa.Schema, path: Path, labelled: bool) -> bool:
+def _check_columns(schema: pa.Schema, path: Path, labeled: bool) -> bool:
     """Whether there is a label column; raises `BadInputError` naming the file if columns or types are wrong."""
-    wanted = ("image", "label") if labelled else ("image",)
+    wanted = ("image", "label") if labeled else ("image",)
     missing = [name for name in wanted if name not in schema.names]
     if missing:
         raise BadInputError(f"the file {str(path)!r} has no column {missing[0]!r}, only {', '.join(schema.names)}")

@@ -139,13 +139,13 @@ def registered_sets() -> tuple[RegisteredSet, ...]:
     return tuple(found)
 
 
-def read_registered(name: str, labelled: bool = True, stream: bool = False) -> RawData:
+def read_registered(name: str, labeled: bool = True, stream: bool = False) -> RawData:
     """The set registered under this name. Raises what `read_hub` raises if it comes from the hub."""
     entry = read_set_file(name)
     if isinstance(entry.source, ScikitLearnSource):
         return _from_scikit_learn(name, entry, entry.source)
     wanted = HubSet(name=name, classes=entry.classes, n_classes=entry.n_classes, **vars(entry.source))
-    raw = read_hub(wanted, labelled, stream=stream)
+    raw = read_hub(wanted, labeled, stream=stream)
     return RawData(raw.splits, entry.readable_names(raw.class_names), entry.templates, raw.strays, raw.notes)
 
 

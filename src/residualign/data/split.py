@@ -45,7 +45,7 @@ class EncodedSource(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images in a fixed order.
+    """Labeled images in a fixed order.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A labelled image set: classes, prompt templates and three splits, any of which may be empty.
+    """A labeled image set: classes, prompt templates and three splits, any of which may be empty.
 
     Parameters
     ----------

@@ -102,10 +102,10 @@ def holds_shards(root: Path) -> bool:
         return False  # reading the folder will report why
 
 
-def read_shards(source: Path, labelled: bool = True, n_classes: int | None = None) -> RawData:
+def read_shards(source: Path, labeled: bool = True, n_classes: int | None = None) -> RawData:
     """The samples of a folder of shards, or of one tar; labels are read, images are not.
 
-    n_classes and labelled as in `read_parquet`. Raises `BadInputError` naming shard and key for a shard that is
+    n_classes and labeled as in `read_parquet`. Raises `BadInputError` naming shard and key for a shard that is
     compressed, truncated or not a tar, for a sample with two images or without a label, and for labels that
     `residualign.data.labels` refuses. Costs one pass over the headers, and a read of every label file.
     """
@@ -130,7 +130,7 @@ def read_shards(source: Path, labelled: bool = True, n_classes: int | None = Non
         str(source),
         declared=_class_names(root),
         n_classes=n_classes,
-        labelled=labelled,
+        labeled=labeled,
         where=lambda split, row: f"sample {collected[split].keys[row]!r}",
     )
     splits = {}

@@ -79,7 +79,7 @@ class Contributions(Result):
         Returns
         -------
         Tensor of shape (image, dim)
-            Not normalised.
+            Not normalized.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class Contributions(Result):
 
     @property
     def output(self) -> Float[Tensor, "image dim"]:
-        """The model's own embedding, not normalised; selecting and ablating do not change it."""
+        """The model's own embedding, not normalized; selecting and ablating do not change it."""
         return self.coordinates.output
 
     @property
@@ -124,7 +124,7 @@ class Contributions(Result):
         Returns
         -------
         Tensor of shape (image, dim)
-            The model's embedding if no unit was left out or replaced. Not normalised.
+            The model's embedding if no unit was left out or replaced. Not normalized.
 
         Notes
         -----

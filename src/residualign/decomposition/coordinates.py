@@ -40,7 +40,7 @@ class Coordinates:
     For a tower that pools by attention ("contributions"): heads (image, layer, head, dim), mlps (image, layer, dim),
     embedding and pool_mlp (image, dim) are the contributions, constants included; the two statistics are None.
 
-    output: (image, dim), the model's own embedding, not normalised.
+    output: (image, dim), the model's own embedding, not normalized.
 
     Source: arXiv 2411.00246 section 3 (units), Gandelsman et al. 2310.05916 appendix A (LayerNorm).
     """

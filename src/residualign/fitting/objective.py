@@ -46,7 +46,7 @@ def neutral(parameters: Mapping[str, Tensor]) -> Parameters:
 
 @dataclass(frozen=True)
 class Objective:
-    """Cross-entropy of `logit_scale * cosine(adapted embedding, class vector)` on some labelled images.
+    """Cross-entropy of `logit_scale * cosine(adapted embedding, class vector)` on some labeled images.
 
     class_vectors: (class, dim). own_vectors: (image, dim) or None: the vector that stands for an image's own class in
     its own row (leave-one-out class means while fitting). pull: strength by group of parameters; a group adds

@@ -31,7 +31,7 @@ __all__ = [
     "factor_levels",
     "run_setting",
     "settings_of",
-    "summarise_runs",
+    "summarize_runs",
 ]
 
 SCALED: Mapping[str, tuple[UnitKind, ...]] = {"heads": ("head",), "mlps": ("mlp",), "both": ("mlp", "head")}
@@ -211,7 +211,7 @@ def run_setting(
     )
 
 
-def summarise_runs(runs: Sequence[Run]) -> tuple[SettingSummary, ...]:
+def summarize_runs(runs: Sequence[Run]) -> tuple[SettingSummary, ...]:
     """One summary per setting, in the order in which they first appear."""
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:

@@ -285,10 +285,10 @@ def linear_dimension_of_points(
     points: Float[Tensor, "image size"], variance_threshold: float = 0.99
 ) -> LinearDimension:
     """The same for points without a spectrum, by the rules of one: O(image size^2 + size^3)."""
-    centred = points.double() - points.double().mean(dim=0)
-    n, size = centred.shape
+    centered = points.double() - points.double().mean(dim=0)
+    n, size = centered.shape
     # the smaller of the two products: both have the same eigenvalues but for zeros
-    product = centred @ centred.T if n < size else centred.T @ centred
+    product = centered @ centered.T if n < size else centered.T @ centered
     variance = torch.linalg.eigvalsh(product).flip(0).clamp(min=0) / max(n - 1, 1)
     largest = float(variance[0]) if len(variance) else 0.0
     kept = variance[variance > RELATIVE_CUTOFF * largest] if largest > 0 else variance[:0]
@@ -352,7 +352,7 @@ def unit_points(split: StoreSplit, units: Sequence[Unit]) -> Iterator[tuple[Unit
 
 
 def output_points(split: StoreSplit) -> Float[Tensor, "image dim"]:
-    """The model's own embeddings, not normalised, about the first of them, in float64."""
+    """The model's own embeddings, not normalized, about the first of them, in float64."""
     embeddings = split.embeddings().double()
     return embeddings - embeddings[0]
 

@@ -1,6 +1,6 @@
 """Half samples drawn without replacement: intervals, layer profiles, and tests whether a profile is more than chance.
 
-A bootstrap sample holds images twice, which are their own nearest neighbours at distance zero: a true dimension of 8
+A bootstrap sample holds images twice, which are their own nearest neighbors at distance zero: a true dimension of 8
 reads 11 to 12. Halves without replacement have no such ties. For an estimate whose error falls as 1 / sqrt(images), the
 spread of halves about the whole is that of the whole about the truth: sigma^2 (2 / n - 1 / n) = sigma^2 / n, so that
 nothing is rescaled (Politis and Romano 1994, with the correction for a finite sample).
@@ -51,8 +51,8 @@ def deviation_interval(estimate: float, halves: Float[Tensor, " half"]) -> tuple
     scale its halves are all shifted. nan where the estimate, or more than a twentieth of the halves, is none.
     """
     low, high = percentiles(halves)
-    centre = float(halves.nanmean()) if len(halves) else float("nan")
-    return estimate - (high - centre), estimate - (low - centre)
+    center = float(halves.nanmean()) if len(halves) else float("nan")
+    return estimate - (high - center), estimate - (low - center)
 
 
 def percentiles(halves: Float[Tensor, " half"]) -> tuple[float, float]:

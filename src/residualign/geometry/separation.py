@@ -12,14 +12,14 @@ from torch import Tensor
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 
-__all__ = ["LabelledSplit", "class_separation"]
+__all__ = ["LabeledSplit", "class_separation"]
 
 _BLOCK = 1024
 _ROUNDING = 1e-26
 
 
 @runtime_checkable
-class LabelledSplit(Protocol):
+class LabeledSplit(Protocol):
     """Coordinates of images batch by batch, and their labels: what a `StoreSplit` has."""
 
     @property
@@ -30,7 +30,7 @@ class LabelledSplit(Protocol):
         """At most `size` images at a time."""
 
 
-def class_separation(split: LabelledSplit, maps: UnitMaps, n_classes: int) -> Float[Tensor, " unit"]:
+def class_separation(split: LabeledSplit, maps: UnitMaps, n_classes: int) -> Float[Tensor, " unit"]:
     """The share of each unit's variance that lies between the classes, in unit order, at most 1.
 
     Adjusted for chance: where classes are drawn at random its expectation is zero, and it may fall below. A unit that
@@ -44,17 +44,17 @@ def class_separation(split: LabelledSplit, maps: UnitMaps, n_classes: int) -> Fl
     counts = torch.bincount(labels, minlength=n_classes).double()
     units = tuple(maps.units)
     # about the mean: without it, sums of squares of a unit with a large mean lose their digits
-    centres = _means(split, maps)
-    sums = [torch.zeros(n_classes, len(centre), dtype=torch.float64) for centre in centres]
+    centers = _means(split, maps)
+    sums = [torch.zeros(n_classes, len(center), dtype=torch.float64) for center in centers]
     total = torch.zeros(len(units), dtype=torch.float64)
     start = 0
     for batch in split.batches(_BLOCK):
         own = labels[start : start + len(batch)]
         start += len(batch)
         for i, unit in enumerate(units):
-            centred = batch.of(unit).double() - centres[i]
-            sums[i].index_add_(0, own, centred)
-            total[i] += (centred @ maps.weight(unit).double()).square().sum()
+            centered = batch.of(unit).double() - centers[i]
+            sums[i].index_add_(0, own, centered)
+            total[i] += (centered @ maps.weight(unit).double()).square().sum()
     between = torch.stack(
         [
             ((by_class @ maps.weight(unit).double()).square().sum(dim=1) / counts.clamp(min=1)).sum()
@@ -62,7 +62,7 @@ def class_separation(split: LabelledSplit, maps: UnitMaps, n_classes: int) -> Fl
         ]
     )
     # what rounding leaves of a unit that never varies
-    lengths = torch.stack([(c @ maps.weight(u).double()).square().sum() for u, c in zip(units, centres, strict=True)])
+    lengths = torch.stack([(c @ maps.weight(u).double()).square().sum() for u, c in zip(units, centers, strict=True)])
     varies = total > _ROUNDING * counts.sum() * lengths
     return torch.where(varies, _adjusted(between, total, counts), torch.nan)
 
@@ -75,7 +75,7 @@ def _adjusted(between: Tensor, total: Tensor, counts: Int[Tensor, " class"] | Te
     return share
 
 
-def _means(split: LabelledSplit, maps: UnitMaps) -> list[Tensor]:
+def _means(split: LabeledSplit, maps: UnitMaps) -> list[Tensor]:
     sums: list[Tensor] = []
     n = 0
     for batch in split.batches(_BLOCK):

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from residualign.errors import BadInputError
-from residualign.geometry.neighbours import Neighbours, nearest, nearest_by_differences
+from residualign.geometry.neighbors import Neighbors, nearest, nearest_by_differences
 from residualign.geometry.resampling import deviation_interval
 
 __all__ = ["COINCIDENCE", "Fit", "TwoNN", "distinct_points", "fit_ratios", "two_nn"]
@@ -20,7 +20,7 @@ COINCIDENCE = 1e-12
 """Points nearer to one another than this share of the largest distance from the mean are one point: it is rounding."""
 
 _LIST = 16
-"""Neighbours kept of each point: of those, half a sample lacks all but one once in 4,000 points."""
+"""Neighbors kept of each point: of those, half a sample lacks all but one once in 4,000 points."""
 
 _BLOCK = 4096
 
@@ -72,7 +72,7 @@ def two_nn(
     for another fraction.
 
     Points that coincide are dropped but for the first of each (`distinct_points`); a half has what is left of it.
-    Neighbours are exact, in the whole and within each half: a half's are read from lists of 16 of the whole, and a
+    Neighbors are exact, in the whole and within each half: a half's are read from lists of 16 of the whole, and a
     point that has fewer than two of those in its half is searched again. Cost: that of `nearest`, and
     O(point) a half.
 
@@ -85,15 +85,15 @@ def two_nn(
     if not 0 < fraction <= 1:
         raise BadInputError(f"fraction is a share of the points in (0, 1], got {fraction}")
     points = points.double()
-    rows, neighbours = _distinct_neighbours(points, _LIST if halves else 2)
+    rows, neighbors = _distinct_neighbors(points, _LIST if halves else 2)
     kept = points[rows]
-    fit = fit_ratios(_two_nearest(neighbours), fraction)
+    fit = fit_ratios(_two_nearest(neighbors), fraction)
     place = torch.full((len(points),), -1, dtype=torch.int64)
     place[rows] = torch.arange(len(kept))
     dimensions = []
     for half in halves:
         members = place[half]
-        within = _two_nearest_within(kept, neighbours, members[members >= 0].sort().values)
+        within = _two_nearest_within(kept, neighbors, members[members >= 0].sort().values)
         dimensions.append(fit_ratios(within, fraction).dimension)
     values = torch.tensor(dimensions, dtype=torch.float64)
     interval = deviation_interval(fit.dimension, values)
@@ -149,7 +149,7 @@ def _floor(points: Tensor) -> float:
     return COINCIDENCE * max(float((part - mean).square().sum(dim=1).max().sqrt()) for part in points.split(_BLOCK))
 
 
-def _distinct_neighbours(points: Tensor, count: int) -> tuple[Tensor, Neighbours]:
+def _distinct_neighbors(points: Tensor, count: int) -> tuple[Tensor, Neighbors]:
     """Rows of the distinct points and the neighbors among them.
 
     After the grid, points that have an earlier one within the floor are dropped as well.
@@ -158,31 +158,31 @@ def _distinct_neighbours(points: Tensor, count: int) -> tuple[Tensor, Neighbours
     floor = _floor(points)
     while True:
         kept = points[rows]
-        neighbours = nearest(kept, count)
-        near = (neighbours.distances <= floor) & (neighbours.indices < torch.arange(len(kept)).unsqueeze(1))
+        neighbors = nearest(kept, count)
+        near = (neighbors.distances <= floor) & (neighbors.indices < torch.arange(len(kept)).unsqueeze(1))
         again = near.any(dim=1)
         if not again.any():
-            return rows, neighbours
+            return rows, neighbors
         rows = rows[~again]
 
 
-def _two_nearest(neighbours: Neighbours) -> Tensor:
+def _two_nearest(neighbors: Neighbors) -> Tensor:
     """(point, 2) distances; no rows where there are not two others."""
-    enough = neighbours.distances.shape[1] >= 2
-    return neighbours.distances[:, :2] if enough else neighbours.distances.new_empty(0, 2)
+    enough = neighbors.distances.shape[1] >= 2
+    return neighbors.distances[:, :2] if enough else neighbors.distances.new_empty(0, 2)
 
 
-def _two_nearest_within(points: Tensor, neighbours: Neighbours, members: Int[Tensor, " member"]) -> Tensor:
+def _two_nearest_within(points: Tensor, neighbors: Neighbors, members: Int[Tensor, " member"]) -> Tensor:
     """(member, 2) distances to the two nearest others among the members, read from lists over all points."""
     if len(members) < 3:
         return points.new_empty(0, 2)
     is_member: Bool[Tensor, " point"] = torch.zeros(len(points), dtype=torch.bool)
     is_member[members] = True
-    inside = is_member[neighbours.indices[members]]
+    inside = is_member[neighbors.indices[members]]
     reached = inside.cumsum(dim=1, dtype=torch.int32)
     # argmax gives the first place where the count is reached
     places = torch.stack([(reached >= k).to(torch.uint8).argmax(dim=1) for k in (1, 2)], dim=1)
-    distances = neighbours.distances[members].gather(1, places)
+    distances = neighbors.distances[members].gather(1, places)
     short = torch.nonzero(reached[:, -1] < 2).flatten()
     if len(short):
         distances[short] = nearest_by_differences(points[members], short, 2).distances

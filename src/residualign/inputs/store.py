@@ -18,7 +18,7 @@ from residualign.inputs.subject import Subject, holds_store, load_subject
 from residualign.store import Store, StoreSplit, remove_store
 from residualign.units import Unit, Units
 
-__all__ = ["analysed_split", "analysed_store", "chosen_units", "make_store", "refuse_store_for_store"]
+__all__ = ["analyzed_split", "analyzed_store", "chosen_units", "make_store", "refuse_store_for_store"]
 
 
 def make_store(
@@ -62,7 +62,7 @@ def make_store(
 
 
 @contextmanager
-def analysed_store(
+def analyzed_store(
     request: InputOptions,
     progress: Progress,
     *,
@@ -93,7 +93,7 @@ def refuse_store_for_store(request: InputOptions) -> None:
         raise BadInputError("--store is where the store of MODEL and DATA is kept; a store is already given")
 
 
-def analysed_split(store: Store, name: str) -> StoreSplit:
+def analyzed_split(store: Store, name: str) -> StoreSplit:
     """The images of one split; `BadInputError` where there are none."""
     split = store.split(name)
     if not len(split):

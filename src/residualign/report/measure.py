@@ -95,7 +95,7 @@ def texts_of_run(
 
 
 def _geometry(run: RunResults, own: Spectra, notes: list[str], tick: Tick) -> Geometry:
-    """Dimensions over the training images, or over a fixed number of them: neighbours cost their square."""
+    """Dimensions over the training images, or over a fixed number of them: neighbors cost their square."""
     split = run.store.split("train")
     spectra = own
     if len(split) > GEOMETRY_IMAGES:

@@ -76,7 +76,7 @@
     const values = data.units.filter((unit) => unit.layer !== null).map((unit) => unit.measures[name]).filter((value) => value !== null && value !== undefined);
     const ratio = measure.scale === "ratio";
     const logs = values.filter((value) => value > 0).map((value) => Math.abs(Math.log2(value)));
-    // beyond a factor of four each way colours are full: one head at zero must not bleach all the others
+    // beyond a factor of four each way colors are full: one head at zero must not bleach all the others
     const widest = Math.min(2, Math.max(0.25, ...logs));
     const low = measure.scale === "share" ? 0 : Math.min(...values), high = Math.max(...values);
     for (const button of buttons.flat()) {

@@ -27,7 +27,7 @@ __all__ = [
     "expected_jaccard",
     "jaccard",
     "overlaps",
-    "summarise",
+    "summarize",
 ]
 
 ENOUGH = 0.95
@@ -156,7 +156,7 @@ class SelectionStudy(Result):
     @property
     def summaries(self) -> tuple[CurveSummary, ...]:
         """One curve per score and ablation."""
-        return summarise(self.curves)
+        return summarize(self.curves)
 
     def _summary(self) -> str:
         scores = ", ".join(dict.fromkeys(score_title(one.score) for one in self.scores))
@@ -294,7 +294,7 @@ class Overlap:
         }
 
 
-def summarise(curves: Sequence[SelectionCurve]) -> tuple[CurveSummary, ...]:
+def summarize(curves: Sequence[SelectionCurve]) -> tuple[CurveSummary, ...]:
     """One summary a score and ablation, in the order in which they come first."""
     groups: dict[tuple[str, str], list[SelectionCurve]] = {}
     for curve in curves:

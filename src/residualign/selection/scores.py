@@ -5,9 +5,9 @@ the validation images, as published. Where the text leaves a choice open:
 
 - every score looks at a head's direct contribution, constants included; "the output" is the model's whole embedding
   (the published code correlates with the sum of the heads alone);
-- U averages over the dimensions of the output. The published code orthonormalises the images' own embeddings, which
+- U averages over the dimensions of the output. The published code orthonormalizes the images' own embeddings, which
   for more images than dimensions is an arbitrary basis that depends on their order (docs/select.md has figures);
-- U|T averages over the class vectors, orthonormalised in class order (QR), as published.
+- U|T averages over the class vectors, orthonormalized in class order (QR), as published.
 """
 
 from __future__ import annotations
@@ -129,18 +129,18 @@ def correlation_scores(
     A direction along which a head or the output does not vary counts as zero. One head in memory at a time; costs
     O(image x coordinate x direction) a head. Source: arXiv 2411.00246 section 5; 2406.01583.
     """
-    output = _standardised(coordinates.output.double() @ directions.T)
+    output = _standardized(coordinates.output.double() @ directions.T)
     scores = []
     for unit in maps.units.of_kind("head"):
         weight = maps.weight(unit).double() @ directions.T
         # constants vanish in a correlation
-        own = _standardised(coordinates.of(unit).double() @ weight)
+        own = _standardized(coordinates.of(unit).double() @ weight)
         scores.append((own * output).sum(dim=0).mean())
     return torch.stack(scores)
 
 
 def cosine_scores(coordinates: Coordinates, maps: UnitMaps) -> Float[Tensor, " head"]:
-    """The mean over the images of the cosine between a head's contribution and the output, both centred.
+    """The mean over the images of the cosine between a head's contribution and the output, both centered.
 
     An image whose contribution or output is the mean counts as zero. O(image x coordinate x dim) a head.
     """
@@ -149,10 +149,10 @@ def cosine_scores(coordinates: Coordinates, maps: UnitMaps) -> Float[Tensor, " h
     scores = []
     for unit in maps.units.of_kind("head"):
         weight, total = maps.weight(unit).double(), torch.zeros((), dtype=torch.float64)
-        centre = coordinates.of(unit).double().mean(dim=0)
+        center = coordinates.of(unit).double().mean(dim=0)
         for start in range(0, len(coordinates), _CHUNK):
             part = slice(start, start + _CHUNK)
-            own = (coordinates[part].of(unit).double() - centre) @ weight
+            own = (coordinates[part].of(unit).double() - center) @ weight
             total += (F.normalize(own, dim=-1) * direction[part]).sum()
         scores.append(total / max(len(coordinates), 1))
     return torch.stack(scores)
@@ -163,13 +163,13 @@ def random_scores(n_heads: int, seed: int) -> Float[Tensor, " head"]:
     return torch.randn(n_heads, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _standardised(values: Float[Tensor, "image direction"]) -> Float[Tensor, "image direction"]:
-    """Columns centred and of length one; those that do not vary are zero."""
-    centred = values - values.mean(dim=0)
-    length = centred.norm(dim=0)
+def _standardized(values: Float[Tensor, "image direction"]) -> Float[Tensor, "image direction"]:
+    """Columns centered and of length one; those that do not vary are zero."""
+    centered = values - values.mean(dim=0)
+    length = centered.norm(dim=0)
     # what is left of a constant column is rounding of its own size
     varies = length > 1e-12 * values.norm(dim=0)
-    return torch.where(varies, centred / length.where(varies, torch.ones_like(length)), 0.0)
+    return torch.where(varies, centered / length.where(varies, torch.ones_like(length)), 0.0)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Linear centred kernel alignment of units on the same images: comparable across models with any spaces.
+"""Linear centered kernel alignment of units on the same images: comparable across models with any spaces.
 
-With centred contributions X, Y of the same n images, CKA = |X^T Y|^2 / (|X^T X| |Y^T Y|), Frobenius norms: in [0, 1],
+With centered contributions X, Y of the same n images, CKA = |X^T Y|^2 / (|X^T X| |Y^T Y|), Frobenius norms: in [0, 1],
 1 for a unit with itself, unchanged by rotations, shifts and one common factor of either. Source: Kornblith et al.
 1905.00414, equation 4 and section 3. It is biased upwards where there are few images for many directions; the debiased
 value replaces each of the three terms by its unbiased estimate (Song et al. 2012, equation 5) and can fall below 0.
@@ -131,14 +131,14 @@ def _ratios(
     sx: Float[Tensor, "image row"],
     sy: Float[Tensor, "image column"],
 ) -> tuple[Float[Tensor, "row column"], Float[Tensor, "row column"]]:
-    """CKA and debiased CKA from |X^T Y|^2, |X^T X|^2, |Y^T Y|^2 and the squared lengths of centred rows."""
+    """CKA and debiased CKA from |X^T Y|^2, |X^T X|^2, |Y^T Y|^2 and the squared lengths of centered rows."""
     cka = (cross / (self_x * self_y).sqrt()).clamp(max=1.0)
     n = len(sx)
     if n < 4:
         return cka, torch.full_like(cka, math.nan)
 
     def unbiased(product: Tensor, of_rows: Tensor, of_sums: Tensor) -> Tensor:
-        # Song et al. 2012, equation 5, for linear kernels of centred rows, but for the factor n (n - 3)
+        # Song et al. 2012, equation 5, for linear kernels of centered rows, but for the factor n (n - 3)
         return product - n / (n - 2) * of_rows + of_sums / ((n - 1) * (n - 2))
 
     sum_x, sum_y = sx.sum(dim=0)[:, None], sy.sum(dim=0)
@@ -150,7 +150,7 @@ def _ratios(
 
 
 class _Representations:
-    """Centred contributions of some units in orthonormal coordinates of their own, batch by batch; None: the output."""
+    """Centered contributions of some units in their own orthonormal coordinates, batch by batch; None: the output."""
 
     def __init__(self, split: StoreSplit, units: Sequence[Unit | None], factors: list[Tensor | None]) -> None:
         self._split = split
@@ -191,7 +191,7 @@ def _rows(coordinates: Coordinates, unit: Unit | None, factor: Tensor | None) ->
 
 
 def _self_products(of: _Representations) -> tuple[Float[Tensor, " unit"], Float[Tensor, "image unit"]]:
-    """|X^T X|^2 of every unit, and the squared length of every centred row."""
+    """|X^T X|^2 of every unit, and the squared length of every centered row."""
     totals = [torch.zeros(width, width, dtype=torch.float64) for width in of.widths]
     norms = []
     for batch in of.batches():

@@ -1,7 +1,7 @@
 """What else the paper compares two data sets by: the mean contribution of each unit, by itself and relative to anchors.
 
 These look at where a unit's contributions lie, the spectral cosine at how they vary. Source: arXiv 2411.00246,
-experiments on heads. Pearson's and Spearman's correlation here are those of the textbooks: centred, over the entries,
+experiments on heads. Pearson's and Spearman's correlation here are those of the textbooks: centered, over the entries,
 equal entries sharing their mean rank.
 """
 
@@ -91,8 +91,8 @@ def relative_means(split: StoreSplit, anchors: StoreSplit) -> RelativeMeans:
     """Mean over the images of a split of the cosines of each unit's contribution with those of the anchors.
 
     anchors: of a store of the same model, or of one that shares its output space. Contributions are taken as they are,
-    not centred; a contribution of zero has cosine zero. Costs O(image x unit x dim x (coordinate + anchor)) in float64;
-    holds the anchors' contributions, unit x anchor x dim numbers.
+    not centered; a contribution of zero has cosine zero. Costs O(image x unit x dim x (coordinate + anchor)) in
+    float64; holds the anchors' contributions, unit x anchor x dim numbers.
     """
     maps, anchor_maps = (one.store.maps.to(dtype=torch.float64) for one in (split, anchors))
     if maps.units != anchor_maps.units or maps.dim != anchor_maps.dim:

@@ -33,7 +33,7 @@ _OF_POOLING = "pool_mlp"
 
 @dataclass(frozen=True, eq=False)
 class _Moment:
-    """Mean and centred scatter (sum of outer products, not divided) of some units with equally many coordinates.
+    """Mean and centered scatter (sum of outer products, not divided) of some units with equally many coordinates.
 
     `waiting` holds rows that are not yet folded in, and has one row more for the fold itself.
     """
@@ -54,7 +54,7 @@ class _Moment:
     def fold(self, count: int, n: int) -> None:
         """Take in the first n rows of the buffer, `count` being already in.
 
-        In place, and centred before squaring, so that large means lose nothing.
+        In place, and centered before squaring, so that large means lose nothing.
         """
         rows, step = self.waiting[..., :n, :], self.waiting[..., n, :]
         mean = rows.mean(dim=-2)
@@ -63,8 +63,8 @@ class _Moment:
         # The step between the two means is one more row, so that one product updates everything (Chan, Golub and
         # LeVeque 1983, eq. 1.5).
         step[...] = difference * (count * n / (count + n)) ** 0.5
-        centred = self.waiting.view(-1, *self.waiting.shape[-2:])[:, : n + 1]
-        self.scatter.view(-1, *self.scatter.shape[-2:]).baddbmm_(centred.mT, centred)
+        centered = self.waiting.view(-1, *self.waiting.shape[-2:])[:, : n + 1]
+        self.scatter.view(-1, *self.scatter.shape[-2:]).baddbmm_(centered.mT, centered)
         self.mean.add_(difference, alpha=n / (count + n))
 
     def combine(self, count: int, other: _Moment, other_count: int) -> None:

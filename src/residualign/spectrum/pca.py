@@ -58,11 +58,11 @@ def pca(
     # a spectrum is sorted, so counting is cutting
     kept = (variance > torch.maximum(RELATIVE_CUTOFF * variance[..., :1], floor)).sum(-1).clamp(max=count - 1)
     total = torch.where(kept > 0, variance.sum(-1), 0.0)
-    centre = (mean.unsqueeze(-2) @ weight).squeeze(-2) + bias
+    center = (mean.unsqueeze(-2) @ weight).squeeze(-2) + bias
 
     n_units = kept.numel()
     rows = zip(
-        centre.reshape(n_units, dim),
+        center.reshape(n_units, dim),
         components.reshape(n_units, -1, dim),
         variance.reshape(n_units, -1),
         total.flatten().tolist(),

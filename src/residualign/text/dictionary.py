@@ -89,7 +89,7 @@ class TextDictionary:
         return self.atoms.shape[1]
 
     @cached_property
-    def centred(self) -> TextDictionary:
+    def centered(self) -> TextDictionary:
         """The same texts without what all of them share: atoms minus their mean, at unit length again.
 
         Text embeddings lie in a narrow cone, whose axis says nothing of any one text and yet dominates every product. A

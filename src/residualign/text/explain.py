@@ -168,7 +168,7 @@ def explain_units(
     _check_parts(split, spectra, dictionary, method)
     store = split.store
     chosen_units = store.units.of_kind("head") if units is None else tuple(store.units.get(unit) for unit in units)
-    words = None if dictionary is None else _Words(dictionary.centred, method, n_texts)
+    words = None if dictionary is None else _Words(dictionary.centered, method, n_texts)
     images = _Images(split.coordinates(), store.maps, split.keys, n_images)
     found = []
     for done, unit in enumerate(chosen_units, 1):
@@ -240,7 +240,7 @@ def coefficients(
 
 
 class _Words:
-    """A centred dictionary and the method that chooses from it."""
+    """A centered dictionary and the method that chooses from it."""
 
     def __init__(self, dictionary: TextDictionary, method: str, n_texts: int) -> None:
         self._dictionary, self._method, self._n_texts = dictionary, method, n_texts

@@ -60,7 +60,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Samples:
-    """Centred rows `scores @ factor`, and the mean that was taken off.
+    """Centered rows `scores @ factor`, and the mean that was taken off.
 
     scores: (image, rank), orthonormal columns. factor: (rank, dim). mean: (dim,). All float64. rank is the number of
     the unit's own coordinates (head_dim + 2 for a head), or the smaller side of the data. Because the columns of
@@ -87,15 +87,15 @@ class Samples:
             raise BadInputError("there are no samples to describe; expected at least one")
         if not bool(torch.isfinite(rows).all()):
             raise BadInputError("samples hold NaN or infinity; expected finite numbers")
-        centre = rows.mean(dim=0)
+        center = rows.mean(dim=0)
         # QR and not the eigenvectors of the scatter: those lose every direction below 1e-8 of the largest
-        scores, factor = torch.linalg.qr(rows - centre)
+        scores, factor = torch.linalg.qr(rows - center)
         # of rows that never vary the difference to their mean is rounding
-        constant = factor.abs().max() <= 1e-14 * len(rows) ** 0.5 * centre.abs().max()
+        constant = factor.abs().max() <= 1e-14 * len(rows) ** 0.5 * center.abs().max()
         factor = torch.zeros_like(factor) if constant else factor
         if weight is None:
-            return cls(scores, factor, centre)
-        mean = centre @ weight.double()
+            return cls(scores, factor, center)
+        mean = center @ weight.double()
         return cls(scores, factor @ weight.double(), mean if bias is None else mean + bias.double())
 
     @classmethod
@@ -108,14 +108,14 @@ class Samples:
 
     @property
     def sum_of_squares(self) -> float:
-        """Of the centred rows: their total variance times the number of images (less one, as people divide)."""
+        """Of the centered rows: their total variance times the number of images (less one, as people divide)."""
         return float(self.factor.square().sum())
 
 
 def somp(data: Samples | Float[Tensor, "image dim"], dictionary: TextDictionary, n_texts: int) -> Chosen:
     """Choose texts one by one; after each, all samples are fitted anew by all texts chosen so far.
 
-    The samples are centred. A step takes the text with the largest sum over the samples of |residual . atom|. weights:
+    The samples are centered. A step takes the text with the largest sum over the samples of |residual . atom|. weights:
     the norm over the samples of a text's coefficients in the last joint fit. Exactly what the plain loop gives, but no
     residual is ever formed, and most texts are ruled out by a bound.
 
@@ -142,9 +142,9 @@ def text_span(
 ) -> Chosen:
     """Choose the text along which the samples spread most, take its direction out of samples and texts, repeat.
 
-    Texts are first projected onto the leading `rank` right singular vectors of the samples as they are, not centred
+    Texts are first projected onto the leading `rank` right singular vectors of the samples as they are, not centered
     (None: onto all they span), and keep the length this leaves them: a text that the unit hardly reaches cannot win.
-    Then the samples are centred. weights: the norm over the samples of the coefficients on the text's direction at its
+    Then the samples are centered. weights: the norm over the samples of the coefficients on the text's direction at its
     step. Of the samples only `factor` and `mean` are used, so the cost does not depend on their number.
 
     `BadInputError` as in `somp`, and for a rank below one. O(atom x dim) a step. Source: Gandelsman et al. 2310.05916,
@@ -153,7 +153,7 @@ def text_span(
     if rank is not None and rank < 1:
         raise BadInputError(f"rank is at least 1; got {rank}")
     samples = _checked(data, dictionary, n_texts)
-    # X^T X of rows that are not centred is A^T A + n m m^T, whatever the scores are
+    # X^T X of rows that are not centered is A^T A + n m m^T, whatever the scores are
     rows = torch.cat([samples.factor, len(samples) ** 0.5 * samples.mean[None]])
     _, singular, vectors = torch.linalg.svd(rows, full_matrices=False)
     spanned = int((singular > 1e-10 * singular[0]).sum())
@@ -171,7 +171,7 @@ def text_span(
 def omp(direction: Float[Tensor, " dim"], dictionary: TextDictionary, n_texts: int) -> Chosen:
     """Choose texts one by one by |residual . atom|; after each, fit the direction anew by all chosen so far.
 
-    Nothing is centred: there is one sample, and its mean is itself. weights: the coefficients of the last fit, with
+    Nothing is centered: there is one sample, and its mean is itself. weights: the coefficients of the last fit, with
     their signs: a positive text speaks of the end the direction points to, a negative one of the other.
     explained_variance_ratio: share of the direction's squared length. A direction of zeros has no texts.
 
@@ -305,7 +305,7 @@ def _greedy(samples: Samples, atoms: Float[Tensor, "atom dim"], count: int, pick
 
 
 def _largest_sum_of_squares(samples: Samples, images: Tensor, lengths: Tensor) -> int:
-    """The atom whose products with the residual have the largest standard deviation: they are centred already."""
+    """The atom whose products with the residual have the largest standard deviation: they are centered already."""
     return _first(lengths)
 
 

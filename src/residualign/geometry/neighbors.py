@@ -1,6 +1,6 @@
-"""Exact nearest neighbours in blocks: never image x image numbers, and never a neighbour lost to rounding.
+"""Exact nearest neighbors in blocks: never image x image numbers, and never a neighbor lost to rounding.
 
-Distances by `|a|^2 + |b|^2 - 2 a b` are fast and lose near neighbours (a TwoNN of 2.23 where 1.90 is right). Here that
+Distances by `|a|^2 + |b|^2 - 2 a b` are fast and lose near neighbors (a TwoNN of 2.23 where 1.90 is right). Here that
 product, in float32, only proposes candidates; their distances are computed again from float64 differences, and a bound
 on the product's rounding proves for each row that no other point can be as near. Rows without the proof are searched
 again with the product in float64, and what is left by differences alone.
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["Neighbours", "nearest", "nearest_by_differences"]
+__all__ = ["Neighbors", "nearest", "nearest_by_differences"]
 
 _SPARE = 8
 """Candidates beyond those asked for: the gap to the last one is what proves the list."""
@@ -31,15 +31,15 @@ _FAR = 4.0
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """The nearest other points of each row, nearest first.
 
     distances: in the unit of the points, from float64 differences. indices: into the points.
     by_float32, by_float64, by_differences: how many rows each way of searching settled.
     """
 
-    distances: Float[Tensor, "row neighbour"]
-    indices: Int[Tensor, "row neighbour"]
+    distances: Float[Tensor, "row neighbor"]
+    indices: Int[Tensor, "row neighbor"]
     by_float32: int = 0
     by_float64: int = 0
     by_differences: int = 0
@@ -48,7 +48,7 @@ class Neighbours:
         return self.distances.shape[0]
 
 
-def nearest(points: Float[Tensor, "point coordinate"], count: int) -> Neighbours:
+def nearest(points: Float[Tensor, "point coordinate"], count: int) -> Neighbors:
     """The `count` nearest other points of every point (fewer where there are no more), exactly.
 
     points: float64. Two distances that differ by less than float64 rounding of the differences may come in either
@@ -78,12 +78,12 @@ def nearest(points: Float[Tensor, "point coordinate"], count: int) -> Neighbours
     if len(left):
         last = nearest_by_differences(points, left, count)
         distances[left], indices[left] = last.distances, last.indices
-    return Neighbours(distances, indices, settled[torch.float32], settled[torch.float64], len(left))
+    return Neighbors(distances, indices, settled[torch.float32], settled[torch.float64], len(left))
 
 
 def nearest_by_differences(
     points: Float[Tensor, "point coordinate"], rows: Int[Tensor, " row"], count: int
-) -> Neighbours:
+) -> Neighbors:
     """The same for some of the points, from float64 differences to all: O(row x point x coordinate), slow and plain."""
     n, size = points.shape
     count = max(min(count, n - 1), 0)
@@ -95,7 +95,7 @@ def nearest_by_differences(
         exact[torch.arange(len(block)), block] = torch.inf
         parts.append(exact.topk(count, largest=False, sorted=True))
     squared, indices = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Neighbours(squared.sqrt(), indices, by_differences=len(rows))
+    return Neighbors(squared.sqrt(), indices, by_differences=len(rows))
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _search(
     distances: Tensor,
     indices: Tensor,
 ) -> Tensor:
-    """Write the neighbours of the rows where the candidates of a product in `dtype` are proved; says which were."""
+    """Write the neighbors of the rows where the candidates of a product in `dtype` are proved; says which were."""
     n, size = points.shape
     n_groups = -(-n // _GROUP)
     # [x ; 1] times [-y ; |y|^2 / 2] is half the squared distance less |x|^2 / 2, which is the same for all y

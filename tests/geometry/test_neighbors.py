@@ -1,12 +1,12 @@
-"""The nearest neighbours are exact whatever the scale, the offset and the rounding of the fast search."""
+"""The nearest neighbors are exact whatever the scale, the offset and the rounding of the fast search."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from residualign.geometry import neighbours as module
-from residualign.geometry.neighbours import nearest, nearest_by_differences
+from residualign.geometry import neighbors as module
+from residualign.geometry.neighbors import nearest, nearest_by_differences
 from tests.geometry.manifolds import cube, generator, linear, normal, rotation, sphere
 from tests.reference import two_nn_twin
 
@@ -42,7 +42,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("count", [2, 16])
-def test_neighbours_are_those_of_scikit_learn(case, count):
+def test_neighbors_are_those_of_scikit_learn(case, count):
     points = CASES[case]()
     found = nearest(points, count)
     assert_exact(found, points, count)
@@ -53,8 +53,8 @@ def test_each_way_of_searching_is_used_and_agrees():
     """Clusters so tight that float32, and then float64, cannot tell their points apart by products."""
     g = generator(4)
     spread = torch.tensor([1.0, 1e-4, 1e-9], dtype=torch.float64).repeat_interleave(400)
-    centres = 3 * torch.eye(3, 5, dtype=torch.float64).repeat_interleave(400, dim=0)
-    points = centres + spread[:, None] * torch.randn(1200, 5, generator=g, dtype=torch.float64)
+    centers = 3 * torch.eye(3, 5, dtype=torch.float64).repeat_interleave(400, dim=0)
+    points = centers + spread[:, None] * torch.randn(1200, 5, generator=g, dtype=torch.float64)
     found = nearest(points, 3)
     assert min(found.by_float32, found.by_float64, found.by_differences) >= 300
     assert_exact(found, points, 3)
@@ -113,12 +113,12 @@ def test_blocks_of_any_size_give_the_same(block, rows, monkeypatch):
 def test_plain_twin():
     points = normal(41, 3)
     for found in (nearest(points, 4), nearest_by_differences(points, torch.arange(41), 4)):
-        for i, (distances, indices) in enumerate(two_nn_twin.neighbours(points.tolist(), 4)):
+        for i, (distances, indices) in enumerate(two_nn_twin.neighbors(points.tolist(), 4)):
             assert found.indices[i].tolist() == indices
             assert found.distances[i].tolist() == pytest.approx(distances, rel=1e-14)
 
 
-def test_fewer_points_than_neighbours_asked_for():
+def test_fewer_points_than_neighbors_asked_for():
     assert nearest(normal(3, 2), 16).distances.shape == (3, 2)
     assert nearest(normal(1, 2), 2).distances.shape == (1, 0)
 
