@@ -1,1 +1,1 @@
-"""The recipe of `mini`, the embedded model: generated images with captions, a tokenizer, training, export."""
+"""The recipe of `mini`, the bundled model: generated images with captions, a tokenizer, training, export."""

@@ -186,7 +186,7 @@ def _copy(source: Path, target: Path, leave_out: str = "") -> Path:
     return target
 
 
-def test_mini_is_the_embedded_model_whatever_the_current_folder_holds(
+def test_mini_is_the_bundled_model_whatever_the_current_folder_holds(
     clip_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = ra.load_model("mini").fingerprint

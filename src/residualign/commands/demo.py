@@ -1,4 +1,4 @@
-"""`residualign demo`: the whole method on the embedded model and real digits."""
+"""`residualign demo`: the whole method on the bundled model and real digits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _N_EXAMPLES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRequest:
-    """Adapt the embedded model to real handwritten digits: zero-shot accuracy, every method, an adapter you can use.
+    """Adapt the bundled model to real handwritten digits: zero-shot accuracy, every method, an adapter you can use.
 
     Needs no network. Takes about a minute; with --quick two methods are fitted.
     """
