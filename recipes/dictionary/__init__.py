@@ -1,1 +1,1 @@
-"""The recipe of the text dictionary: word lists of our own, and the few lines that put them into phrases."""
+"""The recipe of the text dictionary: word lists, and the code that puts them into phrases."""

@@ -1,4 +1,4 @@
-"""Write the dictionary that ships: `python -m recipes.dictionary`."""
+"""Write the dictionary included in the package: `python -m recipes.dictionary`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Phrases from word lists: the sections of the dictionary, in order, without repeats."""
+"""Phrases from word lists: the sections of the dictionary, in order, without duplicates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 WORDS = Path(__file__).parent / "words"
 FILES = ("look", "picture", "places", "living", "things")
-# Words whose first letter does not say how they begin when they are spoken.
+# Words whose first letter does not match their first sound.
 AN, A = ("hour", "x-ray"), ("one", "uni", "euro", "used", "uku")
 
 
@@ -25,8 +25,8 @@ def article(noun: str) -> str:
 def fill(frame: str, word: str) -> str:
     """A word in a frame: `{}` the word itself, `{a}` with its article, `{1}` what follows its bar.
 
-    `~word` is a plural or a mass noun, which has no article; a word with an article of its own keeps it. "a {}" becomes
-    "an {}" where the word wants it.
+    `~word` is a plural or a mass noun, which has no article; a word that includes an article keeps it. "a {}" becomes
+    "an {}" where needed.
     """
     bare, _, second = (part.strip() for part in word.partition("|"))
     has_none = bare.startswith("~") or bare.startswith(("a ", "an ", "the "))
@@ -39,8 +39,8 @@ def fill(frame: str, word: str) -> str:
 def group(entry: dict[str, Any]) -> Iterator[str]:
     """The phrases of one group of a section.
 
-    `lines` stand as they are. `say` puts every word (`of`) into every frame; `turn` gives each word the next frame,
-    round and round, `times` times over, beginning one frame later each time.
+    `lines` are taken as they are. `say` puts every word (`of`) into every frame; `turn` gives each word the next frame
+    in turn, `times` times, starting one frame later each time.
     """
     if "lines" in entry:
         yield from entry["lines"].splitlines()
@@ -56,22 +56,22 @@ def group(entry: dict[str, Any]) -> Iterator[str]:
 
 
 def sections() -> dict[str, list[str]]:
-    """Every section with its phrases. Raises `ValueError` for a phrase that comes twice (capitals aside)."""
+    """Every section with its phrases. Raises `ValueError` for a phrase that occurs twice (ignoring case)."""
     result: dict[str, list[str]] = {}
     seen: dict[str, str] = {}
     for file in FILES:
         for name, entries in yaml.safe_load((WORDS / f"{file}.yaml").read_text(encoding="utf-8")).items():
             if name in result:
-                raise ValueError(f"section {name!r} comes twice")
+                raise ValueError(f"section {name!r} occurs twice")
             result[name] = [phrase for entry in entries for phrase in group(entry)]
             for phrase in result[name]:
                 if phrase.lower() in seen:
-                    raise ValueError(f"{phrase!r} comes twice, in {seen[phrase.lower()]!r} and {name!r}")
+                    raise ValueError(f"{phrase!r} occurs twice, in {seen[phrase.lower()]!r} and {name!r}")
                 seen[phrase.lower()] = name
     return result
 
 
 def text() -> str:
-    """The dictionary file: a heading, then for every section a line `# name` and one phrase a line."""
+    """The dictionary file: a heading, then for every section a line `# name` and one phrase per line."""
     parts = [f"# {name}\n" + "".join(f"{phrase}\n" for phrase in phrases) for name, phrases in sections().items()]
     return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""Texts in the output space of a model: the dictionary, and the captions that say an attribute's values."""
+"""Texts in the output space of a model: the dictionary, and captions that state the values of an attribute."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Dictionary:
-    """Texts, the section each stands in, and their unit vectors less what all texts share; (text, dim), unit rows."""
+    """Texts, their sections, and their vectors (text, dim) minus the mean of all texts, with unit rows."""
 
     name: str
     texts: tuple[str, ...]
@@ -45,7 +45,7 @@ class Dictionary:
 
 
 def of_words(sections: Mapping[str, Sequence[str]], words: Collection[str]) -> dict[str, list[str]]:
-    """The texts all of whose words are among these."""
+    """The texts that consist only of these words."""
     known = set(words)
     return {
         name: [text for text in texts if set(re.findall(r"[\w-]+", text.lower())) <= known]
@@ -54,7 +54,7 @@ def of_words(sections: Mapping[str, Sequence[str]], words: Collection[str]) -> d
 
 
 def taught_words(n_captions: int = 20_000, seed: int = 0) -> set[str]:
-    """The words of the recipe's captions, all that mini was trained on; a few hundred images say them all."""
+    """The words in the recipe's captions, which are all that mini was trained on; a few hundred images cover them."""
     texts = (text for index in range(n_captions // 500) for text in generate(seed, index, 500, size=8).captions)
     return {word for text in texts for word in re.findall(r"[\w-]+", text.lower())}
 
@@ -67,7 +67,7 @@ def unit_vectors(texts: Sequence[str], encode_text: Encoder, batch: int = 256) -
 
 
 def value_vectors(attribute: Attribute, encode_text: Encoder) -> Floats:
-    """(value, dim): the mean unit vector of each value's captions, less the mean over the values."""
+    """(value, dim): the mean unit vector of each value's captions, minus the mean over the values."""
     groups = [captions_of(attribute.name, value) for value in attribute.values]
     vectors = unit_vectors([text for group in groups for text in group], encode_text)
     ends = np.cumsum([len(group) for group in groups])[:-1]

@@ -1,4 +1,4 @@
-"""The attributes whose traces are looked for in units: which images show which value, and how a value is said."""
+"""The attributes that are studied in units: which images show which value, and how captions state a value."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from recipes.mini.captions import CASE_WORDS, FONT_WORDS, article, plural
 
 Ints = NDArray[np.int64]
 
-# What specialization is judged by; the others are there because they are cheap.
+# The attributes that define specialization; the others are included because they are cheap.
 MAIN = ("color", "background", "shape", "count", "position", "texture", "digit")
 OTHERS = ("letter", "several", "size", "ground", "quality", "family", "script", "case", "font", "slant", "warp")
 
-# "several" is the count without the one: a single shape is large, many are small, and size would tell it.
+# "several" is the count without one: a single shape is large and many are small, so size would reveal it.
 _COLUMN_OF = {"several": "count"}
 
 # Half of the characters are white on black or black on white, on plain grounds: over all images the color of an object
-# would tell that of the background, and both what kind of object it is.
+# would reveal that of the background, and both would reveal what kind of object it is.
 AMONG_SHAPES = ("color", "background", "ground", "size")
 MIN_IMAGES = 20  # of a value, or it is left out
 
@@ -43,8 +43,8 @@ _SECTIONS = {
 class Attribute:
     """One attribute of a set of images.
 
-    values: those with enough images; labels: (image,), index into values, -1 where the image has none of them or says
-    different things in its two views. left_out: values with fewer than `MIN_IMAGES` images.
+    values: those with enough images; labels: (image,), index into values, -1 where the image has none of them, or
+    different values in its two views. left_out: values with fewer than `MIN_IMAGES` images.
     """
 
     name: str
@@ -83,7 +83,7 @@ def attribute(name: str, views: Tensor, min_images: int = MIN_IMAGES) -> Attribu
 
 
 def captions_of(name: str, value: str) -> tuple[str, ...]:
-    """Captions of the kind mini was trained on that say this value and, apart from it, the same for every value."""
+    """Captions of the kind mini was trained on that state this value, and are otherwise the same for every value."""
     match name:
         case "shape":
             return tuple(f"{frame}{article(value)}" for frame in ("", "a photo of ", "an image of ", "a drawing of "))
@@ -112,14 +112,14 @@ def captions_of(name: str, value: str) -> tuple[str, ...]:
     carriers: tuple[str, ...] = _NOUNS if name in ("color", "texture", "size") else _CHARACTERS
     adjectives = CASE_WORDS[value] if name == "case" else FONT_WORDS[value] if name == "font" else (value,)
     if (name, value) in (("texture", "plain"), ("warp", "straight")):
-        return tuple(article(noun) for noun in carriers)  # what captions never say
+        return tuple(article(noun) for noun in carriers)  # what captions never mention
     if name == "case":
         return tuple(article(f"{adjective} letter {letter}") for adjective in adjectives for letter in "bdgk")
     return tuple(article(f"{adjective} {noun}") for adjective in adjectives for noun in carriers)
 
 
 def names_value(name: str, value: str, text: str, section: str) -> bool:
-    """Whether a text of the dictionary, standing in `section`, says that the attribute has the value."""
+    """Whether a text of the dictionary, in `section`, says that the attribute has this value."""
     if section not in _SECTIONS[name] or (name == "position" and re.search("empty|outside", text)):
         return False
     words = [value]

@@ -1,7 +1,7 @@
 """What can be true of a generated image: the attribute table that images, captions and tests share.
 
 Ground truth of an image is a row of integers, one column per attribute: the index of its value in `VALUES`, or
-`UNDEFINED` where the attribute does not apply or is too close to a boundary to be worth saying. A caption's claim is
+`UNDEFINED` where the attribute does not apply or is too close to a boundary to be stated. A caption's claim is
 a row of the same kind in which `UNDEFINED` means "not mentioned".
 
 An image has two rows ("views"): with two objects, each row describes the scene from one of them (`other_*` and

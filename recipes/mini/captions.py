@@ -1,7 +1,7 @@
-"""Captions: many ways of saying a few of the things that are true of an image.
+"""Captions that state some of what is true of an image, in varied phrasing.
 
-Each caption comes with its claim, the attributes it mentions with their values, so that training can tell which other
-images it is true of as well.
+Each caption comes with its claim (the attributes it mentions, with their values), so training can tell which other
+images it is true of.
 """
 
 import random
@@ -27,7 +27,7 @@ PAIR = ("relation", "other_digit", "other_shape", "other_color")
 
 @dataclass(frozen=True)
 class Style:
-    """How a caption is framed. A batch uses a few, so that captions repeat and the text tower reads each only once."""
+    """How a caption is framed. A batch uses a few styles, so captions repeat, and each is encoded only once."""
 
     frame: str
     kind: str  # what a digit is called
@@ -46,7 +46,7 @@ class Style:
 
 
 class Speaker:
-    """Words one caption about one view of an image; `claim` collects what it has said."""
+    """Writes one caption about one view of an image; `claim` collects what it states."""
 
     def __init__(self, random_: random.Random, view: list[int], style: Style) -> None:
         self.random = random_
@@ -70,7 +70,7 @@ class Speaker:
         return self.has(name) and self.chance(probability)
 
     def adjectives(self, rate: float) -> list[str]:
-        """Some adjectives in English order; each is said with about `rate`."""
+        """Some adjectives in English order; each with a probability of about `rate`."""
         words = []
         if self.maybe("size", rate):
             words.append({"small": ("small", "little", "tiny"), "large": ("large", "big")}[self.say("size")])
@@ -137,7 +137,7 @@ class Speaker:
         return f"{self.random.choice(words)} {article(color + noun)}"
 
     def caption(self) -> str:
-        """One caption. Half mention the object alone, as zero-shot templates do; the rest say more."""
+        """One caption. Half of them mention only the object, as zero-shot templates do; the rest say more."""
         rate = self.random.choice((0.0, 0.0, 0.0, 0.3, 0.55))
         text = self.subject(rate)
         named = self.has("other_digit") or self.has("other_shape")
@@ -172,7 +172,7 @@ def plural(noun: str) -> str:
 
 
 def describe(seed: int, views: Tensor) -> tuple[list[str], Tensor]:
-    """One caption an image: texts and claims (image, attribute). views: (image, 2, attribute)."""
+    """One caption per image: texts and claims (image, attribute). views: (image, 2, attribute)."""
     random_ = random.Random(seed)
     styles = [Style.draw(random_) for _ in range(STYLES)]
     texts: list[str] = []

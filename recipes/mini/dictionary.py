@@ -1,4 +1,4 @@
-"""The dictionary that ships beside mini: the package's descriptions that say only words of mini's captions."""
+"""The dictionary that comes with mini: the package's descriptions that use only words in mini's captions."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from recipes.mini.attribute_dictionary import of_words, taught_words
 
 
 def text() -> str:
-    """The file: sections with what is left of them, in the order of the whole dictionary."""
+    """The file: sections with their remaining descriptions, in the order of the whole dictionary."""
     left = of_words(sections(), taught_words())
     parts = ["# " + name + "\n" + "".join(f"{line}\n" for line in lines) for name, lines in left.items() if lines]
     return "\n".join(parts)

@@ -64,7 +64,7 @@ def accuracy(images: Tensor, classes: Tensor, labels: Tensor) -> float:
 
 
 def evaluate(folder: Path, packs: Path | None = None, split: str = "test") -> dict[str, float]:
-    """Accuracies of an exported folder on `digits`, and on the data packs (folders of parquet files) in `packs`."""
+    """Accuracies of an exported folder on `digits`, and on the data sets (folders of parquet files) in `packs`."""
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
@@ -88,7 +88,7 @@ def evaluate(folder: Path, packs: Path | None = None, split: str = "test") -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--packs", type=Path, help="folder of data packs, each with test.parquet")
+    parser.add_argument("--packs", type=Path, help="folder of data sets, each with test.parquet")
     parser.add_argument("--split", default="test")
     args = parser.parse_args()
     print(json.dumps(evaluate(args.folder, args.packs, args.split), indent=2))

@@ -15,7 +15,7 @@ LIMIT = 10 * 1024 * 1024  # bytes, the whole folder
 
 
 def check(folder: Path) -> None:
-    """Raise ValueError unless the folder is small enough, loads, is finite, and tells digits apart."""
+    """Raise ValueError unless the folder is small enough, loads, is finite, and distinguishes digits."""
     total = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     if total > LIMIT:
         raise ValueError(f"{folder.name} has {total:,} bytes, more than the {LIMIT:,} that fit into the package")
@@ -32,7 +32,7 @@ def check(folder: Path) -> None:
 
 
 def export(checkpoint: Path, out: Path, card: Path | None = None) -> None:
-    """Write the folder beside `out`, check it, then exchange the two."""
+    """Write a folder next to `out`, check it, then swap the two."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     size = SIZES[state["size"]]
     model = build_model(size)
@@ -41,7 +41,7 @@ def export(checkpoint: Path, out: Path, card: Path | None = None) -> None:
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
     model.half().save_pretrained(new)
-    # The very tokenizer of the run: another version of captions or word list would give other token ids.
+    # The tokenizer of the run itself: a different version of captions or word list would give different token ids.
     shutil.copytree(checkpoint.parent / "tokenizer", new, dirs_exist_ok=True)
     image_processor(size).save_pretrained(new)
     for file in new.iterdir():

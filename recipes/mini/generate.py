@@ -35,11 +35,11 @@ class Batch:
 
 
 def generate(seed: int, index: int, n: int, size: int = 32, mix: str = "general") -> Batch:
-    """Batch `index` of `seed`: the same arguments give the same batch, in any order and any process.
+    """Batch `index` of `seed`: the same arguments give the same batch, in any order and in any process.
 
     `mix` names the shares of the kinds of image, `kinds.MIXES`.
 
-    Cost: about 0.3 ms an image on one core at 32 pixels; the first call draws the sprites (3 s).
+    Cost: about 0.3 ms per image on one core at 32 pixels; the first call draws the sprites (3 s).
     """
     rng = Rng(seed, index)
     scene = compose(rng, n, mix)
@@ -49,7 +49,7 @@ def generate(seed: int, index: int, n: int, size: int = 32, mix: str = "general"
 
 
 def main() -> None:
-    """Write a contact sheet, to look at; prints captions and the speed."""
+    """Write a contact sheet; print captions and the speed."""
     from PIL import Image
 
     parser = argparse.ArgumentParser(description=main.__doc__)

@@ -13,12 +13,12 @@ from recipes.mini.rng import Rng
 
 @dataclass
 class Identity:
-    """All tensors have length object; a value counts only where its flag is set."""
+    """All tensors have length object; a value is used only where its flag is set."""
 
     is_digit: Tensor
     is_letter: Tensor
     is_shape: Tensor
-    written: Tensor  # by hand; else printed
+    written: Tensor  # handwritten; otherwise printed
     digit: Tensor
     letter: Tensor  # index into LETTERS
     capital: Tensor
@@ -35,7 +35,7 @@ def _alphabet(characters: tuple[str, ...]) -> Tensor:
 def draw_identity(rng: Rng, kind: Tensor, image: Tensor, slot: Tensor, mix: str) -> Identity:
     """kind: (n,) of the images; image, slot: (object,) the image of each object and its place in it.
 
-    Objects of a "count" image are equal: one shape an image.
+    Objects of a "count" image are equal: one shape per image.
     """
     m = image.shape[0]
     k = kind[image]
@@ -52,7 +52,7 @@ def draw_identity(rng: Rng, kind: Tensor, image: Tensor, slot: Tensor, mix: str)
     written_letter = 10 + rng.integers(m, len(strokes.CHARACTERS) - 10)
     printed_letter = 10 + rng.integers(m, len(sprites.CHARACTERS) - 10)
     font = rng.integers(m, len(sprites.FONTS))
-    # Shapes that hold a character: closed and wide enough.
+    # Shapes that can contain a character: closed and wide enough.
     holder = torch.tensor([SHAPES.index(s) for s in ("circle", "square", "hexagon", "pentagon", "diamond", "heart")])
     shape = torch.where(signed, holder[rng.integers(m, len(holder))], rng.integers(kind.shape[0], len(SHAPES))[image])
     shape = torch.where(paired, rng.integers(m, len(SHAPES)), shape)

@@ -1,7 +1,7 @@
 """The kinds of image and how often each is made."""
 
-# Share of each kind of image. "general" knows little handwriting, so that real handwriting is a shift away from its
-# world, as users' images are from a pretrained model's; "handwriting" is the mix that reads handwritten digits best.
+# Share of each kind of image. "general" has little handwriting, so real handwriting is a distribution shift, as users'
+# images are for a pretrained model; "handwriting" is the mix that reads handwritten digits best.
 MIXES = {
     "general": {
         "written digit": 0.08, "printed digit": 0.26, "written letter": 0.08, "printed letter": 0.14, "shape": 0.16,
@@ -12,7 +12,7 @@ MIXES = {
         "count": 0.10, "pair": 0.12, "sign": 0.08,
     },
 }  # fmt: skip
-# Of the characters in pairs and on signs, the share that is handwritten.
+# Share of handwritten characters in pairs and on signs.
 WRITTEN_ELSEWHERE = {"general": 0.15, "handwriting": 0.5}
 KIND = {name: i for i, name in enumerate(MIXES["general"])}
 MAX_OBJECTS = 6

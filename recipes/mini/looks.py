@@ -9,13 +9,13 @@ from recipes.mini.kinds import KIND
 from recipes.mini.rng import Rng
 
 WHITE, BLACK, GRAY = (list(COLORS).index(c) for c in ("white", "black", "gray"))
-# Colors this near (Euclidean, RGB) are not put next to each other: one could not see the object.
+# Colors closer than this (Euclidean, RGB) are not put next to each other: the object would be invisible.
 MIN_CONTRAST = 0.45
 TEXTURED = 0.34  # radius above which a shape can show a texture
 
 
 def contrasting(rng: Rng, given: Tensor) -> Tensor:
-    """Random colors that can be told from `given` (both indices into COLORS)."""
+    """Random colors that can be distinguished from `given` (both indices into COLORS)."""
     far = (torch.cdist(RGB, RGB) > MIN_CONTRAST).float()
     return torch.multinomial(far[given], 1, generator=rng.generator)[:, 0]
 
@@ -45,7 +45,7 @@ def draw_colors(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """background (image,), color and texture (object,), indices into the attributes' values.
 
-    Half of the characters are white on black or black on white, as scans are.
+    Half of the characters are white on black or black on white, as in scans.
     """
     n = kind.shape[0]
     counted, signed = kind[image] == KIND["count"], kind[image] == KIND["sign"]

@@ -1,4 +1,4 @@
-"""The contrastive loss, in which a caption that is true of an image is never its negative."""
+"""A contrastive loss in which a caption that is true of an image is never used as its negative."""
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ def contrastive_loss(images: Tensor, texts: Tensor, own: Tensor, true: Tensor, s
 
     images: (image, dim); texts: (caption, dim), unique captions; own: (image,) index of each image's caption; true:
     (image, caption) booleans, which captions are true of which images (`attributes.true_of`); scale: the factor of the
-    cosines. An image sees its own caption against the false ones; so does a caption its image against those it is false
-    of. Other true pairs appear nowhere.
+    cosines. An image is compared with its own caption and the false ones, a caption with its own image and those it is
+    false of. Other true pairs are not used.
     """
     logits = scale * normalize(images, dim=-1) @ normalize(texts, dim=-1).T
     rows = torch.arange(logits.shape[0], device=logits.device)

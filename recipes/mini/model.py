@@ -31,7 +31,7 @@ SIZES = {
 
 
 def build_model(size: Size, vocabulary: int = VOCABULARY) -> CLIPModel:
-    """A fresh CLIP. Eager attention: at 17 to 65 tokens it trains twice as fast on a CPU as the fused kernel, whose
+    """A fresh CLIP. Eager attention trains twice as fast on a CPU as the fused kernel at 17 to 65 tokens, because its
     backward pass in bfloat16 is slow there.
     """
     config = CLIPConfig(
@@ -53,7 +53,7 @@ def build_model(size: Size, vocabulary: int = VOCABULARY) -> CLIPModel:
 
 
 def image_processor(size: Size) -> CLIPImageProcessorPil:
-    """Resize to a square, no crop: images of any shape keep all their content, as generated ones do."""
+    """Resize to a square without cropping, so images of any shape keep all their content, as generated ones do."""
     square = {"height": size.image, "width": size.image}
     return CLIPImageProcessorPil(
         size=square, crop_size=square, do_resize=True, resample=3, do_center_crop=False, do_rescale=True,

@@ -1,4 +1,4 @@
-"""From a scene to pixels: backgrounds, textures, compositing, and what cameras and scans do to an image."""
+"""From a scene to pixels: backgrounds, textures, compositing, and degradations as in cameras and scans."""
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def _axes(size: int) -> tuple[Tensor, Tensor]:
 
 
 def _stripes(rng: Rng, n: int, size: int, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """Two perpendicular waves of random direction, (n, size, size) each, `low` to `high` cycles an image."""
+    """Two perpendicular waves of random direction, (n, size, size) each, `low` to `high` cycles per image."""
     x, y = _axes(size)
     angle = rng.uniform(n, 1, 1, high=3.1416)
     k = rng.uniform(n, 1, 1, low=low, high=high) * 3.1416
@@ -63,7 +63,7 @@ def masks(rng: Rng, objects: Objects, size: int) -> Tensor:
     """(object, size, size) opacity of each object, in [0, 1]."""
     m = objects.image.shape[0]
     field = torch.empty(m, size, size)
-    # Draws are made for all objects, used or not: the numbers of one must not depend on what another one is.
+    # Numbers are drawn for all objects, used or not, so those of one object do not depend on what the others are.
     wave_field = torch.cat([rng.normal(m, 2, 2, std=3.0), rng.normal(m, 2, 2, std=0.7)], dim=1)
     softness = rng.uniform(m, 1, 1, low=0.8, high=1.8)
     hand, drawn = objects.written.nonzero()[:, 0], (~objects.written).nonzero()[:, 0]
@@ -93,7 +93,7 @@ def _backdrop(rng: Rng, scene: Scene, size: int) -> Tensor:
     views = scene.views
     n = views.shape[0]
     index = views[:, 0, COLUMN["background"]].long()
-    extreme = (index == 8) | (index == 9)  # white, black: scans have these plain
+    extreme = (index == 8) | (index == 9)  # white, black: plain in scans
     color = (RGB[index] + rng.normal(n, 3, std=0.03)).clamp(0, 1)
     ground = torch.where(extreme & rng.chance(n, 0.75), 0, rng.choice(n, [0.5, 0.08, 0.06, 0.12, 0.12, 0.12]))
     x, y = _axes(size)
@@ -111,7 +111,7 @@ def _backdrop(rng: Rng, scene: Scene, size: int) -> Tensor:
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur with one width (pixels) an image."""
+    """Gaussian blur with one width (in pixels) per image."""
     n, channels, size, _ = images.shape
     t = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1)
     kernel = torch.exp(-(t.square() / (2 * sigma.square()[:, None])))
@@ -125,7 +125,7 @@ def degrade(rng: Rng, images: Tensor, views: Tensor) -> Tensor:
     """Blur, noise, low resolution, contrast; writes the attribute `quality`. images: (n, 3, s, s) in [0, 1]."""
     n, _, size, _ = images.shape
     glyph = (views[:, 0, COLUMN["shape"]] < 0) & (views[:, 1, COLUMN["shape"]] < 0)
-    # Low resolution is for single characters that fill the frame: eight pixels leave nothing of anything smaller.
+    # Low resolution is for single characters that fill the frame: at eight pixels nothing smaller would remain.
     glyph &= views[:, 0, COLUMN["size"]] == VALUES["size"].index("large")
     draw = rng.choice(n, [0.55, 0.17, 0.14, 0.14])
     draw = torch.where(glyph & rng.chance(n, 0.3), 3, torch.where(~glyph & (draw == 3), 0, draw))

@@ -1,4 +1,4 @@
-"""Random numbers of one batch: a function of (seed, batch index) alone, so that any batch can be made again."""
+"""Random numbers of one batch: a function of (seed, batch index) only, so any batch can be reproduced."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from torch import Tensor
 class Rng:
     """Draws tensors on the CPU from one generator.
 
-    The same `(seed, index)` gives the same draws whatever was drawn for other batches; a splitmix step keeps
-    neighboring pairs apart, which plain addition of seed and index would not.
+    The same `(seed, index)` gives the same draws, whatever was drawn for other batches. A splitmix step separates
+    neighboring pairs, which adding seed and index would not.
     """
 
     def __init__(self, seed: int, index: int) -> None:

@@ -2,7 +2,7 @@
 
 Coordinates are x to the right and y down, in a box of about one. A stroke is a smooth curve through its points; a
 point written twice is a corner. Different people write a digit differently (1 with or without flag and foot, 7 with or
-without bar, 4 open or closed), so each has several variants; jitter of the points does the rest.
+without bar, 4 open or closed), so each has several variants; jittering the points adds the rest.
 """
 
 Point = tuple[float, float]

@@ -1,4 +1,4 @@
-"""Spectra of the generated images, shipped beside the model: the reference set of whoever names none."""
+"""Spectra of generated images that come with the model, used if no reference is given."""
 
 import argparse
 from pathlib import Path

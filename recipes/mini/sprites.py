@@ -17,7 +17,7 @@ from recipes.mini.attributes import SHAPES
 
 CELL = 40  # atlas cell, pixels
 SPAN = 28  # longer side of the drawing in its cell
-SUPER = 2  # the drawing is made this much larger, so that the distance field is smooth
+SUPER = 2  # drawings are made this much larger, for a smooth distance field
 
 # I, O, l, o look like 1 and 0 in many fonts: their captions would contradict the digits'.
 UPPER = "ABCDEFGHJKLMNPQRSTUVWXYZ"

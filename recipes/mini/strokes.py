@@ -1,4 +1,4 @@
-"""Handwriting: jittered skeletons drawn as distance fields, a batch at a time."""
+"""Handwriting: jittered skeletons drawn as distance fields, one batch at a time."""
 
 from functools import lru_cache
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from recipes.mini.rng import Rng
 from recipes.mini.skeletons import DIGIT_SKELETONS, LETTER_SKELETONS, Variant
 
-N_POINTS = 64  # points a drawn character has; about one a pixel of stroke at 32 px
+N_POINTS = 64  # points per character; about one per pixel of stroke at 32 px
 MAX_CONTROL = 20
 CHARACTERS = tuple(DIGIT_SKELETONS) + tuple(LETTER_SKELETONS)
 
@@ -76,7 +76,7 @@ def write(rng: Rng, characters: Tensor, shear: Tensor, rotation: Tensor, wave: T
     n = characters.shape[0]
     variant = first[characters] + (rng.uniform(n) * number[characters]).long()
     c = control[variant]
-    # Corners are double points: the same jitter for both, or they would turn into little hooks.
+    # Corners are double points: both get the same jitter, or they would become small hooks.
     jitter = rng.normal(n, MAX_CONTROL, 2) * rng.uniform(n, 1, 1, low=0.005, high=0.055)
     double = torch.zeros(n, MAX_CONTROL, dtype=torch.bool)
     double[:, 1:] = (c[:, 1:] == c[:, :-1]).all(-1)

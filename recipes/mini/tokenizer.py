@@ -16,13 +16,13 @@ VOCABULARY = 3072
 
 
 def words() -> list[str]:
-    """The words of `words.txt`, in order, without repeats."""
+    """The words of `words.txt`, in order, without duplicates."""
     lines = (Path(__file__).parent / "words.txt").read_text().splitlines()
     return list(dict.fromkeys(word for line in lines if not line.startswith("#") for word in line.split()))
 
 
 def corpus(n_batches: int = 4) -> Iterator[str]:
-    """Generated captions, then the word list, each word often enough to become one token or a few."""
+    """Generated captions, then the word list, each word often enough to become one or a few tokens."""
     for index in range(n_batches):
         yield from generate(seed=2**20, index=index, n=512, size=8).captions
     for word in words():
@@ -33,7 +33,7 @@ def train_tokenizer(vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
     """Train on `corpus`. Lower case; digits are single tokens; any string can be encoded."""
     tokenizer = Tokenizer(models.BPE(unk_token=UNK))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    # The space goes before every piece, so that "3" is the same token at the start and inside of a caption.
+    # A space is put before every piece, so "3" is the same token at the start and inside of a caption.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Whitespace(),

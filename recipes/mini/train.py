@@ -1,4 +1,4 @@
-"""Train a model of the recipe. Every batch is a function of seed and step, so a resumed run is the same run."""
+"""Train a model. Every batch is a function of seed and step, so a resumed run equals an uninterrupted one."""
 
 import argparse
 import json
@@ -41,7 +41,7 @@ class Steps(Dataset[Step]):
         order = {caption: k for k, caption in enumerate(first)}
         own = torch.tensor([order[caption] for caption in batch.captions])
         tokens = self.tokenizer(list(first), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
-        # Equal words can carry different claims ("a 3" seen in either of two objects): both images count as true.
+        # Equal texts can have different claims ("a 3" for either of two objects); both images count as true.
         true = true_of(batch.claims[list(first.values())], batch.views)
         true[torch.arange(len(own)), own] = True
         return batch.images, tokens["input_ids"], tokens["attention_mask"], own, true
@@ -50,8 +50,8 @@ class Steps(Dataset[Step]):
 def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: float) -> float:
     """Warm-up, constant, then 1 - sqrt down to zero over the last `decay` share of `steps`.
 
-    Unlike a cosine, the rate before the decay does not depend on `steps`: a run can be lengthened, or branched off into
-    a finished model, at any checkpoint.
+    Unlike with a cosine schedule, the rate before the decay does not depend on `steps`, so a run can be extended, or
+    branched into a finished model, from any checkpoint.
     """
     start = round(steps * (1 - decay))
     if step >= start:
@@ -82,7 +82,7 @@ class Trainer:
         self.step = 0
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint beside `path`, then rename: a killed run leaves the old one."""
+        """Write to a temporary file, then rename, so a killed run leaves the old checkpoint."""
         state = {"step": self.step, "model": self.model.state_dict(), "average": self.average,
                  "optimizer": self.optimizer.state_dict(), "size": self.args.size, "seed": self.args.seed,
                  "batch_size": self.args.batch_size, "mix": self.args.mix}  # fmt: skip
@@ -129,7 +129,7 @@ class Trainer:
 
 
 def report(line: dict[str, Any], log: Path, last: bool) -> None:
-    """Append to the JSON-lines log; show progress where someone is looking."""
+    """Append to the JSON-lines log; show progress on a terminal."""
     with log.open("a") as file:
         file.write(json.dumps(line) + "\n")
     if sys.stderr.isatty():
@@ -138,7 +138,7 @@ def report(line: dict[str, Any], log: Path, last: bool) -> None:
 
 
 def train(args: argparse.Namespace) -> Trainer:
-    """Train to `args.steps`, continuing from the checkpoint in `args.out` where there is one."""
+    """Train to `args.steps`, continuing from the checkpoint in `args.out` if there is one."""
     if args.threads:
         torch.set_num_threads(args.threads)
     out = Path(args.out)
@@ -170,24 +170,32 @@ def train(args: argparse.Namespace) -> Trainer:
 def parser() -> argparse.ArgumentParser:
     """The options of the training command."""
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--out", required=True, help="folder of checkpoint and log; an unfinished run there is resumed")
+    p.add_argument(
+        "--out", required=True, help="output directory for checkpoint and log; an unfinished run there is resumed"
+    )
     p.add_argument("--size", choices=sorted(SIZES), default="mini")
     p.add_argument("--steps", type=int, default=1500)
     p.add_argument("--batch-size", type=int, default=256)
     p.add_argument("--lr", type=float, default=1e-3)
-    p.add_argument("--warmup", type=int, default=200, help="steps")
-    p.add_argument("--decay", type=float, default=0.0, help="share of the steps, at the end, with a falling rate")
+    p.add_argument("--warmup", type=int, default=200, help="number of warm-up steps")
+    p.add_argument(
+        "--decay", type=float, default=0.0, help="share of the steps, at the end, in which the learning rate decays"
+    )
     p.add_argument("--weight-decay", type=float, default=0.05)
-    p.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights, which are exported")
+    p.add_argument("--average", type=float, default=0.998, help="decay of the weight average, which is exported")
     p.add_argument("--mix", choices=sorted(MIXES), default="general", help="shares of the kinds of image")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="cpu")
-    p.add_argument("--workers", type=int, default=0, help="processes that generate; 0: between steps")
-    p.add_argument("--init", help="checkpoint to start from where --out has none: branch a run off")
+    p.add_argument(
+        "--workers", type=int, default=0, help="number of processes that generate images; 0 generates between steps"
+    )
+    p.add_argument("--init", help="checkpoint to start from if --out has none, to branch from a run")
     p.add_argument("--log-every", type=int, default=20)
     p.add_argument("--save-every", type=int, default=200)
     p.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
-    p.add_argument("--threads", type=int, default=0, help="of torch; 0: its choice. One is best on a busy machine")
+    p.add_argument(
+        "--threads", type=int, default=0, help="torch threads; 0 for torch's own choice. One is best on a busy machine"
+    )
     p.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     return p
 

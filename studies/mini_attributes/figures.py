@@ -1,4 +1,4 @@
-"""Figures of the attribute proof: layer x head maps, and correlations of words."""
+"""Figures of the study: layer x head maps, and correlations of words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from studies.mini_attributes.words import WordAgreement, p_value
 
 
 def figures(proof: AttributeProof) -> dict[str, Figure]:
-    """By file name without ending."""
+    """Figures by file name, without extension."""
     n_layers = 1 + max(int(label[1:].partition(".")[0]) for label in proof.labels)
     shares, skills = proof.shares(), proof.skills()
     rows_of = {name: {proof.labels.index(label) for label in heads} for name, heads in proof.specialized().items()}
@@ -25,7 +25,7 @@ def figures(proof: AttributeProof) -> dict[str, Figure]:
             skills,
             names,
             n_layers,
-            "How well a linear classifier on each head tells the attribute (0: chance, 1: every image right)",
+            "Accuracy of a linear classifier on each head (0: chance, 1: every image correct)",
             [f"whole embedding {result.embedding.skill:.2f}" for result in proof.main],
         ),
         "attribute_variance": maps(
@@ -48,7 +48,7 @@ def maps(
     notes: list[str],
     framed: dict[str, set[int]] | None = None,
 ) -> Figure:
-    """A layer x head map for every column, on one color scale from 0 to the largest value; framed: heads by column."""
+    """A layer x head map per column, on one color scale from 0 to the maximum; framed: heads to mark, by column."""
     columns = min(4, len(names))
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(3.5 * columns, 3.1 * rows + 0.5), layout="constrained")
@@ -74,8 +74,8 @@ def maps(
 
 
 def words(proof: AttributeProof) -> Figure:
-    """Correlation of words and images for each attribute's components, beside the mean."""
-    # with two or three values a correlation is 1 or -1, or near it, whatever the words
+    """Correlation of words and images for each attribute's components, and its mean."""
+    # with two or three values a correlation is close to 1 or -1, whatever the words
     judged = [result.words for result in proof.attributes if p_value(result.words)]
     figure = Figure(figsize=(8, 0.34 * len(judged) + 1.4), layout="constrained")
     axis = figure.subplots()

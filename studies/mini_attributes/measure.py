@@ -1,4 +1,4 @@
-"""One run of a model over generated images, and what each of its units tells of each attribute."""
+"""One run of a model over generated images, and what each of its units represents."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class UnitScore:
-    """What a unit tells of an attribute.
+    """How a unit represents an attribute.
 
-    linear: of all its coefficients together. variance_share: share of its variance between the attribute's values, less
-    what chance gives. best_eta_squared, best_component: its component of the largest eta squared among those with at
-    least `MIN_RATIO` of its variance. best_auc, best_value: the largest |AUC - 1/2| + 1/2 of such a component, and for
-    which value.
+    linear: a classifier on all its coefficients. variance_share: share of its variance between the attribute's values,
+    minus what chance gives. best_eta_squared, best_component: its component with the largest eta squared among those
+    with at least `MIN_RATIO` of its variance. best_auc, best_value: the largest |AUC - 1/2| + 1/2 of such a component,
+    and for which value.
     """
 
     unit: str
@@ -77,7 +77,7 @@ def trace(model: VisionModel, n_images: int, seed: int, mix: str = "general") ->
 
 
 def spectra_of(model_folder: Path) -> Spectra:
-    """The spectra that ship with the model: those of other generated images, so nothing here is fitted to its own."""
+    """The spectra that come with the model; they are of other generated images, so nothing is fitted to these."""
     return Spectra.load(model_folder / "spectra.safetensors")
 
 

@@ -1,4 +1,4 @@
-"""What the attribute proof found, as dataclasses and as JSON."""
+"""The results of the study, as dataclasses and as JSON."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from studies.mini_attributes.measure import UnitScore
 from studies.mini_attributes.scores import Floats, LinearScore, concentration
 from studies.mini_attributes.words import ComponentAgreement, WordAgreement
 
-# A head is called specialized in an attribute that divides at least this share of its variance, and this many times the
-# share of any other main attribute.
+# A head is called specialized in an attribute that accounts for at least this share of its variance, and this many
+# times the share of any other main attribute.
 SPECIALIZED_SHARE, SPECIALIZED_TIMES = 0.25, 2.0
 
 
 @dataclass(frozen=True)
 class AttributeResult:
-    """An attribute: its images, what the whole embedding tells of it, what every head and MLP does, and the words.
+    """An attribute: its images, scores of the whole embedding and of every head and MLP, and the words.
 
-    first: the first component of the head of whose variance the attribute divides most.
+    first: the first component of the head with the largest share for this attribute.
     """
 
     attribute: Attribute
@@ -61,7 +61,7 @@ class AttributeProof:
 
     @property
     def main(self) -> tuple[AttributeResult, ...]:
-        """The attributes that specialization is judged by."""
+        """The attributes that define specialization."""
         return tuple(result for result in self.attributes if result.attribute.name in MAIN)
 
     @property
@@ -75,12 +75,12 @@ class AttributeProof:
         return np.reshape(np.array(rows, dtype=float), (len(rows), len(self.labels))).T
 
     def skills(self) -> Floats:
-        """(head, main attribute): what a linear classifier on the head tells, 0 at chance and 1 where all is right."""
+        """(head, main attribute): accuracy of a linear classifier on the head, 0 at chance, 1 if all are correct."""
         rows = [[head.linear.skill for head in result.heads] for result in self.main]
         return np.reshape(np.array(rows, dtype=float), (len(rows), len(self.labels))).T
 
     def concentrations(self) -> Floats:
-        """(head,): how much of what the main attributes divide belongs to one of them, 0 to 1."""
+        """(head,): how concentrated the shares of the main attributes are on one of them, 0 to 1."""
         return concentration(self.shares())
 
     def specialized(self) -> dict[str, tuple[str, ...]]:

@@ -1,6 +1,6 @@
-"""How much numbers of images (a component's coefficients) tell of an attribute: pure functions on arrays.
+"""How well per-image numbers (a component's coefficients) represent an attribute: pure functions on arrays.
 
-labels: (image,) integers from 0 on without gaps, the value of the attribute each image has.
+labels: (image,) consecutive integers from 0 on, the value of the attribute for each image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# of the within-value covariance toward the identity: chosen beforehand, once for units of 20 to 128 components
+# of the within-value covariance toward the identity: chosen once in advance, for units of 20 to 128 components
 SHRINKAGE = 0.05
 
 
@@ -28,7 +28,7 @@ class LinearScore:
 
     @property
     def skill(self) -> float:
-        """0 at chance, 1 where every image is right; below 0 is worse than chance."""
+        """0 at chance, 1 if every image is correct; below 0 is worse than chance."""
         return (self.balanced_accuracy - self.chance) / (1 - self.chance)
 
 
@@ -53,7 +53,7 @@ def squares(values: Floats, labels: Ints) -> tuple[Floats, Floats]:
 
 
 def eta_squared(values: Floats, labels: Ints) -> Floats:
-    """(component,): share of each column's variance that lies between the values, in [0, 1]; 0 for a constant column.
+    """(component,): share of each column's variance that is between the values, in [0, 1]; 0 for a constant column.
 
     Chance alone gives (values - 1) / (images - 1).
     """
@@ -62,9 +62,9 @@ def eta_squared(values: Floats, labels: Ints) -> Floats:
 
 
 def variance_share(values: Floats, labels: Ints) -> float:
-    """Share of all columns' variance together that lies between the values, less what chance gives.
+    """Share of the total variance of all columns that is between the values, minus what chance gives.
 
-    0 is what labels at random give on average (it can fall below), 1 is all. Source: Kelley's epsilon squared, with
+    0 is the mean for random labels (so it can be negative), 1 is all of it. Source: Kelley's epsilon squared, with
     sums of squares over the columns.
     """
     between, total = (part.sum() for part in squares(values, labels))
@@ -75,7 +75,7 @@ def variance_share(values: Floats, labels: Ints) -> float:
 def one_against_rest(values: Floats, labels: Ints) -> Floats:
     """(value, component): ROC AUC of each column for each value against all others; ties count half.
 
-    Above 1/2 the value lies at the column's positive end, below at its negative end.
+    Above 1/2 the value is at the positive end of the column, below at its negative end.
     """
     one = indicator(labels)
     counts = one.sum(0)[:, None]
@@ -85,16 +85,16 @@ def one_against_rest(values: Floats, labels: Ints) -> Floats:
 
 
 def balanced_accuracy(truth: Ints, predicted: Ints) -> tuple[float, float]:
-    """Mean over the values of the share of their images that is right, and its standard error (binomial)."""
+    """Mean over the values of the share of their images that are correct, and its standard error (binomial)."""
     right = np.array([np.mean(predicted[truth == value] == value) for value in np.unique(truth)])
     counts = np.array([np.sum(truth == value) for value in np.unique(truth)])
     return float(right.mean()), float(np.sqrt((right * (1 - right) / counts).sum()) / len(right))
 
 
 def linear_score(values: Floats, labels: Ints, seed: int, folds: int = 5) -> LinearScore:
-    """How well a linear classifier tells the attribute's values apart, each image judged by a fit without it.
+    """How well a linear classifier separates the attribute's values; each image is classified by a fit without it.
 
-    Linear discriminant analysis on columns of unit variance, a little shrunk, with equal priors; stratified folds.
+    Linear discriminant analysis on columns of unit variance, with slight shrinkage and equal priors; stratified folds.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.model_selection import StratifiedKFold
@@ -103,7 +103,7 @@ def linear_score(values: Floats, labels: Ints, seed: int, folds: int = 5) -> Lin
 
     k = int(labels.max()) + 1
     predicted = np.full_like(labels, -1)
-    # what never varies: a unit that is always the same has no other columns
+    # columns that never vary (a constant unit has no others)
     scale = values.std(0)
     used = values[:, scale > 1e-12 * max(scale.max(), 1e-300)]
     if not used.shape[1]:
@@ -125,10 +125,10 @@ def correlations(a: Floats, b: Floats) -> Floats:
 
 
 def permutation_p(means: Floats, texts: Floats, draws: int, seed: int) -> float:
-    """How often exchanging the values' texts among each other gives at least the mean correlation that is there.
+    """How often permuting the values' texts gives at least the observed mean correlation.
 
-    means, texts: (value, component). The same exchange is made in all components, so that components which say the
-    same thing do not count as independent witnesses. At least 1 / (draws + 1).
+    means, texts: (value, component). The same permutation is used in all components, so components that say the
+    same do not count as independent evidence. At least 1 / (draws + 1).
     """
     random = np.random.default_rng(seed)
     observed = correlations(means, texts).mean()
@@ -139,7 +139,7 @@ def permutation_p(means: Floats, texts: Floats, draws: int, seed: int) -> float:
 
 
 def concentration(shares: Floats) -> Floats:
-    """(unit,): how much of a row belongs to one column: 0 where all are equal, 1 where only one is not zero.
+    """(unit,): how concentrated a row is on one column: 0 if all are equal, 1 if only one is not zero.
 
     shares: (unit, attribute); below zero counts as zero. One minus the entropy of the row, in units of its maximum; 0
     for a row of zeros, or of fewer than two columns.

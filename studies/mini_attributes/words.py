@@ -1,4 +1,4 @@
-"""Whether the words at the ends of components are those of the images there."""
+"""Whether the words at the ends of components fit the images there."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ TOP = 5
 
 @dataclass(frozen=True)
 class EndWords:
-    """A dictionary's texts furthest to one end, the furthest first.
+    """The texts of a dictionary furthest toward one end, furthest first.
 
-    named: which of them name the value whose images lie there; on_topic: which name any value of the attribute.
+    named: which of them name the value whose images are there; on_topic: which name any value of the attribute.
     """
 
     texts: tuple[str, ...]
@@ -29,10 +29,10 @@ class EndWords:
 
 @dataclass(frozen=True)
 class End:
-    """One end of a component: the value whose images lie there, and what is said of it.
+    """One end of a component: the value whose images are there, and the words for it.
 
-    value: of the largest (at the negative end smallest) mean coefficient. caption: the value whose captions lie
-    furthest to this end. words: of each dictionary, in their order.
+    value: of the largest (at the negative end smallest) mean coefficient. caption: the value whose captions are
+    furthest toward this end. words: of each dictionary, in their order.
     """
 
     sign: str
@@ -43,7 +43,7 @@ class End:
 
 @dataclass(frozen=True)
 class ComponentAgreement:
-    """A component beside the words for an attribute.
+    """A component compared with the words for an attribute.
 
     correlation: over the attribute's values, of the mean coefficient of a value's images with the product of its
     captions (centered over the values) and the component; these are `means` and `captions`, value by value.
@@ -80,9 +80,9 @@ class WordRates:
 
 @dataclass(frozen=True)
 class WordAgreement:
-    """All components of an attribute that were looked at, and how often their words are right.
+    """All components of an attribute that were examined, and how often their words are right.
 
-    p: of the mean correlation, by exchanging the values' captions. captions_right: share of ends at which the value
+    p: of the mean correlation, by permuting the values' captions. captions_right: share of ends at which the value
     with the furthest mean coefficient also has the furthest captions; chance 1 / values. rates: of each dictionary.
     """
 
@@ -97,7 +97,7 @@ class WordAgreement:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A component to be judged: its direction (dim,) in the output space and the mean coefficient of every value."""
+    """A component to evaluate: its direction (dim,) in the output space and the mean coefficient of every value."""
 
     unit: str
     component: int
@@ -115,7 +115,7 @@ def agreement(
     dictionaries: Sequence[Dictionary],
     seed: int,
 ) -> WordAgreement:
-    """Judge the words of components for one attribute; captions: (value, dim) of `value_vectors`."""
+    """Evaluate the words of components for one attribute; captions: (value, dim) of `value_vectors`."""
     directions = np.stack([candidate.direction for candidate in candidates])  # (component, dim)
     means = np.stack([candidate.means for candidate in candidates], axis=1)  # (value, component)
     said = captions @ directions.T
@@ -163,7 +163,7 @@ def agreement(
 
 
 def p_value(of: WordAgreement) -> str:
-    """The p of an attribute in words; empty for fewer than four values, whose captions have too few orders."""
+    """The p-value of an attribute as text; empty for fewer than four values, which have too few permutations."""
     return "" if of.captions_chance > 1 / 4 + 1e-9 else "< 0.001" if of.p < 0.001 else f"{of.p:.3f}"
 
 

@@ -124,7 +124,7 @@ def test_a_phrase_that_comes_twice_is_refused(monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / "one.yaml").write_text("first:\n  - lines: |\n      a dot\nsecond:\n  - say: ['A {}']\n    of: dot\n")
     monkeypatch.setattr("recipes.dictionary.phrases.WORDS", tmp_path)
     monkeypatch.setattr("recipes.dictionary.phrases.FILES", ("one",))
-    with pytest.raises(ValueError, match="'A dot' comes twice, in 'first' and 'second'"):
+    with pytest.raises(ValueError, match="'A dot' occurs twice, in 'first' and 'second'"):
         sections()
 
 
