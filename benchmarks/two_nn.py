@@ -18,7 +18,7 @@ from benchmarks.machine import matrix_rate
 from benchmarks.towers import random_coordinates, random_maps
 from residualign.decomposition.coordinates import UnitMaps
 from residualign.geometry.measure import Isometry, linear_dimension_of_points
-from residualign.geometry.neighbours import nearest
+from residualign.geometry.neighbors import nearest
 from residualign.geometry.resampling import draw_halves
 from residualign.geometry.two_nn import two_nn
 from residualign.store import CoordinateShape, SplitPlan, Store, StorePlan, StoreWriter
