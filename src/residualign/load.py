@@ -129,7 +129,7 @@ def _load(source: ModelSource) -> VisionModel:
 
     if source.kind == "directory":
         return families.load(source.name, Path(source.place))
-    snapshot = fetch(source.name, source.place, source.revision)
-    model = families.load(source.name, snapshot.folder)
-    model.source, model.revision = source.place, snapshot.revision
+    folder = fetch(source.name, source.place, source.revision)
+    model = families.load(source.name, folder)
+    model.source, model.revision = source.place, folder.name
     return model

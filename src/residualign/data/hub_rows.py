@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from residualign.data.images import BadImageError
 from residualign.data.split import EncodedSource
@@ -77,6 +77,9 @@ class StreamedRows(EncodedSource):
     split, None for all; others are never kept. Thread-safe.
     """
 
+    # each process would start its own stream
+    parallel: ClassVar[bool] = False
+
     stream: HubStream
     column: str
     wanted: frozenset[int] | None = field(default=None, repr=False)
@@ -88,11 +91,6 @@ class StreamedRows(EncodedSource):
     def of_rows(self, rows: Sequence[int]) -> StreamedRows:
         """The same stream with its own cursor, for these rows."""
         return StreamedRows(self.stream, self.column, frozenset(rows))
-
-    @property
-    def parallel(self) -> bool:
-        """False: each process would start its own stream."""
-        return False
 
     def encoded(self, row: int, key: str) -> bytes:
         with self._lock, hub_errors(self.stream.name):

@@ -21,7 +21,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from importlib import resources
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,8 @@ __all__ = [
     "registered_names",
     "registered_sets",
 ]
+
+_SETS = Path(str(files("residualign.data"))) / "sets"
 
 
 def _spaces(name: str) -> str:
@@ -108,8 +111,7 @@ def registered_names() -> tuple[str, ...]:
     >>> "digits" in registered_names()
     True
     """
-    files = resources.files("residualign.data").joinpath("sets").iterdir()
-    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+    return tuple(sorted(path.stem for path in _SETS.glob("*.yaml")))
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,7 @@ def _from_scikit_learn(name: str, entry: SetFile, source: ScikitLearnSource) -> 
 
 def read_set_file(name: str) -> SetFile:
     """The file of this set."""
-    text = resources.files("residualign.data").joinpath("sets", f"{name}.yaml").read_text(encoding="utf-8")
-    return parse_set_file(yaml.safe_load(text), name)
+    return parse_set_file(yaml.safe_load((_SETS / f"{name}.yaml").read_text(encoding="utf-8")), name)
 
 
 def parse_set_file(content: Any, name: str) -> SetFile:

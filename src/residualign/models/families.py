@@ -16,6 +16,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import nn
+from transformers.utils import logging
 
 from residualign.errors import BadInputError
 from residualign.models import blip, clip, siglip, vit
@@ -110,8 +111,6 @@ class _Checkpoint:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the library's progress bars and load reports; what matters in them is raised as an error here."""
-    from transformers.utils import logging
-
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from residualign.errors import BadInputError, is_full
 
-__all__ = ["SAFETENSORS", "Snapshot", "cache_alone_without_network", "fetch", "not_loaded"]
+__all__ = ["SAFETENSORS", "cache_alone_without_network", "fetch", "not_loaded"]
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 """A checkpoint with one of these has safetensors weights, in one file or several."""
@@ -36,16 +35,8 @@ _FILES = (
 _OLDER_FILES = (*_OLDER, "pytorch_model-*-of-*.bin")
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """A model's files at one commit. folder: in transformers format. revision: the commit's hash."""
-
-    folder: Path
-    revision: str
-
-
-def fetch(name: str, hub_id: str, revision: str | None = None) -> Snapshot:
-    """Download what is not in the local cache yet.
+def fetch(name: str, hub_id: str, revision: str | None = None) -> Path:
+    """The folder of a model's files at one commit, which it is named for; what is not in the cache is downloaded.
 
     name: of the model, in error messages. revision: a branch, tag or commit; None is the main branch. All files are of
     one commit, even if the model changes on the hub meanwhile. Without a network, or with HF_HUB_OFFLINE=1, only the
@@ -74,7 +65,7 @@ def fetch(name: str, hub_id: str, revision: str | None = None) -> Snapshot:
             f"model {name!r}: commit {folder.name[:12]} has no {lacking}; either the hub does not have it, or the "
             "local cache holds only a part of the model and the hub could not be reached for the rest"
         )
-    return Snapshot(folder, folder.name)
+    return folder
 
 
 def _refusal(name: str, hub_id: str, revision: str | None, error: Exception) -> BadInputError:

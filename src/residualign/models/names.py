@@ -28,7 +28,7 @@ __all__ = [
     "without_pooling",
 ]
 
-LIBRARIES: tuple[Literal["open_clip", "timm"], ...] = ("open_clip", "timm")
+_LIBRARIES: tuple[Literal["open_clip", "timm"], ...] = ("open_clip", "timm")
 
 DICTIONARY_NAME = "dictionary.txt"
 """File in a model directory with descriptions its text tower was trained on, if it has one; `mini` has."""
@@ -69,7 +69,7 @@ def resolve(name: str) -> ModelSource:
         return ModelSource(name, "directory", name)
     if registered is not None:
         return resolve(registered.source)
-    for library in LIBRARIES:
+    for library in _LIBRARIES:
         if name.startswith(f"{library}:"):
             return ModelSource(name, library, name.removeprefix(f"{library}:"))
     if Path(name).exists():

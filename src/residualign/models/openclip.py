@@ -253,14 +253,10 @@ def timm_tower(model: Any, name: str) -> Tower:
     inner = timm_vit.tower(visual.trunk, name)
     projection = _timm_projection(visual, name)
 
-    def forward(pixels: Tensor) -> Tensor:
-        output: Tensor = visual(pixels)
-        return output
-
     tensors = dict(inner.tensors)
     if projection is not None:
         tensors |= {f"projection.{part}": value for part, value in projection.named_parameters()}
-    return replace(inner, module=visual, forward=forward, projection=projection, tensors=tensors, tokens=None)
+    return replace(inner, module=visual, forward=visual, projection=projection, tensors=tensors, tokens=None)
 
 
 def _timm_projection(visual: Any, name: str) -> nn.Linear | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -53,7 +53,7 @@ class TransformersText(TextEncoder):
     max_length: number of positions of the tower; by default what its config says.
     """
 
-    _padding: dict[str, Any] = {"padding": True}  # noqa: RUF012  (never changed)
+    _padding: ClassVar[dict[str, Any]] = {"padding": True}
 
     def __init__(self, model: Any, tokenizer: Any, max_length: int | None = None) -> None:
         super().__init__(model, tokenizer)
@@ -94,7 +94,7 @@ class SigLipText(TransformersText):
     trained on lower case, but older versions of its tokenizer files keep capitals, so texts are lowercased here.
     """
 
-    _padding = {"padding": "max_length", "padding_side": "right"}  # noqa: RUF012
+    _padding: ClassVar[dict[str, Any]] = {"padding": "max_length", "padding_side": "right"}
 
     def _spelled(self, text: str) -> str:
         return text.lower()

@@ -99,10 +99,6 @@ def tower(model: Any, name: str) -> Tower:
     norm: nn.LayerNorm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
     pooling = _pooling(model)
 
-    def forward(pixels: Tensor) -> Tensor:
-        output: Tensor = model(pixels)
-        return output
-
     def tokens(pixels: Tensor) -> Tensor:
         # the features are after a norm that comes before the pooling
         features: Tensor = model.forward_features(pixels)
@@ -110,7 +106,7 @@ def tower(model: Any, name: str) -> Tower:
 
     return Tower(
         module=model,
-        forward=forward,
+        forward=model,
         blocks=tuple(Block(block.attn.proj, block.mlp, *_scales(block)) for block in model.blocks),
         entry=model.blocks[0],
         n_heads=model.blocks[0].attn.num_heads,

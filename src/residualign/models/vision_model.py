@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -39,6 +40,7 @@ class ImagePreprocess(Protocol):
         ...
 
 
+@dataclass(eq=False, repr=False)
 class VisionModel:
     """A frozen encoder whose output can be decomposed, as `load_model` returns it.
 
@@ -48,8 +50,6 @@ class VisionModel:
         The name it was loaded by.
     source : str
         The directory or hub id behind the name.
-    revision : str or None
-        The commit, of a model from the hub in transformers format.
     module : nn.Module
         The library's own model.
     tower : Tower
@@ -58,27 +58,20 @@ class VisionModel:
         Called with a PIL image, gives its pixels (3, height, width).
     text : TextEncoder or None
         Tokenizer and text tower.
+    revision : str or None
+        The commit, of a model from the hub in transformers format.
     residual_error : float
         Largest |sum of units - output| over largest |output|, on the batch of noise that was tried at load.
     """
 
-    def __init__(
-        self,
-        name: str,
-        source: str,
-        module: nn.Module,
-        tower: Tower,
-        preprocess: ImagePreprocess,
-        text: TextEncoder | None = None,
-    ) -> None:
-        self.name = name
-        self.source = source
-        self.revision: str | None = None
-        self.module = module
-        self.tower = tower
-        self.preprocess = preprocess
-        self.text = text
-        self.residual_error = float("nan")
+    name: str
+    source: str
+    module: nn.Module
+    tower: Tower
+    preprocess: ImagePreprocess
+    text: TextEncoder | None = None
+    revision: str | None = None
+    residual_error: float = float("nan")
 
     @property
     def units(self) -> Units:
