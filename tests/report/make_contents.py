@@ -12,13 +12,10 @@ from residualign.report.contents import (
     MEASURES,
     ChangedImage,
     ComponentLine,
-    CurvePoint,
     End,
     Fact,
-    LayerLine,
     MethodLine,
     MovedLine,
-    PutBackPoint,
     ReportContents,
     UnitLine,
 )
@@ -88,26 +85,28 @@ def make_contents(
         n_layers=n_layers,
         n_heads=n_heads,
         units=tuple(units),
-        profiles=tuple(
-            LayerLine(kind, name, layer, 5.0 + layer, 4.5 + layer, 5.5 + layer)
+        profiles=[
+            {"kind": kind, "quantity": name, "layer": layer,
+             "mean": 5.0 + layer, "mean_low": 4.5 + layer, "mean_high": 5.5 + layer}
             for kind in ("head", "mlp")
             for name in ("linear_dimension", "two_nn", "ratio", "evr_first")
             for layer in range(n_layers)
-        ),
+        ],
         moved=(
             MovedLine(f"L{n_layers - 1}.H0", 0, 2.31, 0.42, ("a digit", ATTACK)),
             MovedLine("L0.mlp", None, 0.11, 0.2, ("", "")),
         ),
-        put_back=tuple(
-            PutBackPoint(order, seed, count, 0.97 - 0.02 * count)
+        put_back=[
+            {"order": order, "seed": seed, "put_back": count, "accuracy": 0.97 - 0.02 * count}
             for order, seed in (("largest", None), ("smallest", None), ("random", 0))
             for count in range(7)
-        ),
-        curve=tuple(
-            CurvePoint("lbfgs", run, "iteration", float(step), 0.4, 0.5, 0.8 + 0.02 * step, 0.1)
+        ],
+        curve=[
+            {"solver": "lbfgs", "candidate": run, "step_name": "iteration", "step": float(step), "train_loss": 0.4,
+             "val_loss": 0.5, "val_accuracy": 0.8 + 0.02 * step, "seconds": 0.1}
             for run in ("a", ATTACK)
             for step in range(1, 6)
-        ),
+        ],
         class_names=classes,
         confusion_before=confusion_before,
         confusion_after=confusion_after,
@@ -134,7 +133,7 @@ def make_contents(
         findings=("Accuracy rose from 79.1 % to 96.9 %.", ATTACK),
         notes=(ATTACK,),
         pictures=pictures,
-    )
+    )  # fmt: skip
 
 
 def _picture(random_: random.Random, side: int) -> str:

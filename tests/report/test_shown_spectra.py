@@ -7,7 +7,7 @@ import torch
 
 import residualign as ra
 from residualign.decomposition.maps import unit_maps
-from residualign.report.units import shown_spectra
+from residualign.report.measure import shown_spectra
 from residualign.spectrum import Moments
 from tests import random_models
 from tests.adapter.make_adapter import coordinates_of, random_adapter, spectra_of

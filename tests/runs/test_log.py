@@ -7,7 +7,7 @@ import json
 import pytest
 
 from residualign.errors import BadInputError, RunError
-from residualign.runs.log import RUNS_NAME, RunLog
+from residualign.runs.folder import RUNS_NAME, RunLog
 
 COMMON = {"store": "f00d", "rest": "keep"}
 

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from residualign.classification.probe import LinearProbe
     from residualign.cli.views import MethodLine
     from residualign.inputs.spectra import ChosenSpectra
-    from residualign.runs.outcome import AdaptOutcome
-    from residualign.runs.results import MethodResult
+    from residualign.runs.results import AdaptOutcome, MethodResult
 
 __all__ = ["accuracy_interval", "before_line", "probe_line", "result_line", "show"]
 

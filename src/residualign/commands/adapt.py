@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from residualign.inputs.spectra import ChosenSpectra
     from residualign.inputs.subject import Subject
     from residualign.runs.folder import RunFolder
-    from residualign.runs.outcome import AdaptOutcome
-    from residualign.runs.results import MethodResult
+    from residualign.runs.results import AdaptOutcome, MethodResult
     from residualign.store import Store
 
 __all__ = ["AdaptRequest", "Origin", "run", "run_as", "run_key", "wanted_methods"]
@@ -129,7 +128,7 @@ class _Run:
     def carry_out(self, methods: tuple[str, ...]) -> AdaptOutcome:
         """The pass, the spectra, every method, the linear probe; and the files of the run."""
         from residualign.inputs.classifier import chosen_classifier
-        from residualign.runs.outcome import AdaptOutcome
+        from residualign.runs.results import AdaptOutcome
         from residualign.runs.summary import write_summary
 
         request, data = self.request, self.subject.data

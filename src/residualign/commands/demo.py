@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from residualign.adapter.verdict import Verdict
-    from residualign.runs.outcome import AdaptOutcome
+    from residualign.runs.results import AdaptOutcome
 
 __all__ = ["DATA", "MODEL", "DemoOutcome", "DemoRequest", "Example", "run"]
 

@@ -46,7 +46,7 @@ class EvaluateOutcome(Result):
 
     def to_json(self) -> dict[str, Any]:
         """What `evaluate --json` prints."""
-        from residualign.runs.outcome import BEFORE
+        from residualign.runs.results import BEFORE
 
         kind = self.adapter.classifier.kind
         compared = self.comparison.to_json()

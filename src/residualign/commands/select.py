@@ -241,7 +241,7 @@ def _study(request: SelectRequest, name: str, subject: SelectionSubject, progres
 
 
 def _study_json(study: SelectionStudy) -> dict[str, Any]:
-    from residualign.runs.outcome import BEFORE
+    from residualign.runs.results import BEFORE
 
     return {**study.to_json(), "zero_shot_is": BEFORE[study.classifier]}
 

@@ -196,7 +196,7 @@ class SweepOutcome(Result):
 
     def to_json(self) -> dict[str, Any]:
         """What `sweep --json` prints."""
-        from residualign.runs.outcome import BEFORE
+        from residualign.runs.results import BEFORE
 
         return {
             "model": self.model,
@@ -247,8 +247,7 @@ def run(request: SweepRequest, progress: Progress = SILENT) -> SweepOutcome:
     from residualign.commands._outcome import with_files
     from residualign.inputs.classifier import chosen_classifier
     from residualign.inputs.store import analyzed_split, analyzed_store
-    from residualign.runs.folder import STORE_NAME
-    from residualign.runs.log import RunLog
+    from residualign.runs.folder import STORE_NAME, RunLog
 
     _check_out(request)
     # unknown levels are refused before the pass
@@ -315,8 +314,7 @@ def _fitted(
 def _check_out(request: SweepRequest) -> None:
     """A folder with runs is resumed; other content is refused, as for any analysis."""
     from residualign.runs.files import check_analysis_files
-    from residualign.runs.folder import STORE_NAME
-    from residualign.runs.log import RUNS_NAME
+    from residualign.runs.folder import RUNS_NAME, STORE_NAME
 
     begun = request.out is not None and (request.out / RUNS_NAME).is_file()
     unfinished = request.out is not None and (request.out / STORE_NAME).is_dir()

@@ -1,4 +1,4 @@
-"""From the folder of a run to a report: measure what the page shows, from the run's own store, without its images."""
+"""From the folder of a run to its report, from the run's own store: no image goes through the model."""
 
 from __future__ import annotations
 
@@ -7,24 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from residualign._progress import Progress, Silent
-from residualign.adapter.lambdas import MovedComponent, learning_curve
+from residualign._progress import SILENT, Progress
+from residualign.adapter.lambdas import learning_curve
 from residualign.classification.evaluation import wilson_interval
 from residualign.classification.probe import linear_probe
-from residualign.report.contents import (
-    CurvePoint,
-    MethodLine,
-    MovedLine,
-    PutBackPoint,
-    ReportContents,
-    UnitLine,
-)
+from residualign.report.contents import MethodLine, MovedLine, ReportContents
 from residualign.report.findings import findings, made_facts
 from residualign.report.measure import MOVED, Measured, measure_run, texts_of_run
 from residualign.report.report import Report
-from residualign.report.units import layer_lines
 from residualign.runs.opened import RunResults, open_run
-from residualign.runs.outcome import BEFORE
+from residualign.runs.results import BEFORE
 
 __all__ = ["build_report"]
 
@@ -77,7 +69,7 @@ def build_report(
     >>> report = ra.build_report("my-adapter")  # doctest: +SKIP
     >>> report.save("report.html")  # doctest: +SKIP
     """
-    progress = progress or Silent()
+    progress = progress or SILENT
     opened = run if isinstance(run, RunResults) else open_run(run, store=store, model=model, device=device)
     notes: list[str] = []
     words = texts_of_run(opened, model, device, dictionary, notes, progress)
@@ -93,9 +85,8 @@ def build_report(
 
 
 def _contents(run: RunResults, measured: Measured, notes: Sequence[str]) -> ReportContents:
-    summary, result, units = run.summary, run.result(run.adapter.method), measured.units
+    summary, result = run.summary, run.result(run.adapter.method)
     scaling = run.shown.full_scaling if run.shown.lambdas else None
-    n_test = len(run.store.split("test"))
     return ReportContents(
         title=f"{_short(summary['model'])} on {_short(summary['data'])}: residualign report",
         model=_short(summary["model"]),
@@ -104,47 +95,41 @@ def _contents(run: RunResults, measured: Measured, notes: Sequence[str]) -> Repo
         scales_of=None if scaling is None else run.shown.method,
         scale_free=scaling is not None and scaling.scale_free,
         rest=None if scaling is None else scaling.rest,
-        n_test=n_test,
+        n_test=len(run.store.split("test")),
         before_is=BEFORE[result.classifier],
-        methods=_method_lines(run, n_test),
+        methods=_method_lines(run),
         n_layers=run.store.units.n_layers,
         n_heads=run.store.units.n_heads,
-        units=units,
-        profiles=layer_lines(measured.geometry),
-        moved=_moved_lines(measured.moved, units),
-        put_back=tuple(
-            PutBackPoint(curve.order, curve.seed, count, accuracy)
-            for curve in measured.curves
-            for count, accuracy in zip(curve.put_back, curve.accuracy, strict=True)
-        ),
-        curve=_curve_points(run),
+        units=measured.units,
+        profiles=measured.profiles,
+        moved=_moved_lines(measured),
+        put_back=[row for curve in measured.curves for row in curve.tables["put_back"]],
+        curve=[
+            row
+            for curve in learning_curve(run.adapter.history)
+            if curve.step_name != "learning_rate"
+            for row in curve.rows()
+        ],
         class_names=run.adapter.class_names,
         confusion_before=tuple(map(tuple, result.confusion_before)),
         confusion_after=tuple(map(tuple, result.confusion_after)),
         n_changed=sum(measured.changed_kinds.values()),
         changed=measured.changed,
         made=made_facts(summary, result.settings),
-        findings=findings(
-            measured.comparison,
-            run.adapter.method,
-            units,
-            measured.moved,
-            measured.curves[0] if measured.curves else None,
-            measured.geometry,
-            measured.changed_kinds,
-        ),
+        findings=findings(run.adapter.method, measured),
         notes=tuple(notes),
-        pictures=_used_pictures(run, units, [image.picture for image in measured.changed]),
+        pictures=_used_pictures(run, measured),
     )
 
 
 def _short(name: str) -> str:
-    """How a heading names a model or data: a path by its last part; its whole is in how it was made."""
+    """The name of a model or data set in a heading: of a path the last part; "how it was made" shows all of it."""
     return Path(name).name if name.startswith(("/", "./", "../", "~")) else name
 
 
-def _method_lines(run: RunResults, n_test: int) -> tuple[MethodLine, ...]:
+def _method_lines(run: RunResults) -> tuple[MethodLine, ...]:
     """The classifier before adapting, every method, and the linear probe on the same images."""
+    n_test = len(run.store.split("test"))
 
     def line(name: str, kind: str, accuracy: float | None, **more: Any) -> MethodLine:
         interval = None if accuracy is None or not n_test else wilson_interval(round(accuracy * n_test), n_test)
@@ -168,14 +153,14 @@ def _method_lines(run: RunResults, n_test: int) -> tuple[MethodLine, ...]:
     ]
     probe = _probe(run)
     if probe is not None:
-        # without its seconds: an older run has its probe fitted here, and the same run has to give the same page
+        # without its seconds: the probe of an older run is fitted here, and the same run must give the same page
         numbers = {"parameters": probe["parameters"], "val_accuracy": probe["val"]}
         lines.append(line("linear probe", "probe", probe["accuracy"], **numbers))
     return tuple(lines)
 
 
 def _probe(run: RunResults) -> dict[str, Any] | None:
-    """The linear probe of the run; of one without it (older ones have none) fitted now, where that is possible."""
+    """The linear probe of the run; an older run has none, and it is fitted now where possible."""
     if run.summary.get("linear_probe") is not None:
         return dict(run.summary["linear_probe"])
     train, val, test = (run.store.split(name) for name in ("train", "val", "test"))
@@ -188,34 +173,21 @@ def _probe(run: RunResults) -> dict[str, Any] | None:
     return found.to_json()
 
 
-def _moved_lines(moved: Sequence[MovedComponent], units: Sequence[UnitLine]) -> tuple[MovedLine, ...]:
-    by_label = {unit.label: unit for unit in units}
+def _moved_lines(measured: Measured) -> tuple[MovedLine, ...]:
+    """The components that moved most, with the best text of each end."""
+    components = {(unit.label, one.index): one for unit in measured.units for one in unit.components}
     lines = []
-    for one in moved[:MOVED]:
-        unit = by_label.get(one.label)
-        index = one.component
-        component = unit.components[index] if unit and index is not None and index < len(unit.components) else None
+    for moved in measured.moved[:MOVED]:
+        component = None if moved.component is None else components.get((moved.label, moved.component))
         ends = (None, None) if component is None else (component.positive, component.negative)
         positive, negative = ("" if end is None or not end.texts else end.texts[0] for end in ends)
-        lines.append(MovedLine(one.label, index, one.value, one.effect, (positive, negative)))
+        lines.append(MovedLine(moved.label, moved.component, moved.value, moved.effect, (positive, negative)))
     return tuple(lines)
 
 
-def _curve_points(run: RunResults) -> tuple[CurvePoint, ...]:
-    """Every candidate's validations in the order they were made; the search for a learning rate is left out."""
-    return tuple(
-        CurvePoint(**row)
-        for curve in learning_curve(run.adapter.history)
-        if curve.step_name != "learning_rate"
-        for row in curve.rows()
-    )
-
-
-def _used_pictures(run: RunResults, units: Sequence[UnitLine], others: Sequence[str | None]) -> dict[str, str]:
-    """Only the pictures that the page shows."""
-    used = {name for name in others if name is not None}
-    for unit in units:
-        for component in unit.components:
-            for end in (component.positive, component.negative):
-                used.update(() if end is None else end.pictures)
+def _used_pictures(run: RunResults, measured: Measured) -> dict[str, str]:
+    """The pictures that the page shows."""
+    components = [component for unit in measured.units for component in unit.components]
+    ends = [end for component in components for end in (component.positive, component.negative) if end is not None]
+    used = {image.picture for image in measured.changed}.union(*(end.pictures for end in ends))
     return {name: picture for name, picture in run.pictures.items() if name in used}

@@ -1,4 +1,4 @@
-"""Everything on the page, as plain data: the page, the tables, the figures and a notebook show the same."""
+"""Everything a report shows, as plain data: the page, the tables, the figures and notebooks read it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from residualign._result import Row, Table
+
 __all__ = [
     "MEASURES",
     "ChangedImage",
     "ComponentLine",
-    "CurvePoint",
     "End",
     "Fact",
-    "LayerLine",
     "Measure",
     "MethodLine",
     "MovedLine",
-    "PutBackPoint",
     "ReportContents",
     "UnitLine",
 ]
@@ -25,9 +24,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that units have. scale: "share" in [0, 1], "ratio" around 1 (shown in logarithms) or "number".
+    """A number of a unit. scale: "share" in [0, 1], "ratio" around 1 (shown in logarithms) or "number".
 
-    absent: why a unit may not have it.
+    told: what it means. absent: why a unit may not have it.
     """
 
     name: str
@@ -90,15 +89,15 @@ MEASURES = (
         "too few of their images differ",
     ),
 )
-"""What the map of units can show."""
+"""The measures that the map of units can show."""
 
 
 @dataclass(frozen=True)
 class MethodLine:
-    """Accuracy of one method, in [0, 1], on the validation and the test images, with the 95 % interval of the latter.
+    """Accuracy of one method, in [0, 1], on the test images with its 95 % interval, and on the validation images.
 
     kind: "before" (the classifier that adapting starts from), "method", or "probe" (a linear probe for comparison).
-    is_chosen: the method of the adapter that was saved: the best one on the validation images.
+    is_chosen: whether it is the method of the saved adapter, the best on the validation images.
     """
 
     name: str
@@ -121,7 +120,7 @@ class End:
 
 @dataclass(frozen=True)
 class ComponentLine:
-    """One principal component. share: of the unit's variance; scale: its lambda, None where it has none."""
+    """One principal component. share: of the unit's variance; scale: its lambda, if it has one."""
 
     index: int
     share: float
@@ -145,22 +144,10 @@ class UnitLine:
 
 
 @dataclass(frozen=True)
-class LayerLine:
-    """Mean of one quantity over the heads or MLPs of one layer, with its 95 % interval from half samples."""
-
-    kind: str
-    quantity: str
-    layer: int
-    mean: float
-    mean_low: float | None
-    mean_high: float | None
-
-
-@dataclass(frozen=True)
 class MovedLine:
-    """A component that adapting moved far. index: None for a unit that is scaled as a whole.
+    """A component whose lambda moved far. index: None for a unit that is scaled as a whole.
 
-    scale: its lambda; effect: the root mean square length of what the embedding gains by it.
+    scale: its lambda. effect: root mean square length of the change of the embedding. texts: of its two ends.
     """
 
     label: str
@@ -171,35 +158,11 @@ class MovedLine:
 
 
 @dataclass(frozen=True)
-class PutBackPoint:
-    """Test accuracy with so many lambdas reset to 1, in the order "largest" or "smallest" effect first or "random"."""
-
-    order: str
-    seed: int | None
-    put_back: int
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One validation while fitting. candidate: which of the settings that were tried."""
-
-    solver: str
-    candidate: str
-    step_name: str
-    step: float
-    train_loss: float | None
-    val_loss: float | None
-    val_accuracy: float | None
-    seconds: float | None
-
-
-@dataclass(frozen=True)
 class ChangedImage:
-    """A test image whose predicted class changed. parts: the units that moved the margin most, new class against old.
+    """A test image whose predicted class changed.
 
-    probability: of the new class. change: how much the margin of the new class over the old one grew, in logits; each
-    part is one unit's contribution, and the contributions of all units sum to it.
+    probability: of the new class. change: growth of the margin of the new class over the old one, in logits. parts: the
+    units that contributed most to it; the contributions of all units sum to the change.
     """
 
     key: str
@@ -220,7 +183,7 @@ class ChangedImage:
 
     @property
     def largest(self) -> float:
-        """The largest part either way; 1 where all are zero."""
+        """The largest absolute part; 1 where all are zero."""
         return max((abs(value) for _, value in self.parts), default=0.0) or 1.0
 
 
@@ -236,12 +199,14 @@ class Fact:
 class ReportContents:
     """Everything a report shows.
 
-    method: of the adapter. scales_of: the method whose lambdas are shown. scale_free: whether these are divided by
-    their root mean square, because a common factor changes nothing. rest: what became of directions without a lambda,
-    "keep" or "zero". before_is: the classifier that adapting starts from, in words. n_changed: test images whose class
-    changed; changed: some of them. confusion_before, confusion_after: (class, class) counts on the test images, row the
-    true class. findings: what the numbers say, in sentences. notes: what could not be shown and why. pictures: JPEG
-    files by name, as base64 text.
+    method: of the adapter. scales_of: the method whose lambdas are shown. scale_free: whether they are divided by their
+    root mean square, because a common factor changes no prediction. rest: what becomes of directions without a lambda,
+    "keep" or "zero". before_is: the classifier that adapting starts from, in words. profiles: the table
+    `geometry_profiles` of the quantities on the page. put_back: test accuracy as lambdas are reset to 1, largest or
+    smallest effect first or in random order. curve: every validation while fitting. n_changed: number of test images
+    whose class changed; changed: some of them. confusion_before, confusion_after: (class, class) counts on the test
+    images, row the true class. findings: what the numbers say, in sentences. notes: what could not be shown, and why.
+    pictures: JPEG files by name, as base64 text.
     """
 
     title: str
@@ -257,10 +222,10 @@ class ReportContents:
     n_layers: int
     n_heads: int
     units: tuple[UnitLine, ...]
-    profiles: tuple[LayerLine, ...]
+    profiles: Table
     moved: tuple[MovedLine, ...]
-    put_back: tuple[PutBackPoint, ...]
-    curve: tuple[CurvePoint, ...]
+    put_back: Table
+    curve: Table
     class_names: tuple[str, ...]
     confusion_before: tuple[tuple[int, ...], ...]
     confusion_after: tuple[tuple[int, ...], ...]
@@ -271,9 +236,21 @@ class ReportContents:
     notes: tuple[str, ...]
     pictures: Mapping[str, str]
 
-    def to_json(self, pictures: bool = False) -> dict[str, Any]:
-        """As JSON types; the pictures themselves only where asked for."""
+    @property
+    def confusion(self) -> list[Row]:
+        """One row per pair of true and predicted class with test images; none without test images."""
+        if not self.confusion_before:
+            return []
+        rows = zip(self.class_names, self.confusion_before, self.confusion_after, strict=True)
+        return [
+            {"true": true, "predicted": predicted, "before": before, "after": after}
+            for true, row_before, row_after in rows
+            for predicted, before, after in zip(self.class_names, row_before, row_after, strict=True)
+            if before or after
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types, without the pictures."""
         content = asdict(self)
-        if not pictures:
-            del content["pictures"]
+        del content["pictures"]
         return content

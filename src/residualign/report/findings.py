@@ -1,46 +1,37 @@
-"""What the numbers of a report say, in sentences, and how they were made, in facts; what is absent is left out."""
+"""What the numbers of a report say, in sentences, and how the run was made, in facts."""
 
 from __future__ import annotations
 
 import math
 import shlex
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from residualign._messages import percent, points
-from residualign.adapter.lambdas import MovedComponent, PutBackCurve
 from residualign.classification.evaluation import Comparison
 from residualign.geometry import Geometry
 from residualign.report.contents import Fact, UnitLine
+from residualign.report.measure import Measured
 
 __all__ = ["findings", "made_facts"]
 
 _NAMED = 3
 
 
-def findings(
-    comparison: Comparison | None,
-    method: str,
-    units: Sequence[UnitLine],
-    moved: Sequence[MovedComponent],
-    put_back: PutBackCurve | None,
-    geometry: Geometry,
-    changed: Mapping[str, int],
-) -> tuple[str, ...]:
-    """Sentences for the head of the page, the most useful first.
-
-    put_back: accuracy as lambdas are reset to 1, largest effect first. changed: images whose class changed, by kind.
-    """
-    sentences = [
-        _accuracy(comparison, method),
-        _changed(changed),
-        _heads(units),
-        _concentration(units),
-        _carried(moved, put_back),
-        _hunchback(geometry),
-        _curvature(geometry),
-    ]
-    return tuple(sentence for sentence in sentences if sentence)
+def findings(method: str, measured: Measured) -> tuple[str, ...]:
+    """Sentences for the top of the page, the most useful first. method: of the adapter."""
+    sentences = (
+        _accuracy(measured.comparison, method),
+        _changed(measured.changed_kinds),
+        _heads(measured.units),
+        _concentration(measured.units),
+        _carried(measured),
+        _hunchback(measured.geometry),
+        _curvature(measured.geometry),
+    )
+    return tuple(filter(None, sentences))
 
 
 def _accuracy(comparison: Comparison | None, method: str) -> str:
@@ -65,30 +56,29 @@ def _changed(changed: Mapping[str, int]) -> str:
 
 
 def _heads(units: Sequence[UnitLine]) -> str:
-    heads = [unit for unit in units if unit.kind == "head" and unit.measures.get("change") is not None]
-    if len(heads) < 2 * _NAMED:
+    known = [(change, unit) for unit in _heads_of(units) if (change := unit.measures.get("change")) is not None]
+    if len(known) < 2 * _NAMED:
         return ""
-    ranked = sorted(heads, key=lambda unit: -(unit.measures["change"] or 0.0))
-    up = ", ".join(_named(unit) for unit in ranked[:_NAMED])
-    down = ", ".join(_named(unit) for unit in ranked[: -_NAMED - 1 : -1])
+    ranked = [_named(*pair) for pair in sorted(known, key=lambda pair: -pair[0])]
+    up, down = ", ".join(ranked[:_NAMED]), ", ".join(ranked[: -_NAMED - 1 : -1])
     return f"Heads amplified most, by their share of the variance: {up}. Suppressed most: {down}."
 
 
-def _named(unit: UnitLine) -> str:
-    change = unit.measures["change"] or 0.0
+def _heads_of(units: Sequence[UnitLine]) -> list[UnitLine]:
+    return [unit for unit in units if unit.kind == "head"]
+
+
+def _named(change: float, unit: UnitLine) -> str:
     words = f", “{unit.texts[0]}”" if unit.texts else ""
     return f"{unit.label} (× {change:.2g}{words})"
 
 
 def _concentration(units: Sequence[UnitLine]) -> str:
     """How few heads hold half of the variance, before and after."""
-    heads = [unit for unit in units if unit.kind == "head" and unit.measures.get("energy") is not None]
-    if not heads:
-        return ""
-    after = [unit.measures["energy"] or 0.0 for unit in heads]
+    heads = [unit.measures for unit in _heads_of(units) if unit.measures.get("energy") is not None]
+    after = [one["energy"] or 0.0 for one in heads]
     before = [
-        energy / change if (change := unit.measures.get("change")) else 0.0
-        for unit, energy in zip(heads, after, strict=True)
+        energy / change if (change := one.get("change")) else 0.0 for one, energy in zip(heads, after, strict=True)
     ]
     if not sum(after) or not sum(before):
         return ""
@@ -99,24 +89,16 @@ def _concentration(units: Sequence[UnitLine]) -> str:
 
 
 def _holding_half(values: Sequence[float]) -> int:
-    total, needed = 0.0, 0
-    for value in sorted(values, reverse=True):
-        total += value
-        needed += 1
-        if total >= sum(values) / 2:
-            break
-    return needed
+    return 1 + bisect_left(list(accumulate(sorted(values, reverse=True))), sum(values) / 2)
 
 
-def _carried(moved: Sequence[MovedComponent], put_back: PutBackCurve | None) -> str:
-    if put_back is None or put_back.accuracy[0] <= put_back.accuracy[-1]:
-        return ""
-    needed = put_back.needed_for(0.5)
-    if needed is None:
+def _carried(measured: Measured) -> str:
+    curve = measured.curves[0] if measured.curves else None
+    if curve is None or curve.accuracy[0] <= curve.accuracy[-1] or (needed := curve.needed_for(0.5)) is None:
         return ""
     return (
-        f"Half of the gain over lambdas of 1 is lost when the {needed:,} of {len(moved):,} lambdas with the largest "
-        "effect are reset to 1."
+        f"Half of the gain over lambdas of 1 is lost when the {needed:,} of {len(measured.moved):,} lambdas with the "
+        "largest effect are reset to 1."
     )
 
 
@@ -124,12 +106,11 @@ def _hunchback(geometry: Geometry) -> str:
     profile = geometry.profile("two_nn")
     if profile is None or profile.hunchback is None:
         return ""
-    test = profile.hunchback
-    if test.holds:
-        rest = "the rise before it and the fall after it are both significant."
-    else:
-        rest = "the rise before it and the fall after it are not both significant."
-    return f"The intrinsic dimension of the heads peaks at layer {test.peak}; {rest}"
+    peak, both = profile.hunchback.peak, "both" if profile.hunchback.holds else "not both"
+    return (
+        f"The intrinsic dimension of the heads peaks at layer {peak}; the rise before it and the fall after it are "
+        f"{both} significant."
+    )
 
 
 def _curvature(geometry: Geometry) -> str:
@@ -151,7 +132,7 @@ _SETTINGS = ("classifier", "solver", "mean", "rest", "start", "shots", "threshol
 
 
 def made_facts(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Fact, ...]:
-    """Facts from the summary of a run and the settings of its method, in the order a reader asks for them."""
+    """Facts from the summary of a run and the settings of its method."""
     made, prints = summary["made_with"], summary["fingerprints"]
     pairs: list[tuple[str, Any]] = [
         ("command", shlex.join(made["command"]) if made.get("command") else "from Python"),

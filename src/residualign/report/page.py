@@ -1,4 +1,4 @@
-"""One self-contained HTML page from the contents of a report. It opens offline and sends no request to any server."""
+"""One self-contained HTML page from the contents of a report; it opens offline and makes no requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -19,47 +19,27 @@ from residualign.report.contents import MEASURES, ReportContents, UnitLine
 __all__ = ["MAX_BYTES", "render_page"]
 
 MAX_BYTES = 5_000_000
-"""What a page of a ViT-B adapter stays below."""
+"""Upper bound of the page of a ViT-B adapter."""
 
 _MOST_CONFUSIONS = 12
 _DIGITS = 5
 
 FIGURES = ("accuracy", "geometry_profiles", "put_back", "learning_curves", "confusion")
-"""The figures on the page, in its order; those of maps are drawn by its script."""
-
-
-@dataclass(frozen=True)
-class _Headline:
-    name: str
-    value: str
-    told: str = ""
-
-
-@dataclass(frozen=True)
-class _Section:
-    id: str
-    short: str
-
-
-@dataclass(frozen=True)
-class _Confusion:
-    true: str
-    predicted: str
-    before: int
-    after: int
+"""The figures on the page, in order; its script draws the maps."""
 
 
 def render_page(contents: ReportContents, figures: Mapping[str, Figure]) -> str:
-    """The page. Whatever names, keys and words hold is escaped; scripts that are not ours are forbidden to run.
+    """The page. Names, keys and words are escaped, and only our scripts may run.
 
-    figures: of the report, by name; those of the page are drawn, which takes about half a second each.
+    figures: of the report, by name; drawing those of the page takes about half a second each.
     """
-    drawn = {name: _Raw(figures[name].to_page(name)) for name in FIGURES if name in figures}
+    drawn = {name: figures[name].to_page(name) for name in FIGURES if name in figures}
     measures = [
         measure for measure in MEASURES if any(unit.measures.get(measure.name) is not None for unit in contents.units)
     ]
     script = _own("page.js")
-    confusions = _changed_confusions(contents)
+    changed = (row for row in contents.confusion if row["true"] != row["predicted"] and row["before"] != row["after"])
+    confusions = sorted(changed, key=lambda row: -abs(row["after"] - row["before"]))[:_MOST_CONFUSIONS]
     template = _environment().get_template("page.html.j2")
     page: str = template.render(
         c=contents,
@@ -73,19 +53,12 @@ def render_page(contents: ReportContents, figures: Mapping[str, Figure]) -> str:
         lambda_name="lambda / rms" if contents.scale_free else "lambda",
         kinds=list(dict.fromkeys(image.kind for image in contents.changed)),
         classes=sorted({image.label for image in contents.changed}),
-        style=_Raw(_own("page.css")),
-        script=_Raw(script),
-        data=_Raw(_data(contents, measures)),
+        style=_own("page.css"),
+        script=script,
+        data=_data(contents, measures),
         policy=_policy(script),
     )
     return page
-
-
-class _Raw(str):
-    """Text of our own that goes into the page as it is."""
-
-    def __html__(self) -> str:
-        return str(self)
 
 
 def _own(name: str) -> str:
@@ -110,7 +83,7 @@ def _environment() -> Any:
 
 
 def _policy(*scripts: str) -> str:
-    """Content security policy: our scripts by their hashes, and nothing from anywhere."""
+    """Content security policy: our scripts by their hashes, and nothing from any server."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return (
@@ -120,7 +93,7 @@ def _policy(*scripts: str) -> str:
 
 
 def _data(contents: ReportContents, measures: Sequence[Any]) -> str:
-    """What the page's script reads, as JSON that cannot end the element it stands in."""
+    """The data for the page's script, as JSON that cannot end its script element."""
     labels = [unit.label for unit in contents.units if unit.kind == "head"]
     first = contents.moved[0].label if contents.moved else (labels[0] if labels else None)
     data = {
@@ -134,22 +107,15 @@ def _data(contents: ReportContents, measures: Sequence[Any]) -> str:
         "first_unit": first,
     }
     text = json.dumps(_rounded(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for sign, code in (
-        ("<", "\\u003c"),
-        (">", "\\u003e"),
-        ("&", "\\u0026"),
-        ("\u2028", "\\u2028"),
-        ("\u2029", "\\u2029"),
-    ):
-        text = text.replace(sign, code)
-    # file names may hold halves of surrogate pairs, which no UTF-8 file can
+    text = text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"})
+    # file names may contain lone surrogates, which UTF-8 cannot encode
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _packed(unit: UnitLine) -> dict[str, Any]:
-    """A unit with its components as two lists, and separately those that have something at their ends.
+    """A unit with its components as two lists, and separately those with texts or pictures at their ends.
 
-    A ViT-B has 16,000 components: with the names of their fields they would take as much room as all pictures.
+    A ViT-B has 16,000 components: with their field names they would be as large as all pictures.
     """
     content = asdict(unit)
     components = content.pop("components")
@@ -162,7 +128,7 @@ def _packed(unit: UnitLine) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers to five digits, which is more than anyone can see; None for what is not finite."""
+    """Numbers to five digits; None for what is not finite."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -172,24 +138,25 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def _headline(contents: ReportContents) -> list[_Headline]:
+def _headline(contents: ReportContents) -> list[tuple[str, str, str]]:
+    """Names, values and explanations of the numbers below the title."""
     shown = next((line for line in contents.methods if line.is_chosen), None)
     before = next((line for line in contents.methods if line.kind == "before"), None)
-    figures = []
+    numbers = []
     if before is not None and before.accuracy is not None:
-        figures.append(_Headline("before", percent(before.accuracy), contents.before_is))
+        numbers.append(("before", percent(before.accuracy), contents.before_is))
     if shown is not None and shown.accuracy is not None:
         told = "" if shown.interval is None else f"95 % interval: {interval(*shown.interval)} %"
-        figures.append(_Headline(f"after {contents.method}", percent(shown.accuracy), told))
+        numbers.append((f"after {contents.method}", percent(shown.accuracy), told))
     if shown is not None and shown.parameters is not None:
-        figures.append(_Headline("learned parameters", _count(shown.parameters), "the encoder stays frozen"))
+        numbers.append(("learned parameters", _count(shown.parameters), "the encoder stays frozen"))
     if contents.n_test:
-        figures.append(_Headline("test images", _count(contents.n_test), f"{len(contents.class_names):,} classes"))
-    return figures
+        numbers.append(("test images", _count(contents.n_test), f"{len(contents.class_names):,} classes"))
+    return numbers
 
 
 def _columns(contents: ReportContents) -> dict[str, bool]:
-    """Which columns have values: a vision-only model has no words, a run from a store has no pictures."""
+    """Which columns to show: a vision-only model has no words, a run from a store has no pictures."""
     methods = contents.methods
     return {
         "validation": any(line.val_accuracy is not None for line in methods),
@@ -201,7 +168,8 @@ def _columns(contents: ReportContents) -> dict[str, bool]:
     }
 
 
-def _sections(contents: ReportContents, drawn: Mapping[str, Any], confusions: bool) -> list[_Section]:
+def _sections(contents: ReportContents, drawn: Mapping[str, Any], confusions: bool) -> list[tuple[str, str]]:
+    """Ids and short titles, for the navigation bar."""
     candidates = (
         ("methods", "Methods", "accuracy" in drawn),
         ("units", "Heads and MLPs", bool(contents.units)),
@@ -211,24 +179,11 @@ def _sections(contents: ReportContents, drawn: Mapping[str, Any], confusions: bo
         ("changed", "Changed images", bool(contents.changed)),
         ("made", "How it was made", True),
     )
-    return [_Section(name, short) for name, short, there in candidates if there]
-
-
-def _changed_confusions(contents: ReportContents) -> list[_Confusion]:
-    names = contents.class_names
-    lines = [
-        _Confusion(names[i], names[j], before, after)
-        for i, (row_before, row_after) in enumerate(
-            zip(contents.confusion_before, contents.confusion_after, strict=True)
-        )
-        for j, (before, after) in enumerate(zip(row_before, row_after, strict=True))
-        if i != j and before != after
-    ]
-    return sorted(lines, key=lambda line: -abs(line.after - line.before))[:_MOST_CONFUSIONS]
+    return [(name, short) for name, short, there in candidates if there]
 
 
 def _unbroken(sentence: str) -> str:
-    """The sentence with its figures kept on one line: no break before a percent sign or after a times sign."""
+    """The sentence with no-break spaces before percent signs and after times signs."""
     return sentence.replace(" %", "\N{NO-BREAK SPACE}%").replace("× ", "×\N{NO-BREAK SPACE}")
 
 

@@ -1,10 +1,10 @@
-"""A report as one object: the page, the tables, the figures, and itself in a notebook."""
+"""A report as one object: its page, tables and figures; it shows itself in a notebook."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,37 +44,36 @@ class Report(Result):
     def tables(self) -> dict[str, Sequence[Row]]:
         """The tables by name, one dictionary per row, ready for `pandas.DataFrame`."""
         c = self.contents
-        profiles = [asdict(line) for line in c.profiles]
-        tables: dict[str, Sequence[Row]] = {
+        return {
             "methods": _methods(c),
             "units": _units(c),
             "components": _components(c),
-            "geometry_profiles": profiles,
+            "geometry_profiles": c.profiles,
             "moved": _moved(c),
-            "put_back": [asdict(point) for point in c.put_back],
-            "learning_curves": [asdict(point) for point in c.curve],
-            "confusion": _confusion(c),
+            "put_back": c.put_back,
+            "learning_curves": c.curve,
+            "confusion": c.confusion,
             "changed": _changed(c),
         }
-        return tables
 
     @cached_property
     def figures(self) -> dict[str, Figure]:
         """The figures by name. A notebook shows them; `.save(path)` writes PNG, SVG or PDF."""
         c, tables = self.contents, self.tables
         curves = {name: tables[name] for name in ("put_back", "learning_curves")}
-        measured = {"geometry_units": tables["units"], "geometry_profiles": tables["geometry_profiles"]}
-        geometry = geometry_figures(measured, "") if c.profiles else {}
+        geometry = geometry_figures({"geometry_units": tables["units"], "geometry_profiles": c.profiles}, "")
+        # the map of the intrinsic dimension shows the same
+        geometry.pop("geometry_heads", None)
         return {
             **report_figures(tables, c.n_test, c.class_names),
-            **{name: figure for name, figure in geometry.items() if name == "geometry_profiles"},
+            **geometry,
             **lambda_figures(curves, n_images=c.n_test, scale_free=c.scale_free),
             **map_figures(tables["units"], [(one.name, one.title, one.scale) for one in MEASURES]),
         }
 
     @cached_property
     def html(self) -> str:
-        """The page: one self-contained file that opens offline."""
+        """The page: one self-contained HTML file that opens offline."""
         return render_page(self.contents, self.figures)
 
     def to_json(self) -> dict[str, Any]:
@@ -143,18 +142,6 @@ def _moved(c: ReportContents) -> list[Row]:
         {"label": line.label, "component": line.index, "lambda": line.scale, "effect": line.effect}
         | {"positive": line.texts[0], "negative": line.texts[1]}
         for line in c.moved
-    ]
-
-
-def _confusion(c: ReportContents) -> list[Row]:
-    # without test images there is neither
-    if not c.confusion_before:
-        return []
-    return [
-        {"true": true, "predicted": predicted, "before": before, "after": after}
-        for true, row_before, row_after in zip(c.class_names, c.confusion_before, c.confusion_after, strict=True)
-        for predicted, before, after in zip(c.class_names, row_before, row_after, strict=True)
-        if before or after
     ]
 
 

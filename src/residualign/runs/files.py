@@ -1,4 +1,4 @@
-"""The files of an analysis, for papers and scripts: one JSON file, tables as CSV, figures as PNG, SVG or PDF."""
+"""The files of a result, for papers and scripts: one JSON file, tables as CSV, figures as PNG, SVG or PDF."""
 
 from __future__ import annotations
 
@@ -7,29 +7,27 @@ import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from residualign._files import plain, publish, saying_what_is_kept
+from residualign._result import Table
 from residualign.errors import BadInputError
 from residualign.figures._figure import IMAGE_FORMATS, Figure
 
-__all__ = ["FORMATS", "Row", "Table", "check_analysis_files", "write_analysis_files"]
+__all__ = ["FORMATS", "check_analysis_files", "write_analysis_files"]
 
 FORMATS = ("json", "csv", *IMAGE_FORMATS)
-"""What `--format` takes."""
+"""The values of `--format`."""
 
 DEFAULT_FORMATS = ("json", "csv", "png")
-
-Row = Mapping[str, Any]
-Table = Sequence[Row]
-"""One mapping per row, all with the same names in the same order."""
 
 
 def check_analysis_files(folder: str | os.PathLike[str] | None, formats: Sequence[str] | None, overwrite: bool) -> None:
     """`BadInputError` for formats without a folder, a file instead of a folder, and a folder that is not empty.
 
-    overwrite allows a folder that is not empty: files of the same names are replaced, others are kept.
+    overwrite: allow a folder that is not empty; files of the same names are replaced, others are kept.
     """
     if folder is None:
         if formats:
@@ -54,7 +52,7 @@ def write_analysis_files(
 ) -> tuple[Path, ...]:
     """Write `NAME.json` (what `--json` prints), one CSV file per table, and each figure in every format asked for.
 
-    tables and figures: by file name without ending. Files are written whole or not at all. Returns their paths.
+    tables and figures: by file name without ending. Every file is written whole or not at all. Returns their paths;
     `RunError` if writing fails.
     """
     wanted = tuple(dict.fromkeys(formats or DEFAULT_FORMATS))
@@ -62,10 +60,10 @@ def write_analysis_files(
     if "json" in wanted:
         contents[f"{name}.json"] = lambda: (json.dumps(plain(payload), indent=1, allow_nan=False) + "\n").encode()
     if "csv" in wanted:
-        contents |= {f"{key}.csv": _bind(_csv, table) for key, table in tables.items()}
+        contents |= {f"{key}.csv": partial(_csv, table) for key, table in tables.items()}
     for ending in IMAGE_FORMATS:
         if ending in wanted:
-            contents |= {f"{key}.{ending}": _bind(figure.to_bytes, ending) for key, figure in figures.items()}
+            contents |= {f"{key}.{ending}": partial(figure.to_bytes, ending) for key, figure in figures.items()}
     written: list[Path] = []
     for file, content in contents.items():
         path = Path(folder) / file
@@ -74,10 +72,6 @@ def write_analysis_files(
             publish(path, content())
         written.append(path)
     return tuple(written)
-
-
-def _bind(function: Callable[..., bytes], *arguments: Any) -> Callable[[], bytes]:
-    return lambda: function(*arguments)
 
 
 def _csv(table: Table) -> bytes:

@@ -1,7 +1,7 @@
-"""The output folder of one run: who may write to it, whether it is finished, and which files in it are ours.
+"""The output folder of a run: who may write to it, whether it is finished, which files are ours, how it resumes.
 
-`run.json` records the command that made the folder and whether it finished. A folder with other content is never
-changed; of our own folders only the files in `OWN_FILES` are removed.
+`run.json` records the command that made the folder and whether it finished; `runs.jsonl` the runs of a grid. A folder
+with other content is never changed; in our own folders only the files in `OWN_FILES` are removed.
 """
 
 from __future__ import annotations
@@ -15,17 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from residualign._files import TEMPORARY_SUFFIX, publish, saying_what_is_kept
+from residualign._files import TEMPORARY_SUFFIX, plain, publish, saying_what_is_kept
 from residualign.errors import BadInputError
 
-__all__ = ["RUN_NAME", "RunFolder", "check_run_folder", "hide_from_git", "open_run_folder", "verb_of"]
+__all__ = [
+    "RUNS_NAME",
+    "RUN_NAME",
+    "RunFolder",
+    "RunLog",
+    "check_run_folder",
+    "hide_from_git",
+    "open_run_folder",
+    "verb_of",
+]
 
-RUN_NAME = "run.json"
+RUN_NAME, RUNS_NAME = "run.json", "runs.jsonl"
 STORE_NAME = "store"
 METHODS_NAME = "methods"
 
 ADAPTER_FILES = ("adapter.safetensors", "history.jsonl", "README.md", "adapter_config.json")
-"""What saving an adapter writes; the config last, because it marks the folder as an adapter."""
+"""The files of a saved adapter; the config is last, because it marks the folder as an adapter."""
 
 RESULT_NAME = "result.json"
 
@@ -34,6 +43,8 @@ REPORT_NAME = "report.html"
 OWN_FILES = (RUN_NAME, "summary.json", "thumbnails.zip", REPORT_NAME, ".gitignore", *ADAPTER_FILES)
 
 _FORMAT, _VERSION = "residualign run", 1
+_LOG_FORMAT, _LOG_VERSION = "residualign runs", 1
+_RUNS_KEPT = "the runs before it are kept, and the same command resumes from there"
 
 State = Literal["absent", "unfinished", "finished"]
 
@@ -106,10 +117,11 @@ def check_run_folder(path: str | os.PathLike[str], request: Mapping[str, Any], *
         raise BadInputError(
             f"{str(folder)!r} contains a finished run; add --overwrite to replace it, or choose another folder"
         )
-    if content["request"] != _as_read(request):
+    begun, wanted = content["request"], _as_read(request)
+    if name := _first_difference(begun, wanted):
         raise BadInputError(
             f"{str(folder)!r} contains an unfinished run with different settings "
-            f"({_first_difference(content['request'], request)}); "
+            f"({name}: {begun.get(name)!r} there, {wanted.get(name)!r} here); "
             "run that command again, add --overwrite to replace it, or choose another folder"
         )
     return "unfinished"
@@ -136,7 +148,7 @@ def open_run_folder(
     The errors of `check_run_folder`; also `BadInputError` if another run has locked the folder, `RunError` if it cannot
     be written.
     """
-    # imported here because stores import torch, and refusing a folder must not wait for that
+    # stores import torch, which takes seconds; a folder should be refused at once
     from residualign.store import DirectoryLock
 
     folder = Path(path)
@@ -162,7 +174,7 @@ def open_run_folder(
 
 @contextmanager
 def _leaving_no_trace_of_bad_input(run: RunFolder) -> Iterator[None]:
-    """Bad input found before any work is done leaves the folder as it was, ready for the corrected command."""
+    """After bad input that is found before any work is done, the folder is as it was."""
     try:
         yield
     except BadInputError:
@@ -172,12 +184,12 @@ def _leaving_no_trace_of_bad_input(run: RunFolder) -> Iterator[None]:
 
 
 def _holds_work(folder: Path) -> bool:
-    """Whether there is a shard of the store or a fitted method."""
+    """Whether the store has a shard or a method was fitted."""
     return any((folder / STORE_NAME).glob("*-[0-9]*.safetensors")) or any((folder / METHODS_NAME).glob("*/*"))
 
 
 def _remove_own(folder: Path) -> None:
-    """Remove what a run wrote, `run.json` last, and no other file."""
+    """Remove what a run wrote, `run.json` last, and nothing else."""
     from residualign.store import remove_store
 
     store = folder / STORE_NAME
@@ -211,10 +223,9 @@ def _read_state(folder: Path) -> dict[str, Any]:
     )
 
 
-def _first_difference(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    wanted = _as_read(wanted)
-    name = next(name for name in {**begun, **wanted} if begun.get(name) != wanted.get(name))
-    return f"{name}: {begun.get(name)!r} there, {wanted.get(name)!r} here"
+def _first_difference(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The name of the first value that differs, if any."""
+    return next((name for name in {**begun, **wanted} if begun.get(name) != wanted.get(name)), None)
 
 
 def _as_read(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,3 +236,59 @@ def _as_read(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _kept(path: Path) -> Any:
     return saying_what_is_kept(path, "what was done before is kept, and the same command resumes from there")
+
+
+class RunLog:
+    """The runs of a grid as JSON lines in a folder, each written as it ends, so that the same command resumes.
+
+    common: what all runs have in common, as JSON types; it is the first line. A file with different values is refused
+    unless `overwrite` starts it again. An incomplete last line is dropped. folder: None keeps nothing on disk.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str] | None, common: Mapping[str, Any], *, overwrite: bool = False
+    ) -> None:
+        self._path = None if folder is None else Path(folder) / RUNS_NAME
+        header = {"format": _LOG_FORMAT, "version": _LOG_VERSION, "common": plain(dict(common))}
+        self.records: list[dict[str, Any]] = []
+        if self._path is None:
+            return
+        if self._path.is_file() and not overwrite:
+            self.records = _read_log(self._path, header)
+        lines = [header, *self.records]
+        with saying_what_is_kept(self._path, _RUNS_KEPT):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            publish(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append one run; on disk when this returns. `RunError` if it cannot be written."""
+        content = plain(dict(record))
+        self.records.append(content)
+        if self._path is None:
+            return
+        with saying_what_is_kept(self._path, _RUNS_KEPT), open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(content) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _read_log(path: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
+    # after the last newline there is nothing, or an incomplete line of a run that was killed
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        found, *records = map(json.loads, lines)
+        known = (found["format"], found["version"]) == (header["format"], header["version"])
+        common = dict(found["common"])
+    except (ValueError, KeyError, TypeError):
+        known, common, records = False, {}, []
+    if not known:
+        raise BadInputError(
+            f"{str(path)!r} is damaged or was written by another program; choose another folder, or add --overwrite"
+        )
+    wanted = header["common"]
+    if name := _first_difference(common, wanted):
+        raise BadInputError(
+            f"{str(path)!r} contains runs with a different {name}: {common.get(name)!r} there, "
+            f"{wanted.get(name)!r} here; choose another folder, or add --overwrite to start again"
+        )
+    return records

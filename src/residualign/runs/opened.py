@@ -1,4 +1,4 @@
-"""Open a finished run: its figures, adapters, store and pictures."""
+"""Open a finished run: its results, adapters, store and pictures."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ __all__ = ["RunResults", "open_run", "store_of_run"]
 class RunResults:
     """A finished `adapt`.
 
-    adapter: the chosen one. shown: the one whose lambdas the report shows: the same, unless it does not scale heads and
-    a different method of the run does. pictures: JPEG files by name, as base64 text. picture_of: the file of an image,
-    by its key.
+    adapter: the chosen one. shown: the one whose lambdas the report shows, usually the same; a different method of the
+    run where only that one scales heads. pictures: JPEG files by name, as base64 text. picture_of: the file of each
+    image, by its key.
     """
 
     path: Path
@@ -49,9 +49,9 @@ def open_run(
 ) -> RunResults:
     """Open what `residualign adapt --out DIR` wrote.
 
-    store: path of the run's store; None looks where the run put it. model: new location of the model, which is only
-    loaded when needed. `BadInputError` for a folder without a finished run, and for a store that is missing or not that
-    of the run.
+    store: path of the run's store, by default where the run put it. model: new location of the model, which is only
+    loaded when needed. `BadInputError` for a folder without a finished run, and for a store that is missing or belongs
+    to a different run.
     """
     path = Path(folder)
     summary = _summary(path)
@@ -114,7 +114,7 @@ def _shown_method(results: tuple[MethodResult, ...], chosen: str) -> str:
     scaling = [result for result in results if any(unit.is_head for unit in result.units)]
     if not scaling or any(result.method == chosen for result in scaling):
         return chosen
-    # one lambda per component shows more than one per head
+    # methods with one lambda per component show more than those with one per head
     rich = [result for result in scaling if any(unit.n_lambdas > 1 for unit in result.units)] or scaling
     return max(rich, key=lambda result: (result.accuracy["val"] or 0.0, -result.parameters)).method
 

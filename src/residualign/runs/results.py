@@ -1,32 +1,47 @@
-"""The record of a fitted method: figures for the terminal, for JSON, and for the report."""
+"""The results of `adapt`: of the whole run, and of every method it fitted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from residualign._result import Result
 from residualign.fitting.coefficients import OUTPUT
 from residualign.fitting.fit import FitRecord, Fitted
 from residualign.units import Unit
 
 if TYPE_CHECKING:
+    from residualign.adapter.adapter import Adapter
+    from residualign.classification.probe import LinearProbe
+    from residualign.inputs.spectra import ChosenSpectra
     from residualign.spectrum import Spectra
+    from residualign.store import Store
 
-__all__ = ["HeadShare", "MethodResult", "UnitScale", "head_shares", "method_result"]
+__all__ = [
+    "BEFORE",
+    "AdaptOutcome",
+    "MethodResult",
+    "UnitScale",
+    "VarianceShare",
+    "head_shares",
+    "method_result",
+    "variance_shares",
+]
+
+
+BEFORE = {"text": "zero-shot: class vectors from text", "means": "class means of the training images"}
+"""What `accuracy.zero_shot` is, by classifier."""
 
 
 @dataclass(frozen=True)
 class UnitScale:
-    """The variance of one unit before and after adapting.
-
-    variance_before: of its scaled components over the spectrum's images; variance_after: with each component's lambda
-    applied.
-    """
+    """The variance of one unit, over the images of the spectrum, before and after its lambdas are applied."""
 
     label: str
     n_lambdas: int
@@ -41,10 +56,10 @@ class UnitScale:
 
 @dataclass(frozen=True, repr=False)
 class MethodResult(FitRecord):
-    """One fitted method, as `summary.json` has it: the record of the fit and how test images were classified.
+    """One fitted method, as in `summary.json`: the record of the fit, and how test images were classified.
 
-    classifier: its kind. confusion_before, confusion_after: (class, class) counts on the test split, row the true
-    class, by the classifier before and after adapting.
+    classifier: "text" or "means". confusion_before, confusion_after: (class, class) counts on the test split, row the
+    true class, by the classifier before and after adapting.
     """
 
     classifier: str
@@ -71,11 +86,74 @@ class MethodResult(FitRecord):
         return cls(**{**content, "units": tuple(UnitScale(**unit) for unit in content["units"])})
 
 
-@dataclass(frozen=True)
-class HeadShare:
-    """A head's share of the variance of all scaled heads, before and after; each adds up to one over the heads.
+@dataclass(frozen=True, repr=False, eq=False)
+class AdaptOutcome(Result):
+    """The result of a run.
 
-    Shares, because a common factor of all scales does not change a cosine.
+    command: the equivalent command line, in words. results: one per method, in the order given; chosen: the one with
+    the best validation accuracy. probe: the linear probe on the same images, if it could be fitted. seconds: of
+    `extract`, `spectrum` and the fit that was chosen.
+    """
+
+    command: tuple[str, ...]
+    out: Path
+    seed: int
+    shots: int | None
+    store: Store
+    spectra: ChosenSpectra
+    results: tuple[MethodResult, ...]
+    chosen: MethodResult
+    adapter: Adapter
+    probe: LinearProbe | None
+    skipped: tuple[str, ...]
+    seconds: dict[str, float]
+    resumed: bool
+
+    def _summary(self) -> str:
+        return f"{str(self.out)!r}, {len(self.results)} methods, chosen {self.chosen.method!r}"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of images used from each split: with few shots, fewer than the store has."""
+        settings = self.chosen.settings
+        return {name: settings.get(f"n_{name}", len(self.store.split(name))) for name in self.store.splits}
+
+    def to_json(self) -> dict[str, Any]:
+        """What `adapt --json` prints; `methods` only if several were fitted."""
+        store, chosen = self.store, self.chosen
+        content = {
+            "model": store.model["name"],
+            "data": store.data["name"],
+            "classes": len(self.adapter.class_names),
+            **{f"n_{name}": size for name, size in self.sizes.items()},
+            "n_skipped": len(self.skipped),
+            "skipped": list(self.skipped),
+            "split_rule": store.data.get("split_rule"),
+            "reference": self.spectra.spectra.source,
+            "reference_kind": self.spectra.kind,
+            "n_reference": self.spectra.spectra.n_samples,
+            "residual_error": store.residual_error,
+            "seconds": self.seconds,
+            "classifier": chosen.classifier,
+            "zero_shot_is": BEFORE[chosen.classifier],
+            **chosen.headline(),
+            "linear_probe": None if self.probe is None else self.probe.to_json(),
+            "seed": self.seed,
+            "shots": self.shots,
+            "out": str(self.out),
+            "store": store.path,
+            "resumed": self.resumed,
+        }
+        if len(self.results) > 1:
+            content["methods"] = [result.headline() for result in self.results]
+        return content
+
+
+@dataclass(frozen=True)
+class VarianceShare:
+    """A unit's share of the variance of several units, before and after adapting, in [0, 1].
+
+    Shares, because a common factor of all lambdas does not change a cosine.
     """
 
     label: str
@@ -83,12 +161,16 @@ class HeadShare:
     after: float
 
 
-def head_shares(result: MethodResult) -> list[HeadShare]:
+def variance_shares(units: Sequence[UnitScale]) -> list[VarianceShare]:
+    """The share of each unit among these."""
+    before = sum(unit.variance_before for unit in units) or 1.0
+    after = sum(unit.variance_after for unit in units) or 1.0
+    return [VarianceShare(unit.label, unit.variance_before / before, unit.variance_after / after) for unit in units]
+
+
+def head_shares(result: MethodResult) -> list[VarianceShare]:
     """The heads that a method scales, from the largest gain of share to the largest loss."""
-    heads = [unit for unit in result.units if unit.is_head]
-    before = sum(unit.variance_before for unit in heads) or 1.0
-    after = sum(unit.variance_after for unit in heads) or 1.0
-    shares = [HeadShare(unit.label, unit.variance_before / before, unit.variance_after / after) for unit in heads]
+    shares = variance_shares([unit for unit in result.units if unit.is_head])
     return sorted(shares, key=lambda share: share.before - share.after)
 
 
@@ -99,7 +181,7 @@ def method_result(
     logits: Float[Tensor, "image class"],
     base_logits: Float[Tensor, "image class"],
 ) -> MethodResult:
-    """The record of a fit. labels and logits: of the test images; base_logits: of the classifier before adapting."""
+    """The record of a fit. logits, base_logits: of the test images after and before adapting."""
     n_classes = len(result.classifier.class_names)
     return MethodResult(
         **vars(result.record),

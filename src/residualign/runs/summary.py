@@ -21,7 +21,7 @@ from residualign.runs.folder import RunFolder
 from residualign.text.explain import explain_units
 
 if TYPE_CHECKING:
-    from residualign.runs.outcome import AdaptOutcome
+    from residualign.runs.results import AdaptOutcome
 
 __all__ = [
     "MAX_BYTES",
@@ -41,18 +41,18 @@ SUMMARY_FORMAT, _VERSION = "residualign summary", 1
 
 _PACKAGES = ("residualign", "torch", "transformers", "numpy", "scikit-learn")
 
-# pictures for a page: of the first components of every head, this many images per end and in all
+# pictures for the page: images per end of the first components of every head, and in total
 _COMPONENTS, _EACH_END, _MOST_FURTHEST = 3, 4, 600
 
 
 def write_summary(outcome: AdaptOutcome, folder: RunFolder, data: ImageData | None) -> None:
     """Write `summary.json`, and `thumbnails.zip` if there are images (a store has none).
 
-    Pictures are of the examples first, then of the images furthest along the heads' components.
+    The pictures are the examples, then the images furthest along the heads' components.
     """
-    positions, examples = _examples(outcome)
+    examples = _examples(outcome)
     thumbnails = None
-    if data is not None and positions:
+    if data is not None and examples:
         thumbnails = _thumbnails(data, [*(example["key"] for example in examples), *_furthest_keys(outcome)])
         folder.write(THUMBNAILS_NAME, thumbnails.content)
     for example in examples:
@@ -85,17 +85,16 @@ def write_summary(outcome: AdaptOutcome, folder: RunFolder, data: ImageData | No
     folder.write(SUMMARY_NAME, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def _examples(outcome: AdaptOutcome) -> tuple[list[int], list[dict[str, Any]]]:
+def _examples(outcome: AdaptOutcome) -> list[dict[str, Any]]:
     """Test images to show, with the predictions before and after."""
     test = outcome.store.split("test")
     if not len(test):
-        return [], []
+        return []
     coordinates, labels = test.coordinates(), test.labels
     before = outcome.adapter.base_classifier.logits(coordinates.output).argmax(dim=-1)
     probability, after = outcome.adapter.predict_proba(coordinates).max(dim=-1)
-    positions = choose_examples(labels, before, after)
     names, keys = outcome.adapter.class_names, test.keys
-    return positions, [
+    return [
         {
             "key": keys[i],
             "label": names[int(labels[i])],
@@ -103,12 +102,12 @@ def _examples(outcome: AdaptOutcome) -> tuple[list[int], list[dict[str, Any]]]:
             "after": names[int(after[i])],
             "probability": round(float(probability[i]), 6),
         }
-        for i in positions
+        for i in choose_examples(labels, before, after)
     ]
 
 
 def _furthest_keys(outcome: AdaptOutcome) -> list[str]:
-    """Test images at both ends of the heads' first components, the furthest of every head first."""
+    """Keys of the test images at both ends of the heads' first components, the furthest of every head first."""
     found = explain_units(
         outcome.store.split("test"), outcome.spectra.spectra, None, components=_COMPONENTS, n_images=_EACH_END
     )
@@ -119,29 +118,22 @@ def _furthest_keys(outcome: AdaptOutcome) -> list[str]:
 def _thumbnails(data: ImageData, keys: list[str]) -> Thumbnails:
     rows = {key: i for i, key in enumerate(data.test.keys)}
     wanted = list(dict.fromkeys(keys))
-    # in the order of the split, because streams are read forward
+    # in the order of the split, because streams can only be read forward
     images = ((key, data.test.image(rows[key])) for key in sorted(wanted, key=rows.__getitem__))
     return make_thumbnails(images, wanted=wanted)
 
 
 MAX_BYTES = 2_000_000
+SIDE, _QUALITY = 96, 80
+"""Longest side in pixels, smaller images keep their size; JPEG quality."""
 
-SIDE = 96
-
-"""Longest side in pixels; smaller images keep their size."""
-
-_QUALITY = 80
-
-# what a zip adds to a file: local header, entry of the central directory, and the name in both; and the end record
+# what a zip file adds per entry (local header, central directory and the name in both), and its end record
 _OVERHEAD_EACH, _OVERHEAD = 46 + 30 + 2 * len("0123456789abcdef.jpg"), 22
 
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """content: the bytes of the zip file. names: from an image's key to the file in it.
-
-    Fewer than asked for if the file would get too large.
-    """
+    """content: the bytes of the zip file. names: the file of each image by its key, as far as there was room."""
 
     content: bytes
     names: dict[str, str]
@@ -150,9 +142,9 @@ class Thumbnails:
 def make_thumbnails(
     images: Iterable[tuple[str, Image.Image]], max_bytes: int = MAX_BYTES, wanted: Sequence[str] = ()
 ) -> Thumbnails:
-    """Thumbnails of (key, RGB image) until the file is full: those in `wanted` first, then in order.
+    """Thumbnails of (key, RGB image) until the file is full: those in `wanted` first, then the others in order.
 
-    Files are named by their content, so equal pictures are stored once, and the same images give the same bytes. All
+    Files are named by their content, so equal pictures are stored once. The same images give the same bytes. All
     thumbnails are held in memory, a few kilobytes each.
     """
     rank = {key: i for i, key in enumerate(wanted)}
@@ -171,7 +163,7 @@ def make_thumbnails(
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
         for name, picture in sorted(pictures.items()):
-            # without a fixed date the entry would get the current time
+            # by default the entry has the current time
             file.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), picture)
     return Thumbnails(buffer.getvalue(), names)
 
@@ -192,19 +184,19 @@ def choose_examples(
     each: int = 8,
     most: int = 400,
 ) -> list[int]:
-    """Positions of at most `each` images per class and `most` in all, class by class, in a fixed order.
+    """Positions of at most `each` images per class and `most` in total, class by class.
 
-    For each class, the four kinds (corrected, newly wrong, still wrong, still right) alternate, in split order.
+    In every class the four kinds (corrected, newly wrong, still wrong, still right) alternate, in split order.
     """
-    positions: dict[int, list[int]] = {}
-    for label in labels.unique().tolist():
-        of_class = (labels == label).nonzero().flatten().tolist()
-        kinds: list[list[int]] = [[], [], [], []]
-        for i in of_class:
-            was, is_now = bool(before[i] == label), bool(after[i] == label)
-            kinds[(0 if is_now else 2) if not was else (3 if is_now else 1)].append(i)
-        positions[label] = _in_turn(kinds)[: max(1, min(each, most // max(len(labels.unique()), 1)))]
-    return [i for chosen in positions.values() for i in chosen][:most]
+    classes = labels.unique().tolist()
+    per_class = max(1, min(each, most // max(len(classes), 1)))
+    was_right, is_right = (predicted.to(labels.device) == labels for predicted in (before, after))
+    kinds = (~was_right & is_right, was_right & ~is_right, ~was_right & ~is_right, was_right & is_right)
+    chosen = []
+    for label in classes:
+        of_kind = [((labels == label) & kind).nonzero().flatten().tolist() for kind in kinds]
+        chosen += _in_turn(of_kind)[:per_class]
+    return chosen[:most]
 
 
 def _in_turn(lists: list[list[int]]) -> list[int]:
