@@ -1,4 +1,4 @@
-"""How work tells what it is doing, without knowing who listens."""
+"""Notes, warnings and progress of long work, for a listener that the work does not know."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Protocol, runtime_checkable
 __all__ = ["SILENT", "Progress", "Silent", "Tick"]
 
 Tick = Callable[[int, int], None]
-"""Called with (done, total) as a task goes on."""
+"""Called with (done, total) as a task proceeds."""
 
 
 @runtime_checkable
 class Progress(Protocol):
-    """Notes, warnings and progress, for people."""
+    """A listener to notes, warnings and progress."""
 
     def note(self, sentence: str) -> None:
-        """Say what is going on."""
+        """Say what is happening."""
 
     def warn(self, sentence: str) -> None:
-        """Say what a careful user would want to know."""
+        """Say what the user should know about the result."""
 
     def task(self, description: str) -> AbstractContextManager[Tick]:
-        """One piece of work that takes a while."""
+        """A context manager around one piece of long work; gives the function that reports its progress."""
         ...
 
     def done(self, result: object, seconds: float) -> None:
-        """Hand over a part of the work (a store, spectra, a fitted method), and the seconds it took."""
+        """Report a finished part of the work (a store, spectra, a fitted method) and the seconds it took."""
 
 
 class Silent:
-    """Nobody listens."""
+    """A listener that ignores everything."""
 
     def note(self, sentence: str) -> None:
         """Nothing."""
@@ -49,4 +49,4 @@ class Silent:
 
 
 SILENT = Silent()
-"""The usual listener of functions that are called from Python."""
+"""The default listener of functions called from Python."""
