@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def _made(folder: Path) -> dict[str, Result]:
     assert selection.study is not None
     contributions = ra.decompose(model, pixels)
     return {
+        "Store": store,
         "Spectra": first,
         "Contributions": contributions,
         "UnitStatistics": contributions.statistics,
@@ -64,6 +66,7 @@ def _made(folder: Path) -> dict[str, Result]:
 
 # a field that holds a name people choose
 NAMES = {
+    "Store": "path",
     "Spectra": "source",
     "Contributions": None,
     "UnitStatistics": None,
@@ -98,6 +101,10 @@ def _renamed(result: Any) -> Result:
     field = NAMES[type(result).__name__]
     if field is None:
         return result
+    if isinstance(result, ra.Store):
+        view = copy(result)
+        view.path = EVIL
+        return view
     value = getattr(result, field)
     renamed: Result = replace(result, **{field: (EVIL,) * len(value) if isinstance(value, tuple) else EVIL})
     return renamed
@@ -150,6 +157,7 @@ def test_which_results_have_figures(made: dict[str, Result]) -> None:
     def drawn(name: str) -> set[str]:
         return set(made[name].figures)
 
+    assert drawn("Store") == set()
     assert drawn("Spectra") == {"cumulative_variance"}
     assert drawn("Contributions") == drawn("UnitStatistics") == {"variance_share"}
     assert drawn("Geometry") == {"geometry_profiles", "geometry_heads"}

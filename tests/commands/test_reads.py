@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from residualign.cli import main
-from residualign.store import Store, StoreSplit
+from residualign.store import Store
+from residualign.store.reader import StoreReader
 from tests.cli.conftest import make_images
 from tests.random_models import save_clip
 
@@ -42,13 +43,13 @@ COMMANDS = {
 def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many images of each split were read from disk, embeddings alone not counted."""
     counts: Counter[str] = Counter()
-    load = StoreSplit._load
+    load = StoreReader.rows
 
-    def counted(split, rows, names=None):
-        counts[split.name] += len(rows) * (names is None)
-        return load(split, rows, names)
+    def counted(reader, split, rows, names=None):
+        counts[split] += len(rows) * (names is None)
+        return load(reader, split, rows, names)
 
-    monkeypatch.setattr(StoreSplit, "_load", counted)
+    monkeypatch.setattr(StoreReader, "rows", counted)
     return counts
 
 

@@ -13,7 +13,8 @@ from residualign.errors import BadInputError
 from residualign.fitting.fit import few_shots
 from residualign.fitting.methods import METHODS
 from residualign.fitting.solvers import LBFGS, Candidate, ScheduleFree
-from residualign.store import Store, StoreSplit
+from residualign.store import Store
+from residualign.store.reader import StoreReader
 from tests.fitting.standin import CLASSES, SIZES, fit, make_spectra, make_store, with_split
 
 QUICK = LBFGS([Candidate()], max_iterations=15)
@@ -144,8 +145,10 @@ def test_without_spectra_those_of_the_training_images_serve(store):
 
 def test_every_split_is_read_once_and_test_last(spectra, monkeypatch):
     order, store = [], Store.open(make_store().path)
-    read = StoreSplit._load
-    monkeypatch.setattr(StoreSplit, "_load", lambda split, *rest: order.append(split.name) or read(split, *rest))
+    read = StoreReader.rows
+    monkeypatch.setattr(
+        StoreReader, "rows", lambda reader, split, *rest: order.append(split) or read(reader, split, *rest)
+    )
     fit(store, spectra=spectra, solver=QUICK)
     assert order == ["train", "val", "test"]
 

@@ -220,8 +220,8 @@ def test_a_store_through_fsspec(tmp_path):
     assert_equal(store.split("val").coordinates(), local.split("val").coordinates())
     store.verify()
     for name in tree(tmp_path / "store"):
-        assert store._folder.read(name) == (tmp_path / "store" / name).read_bytes()
-    assert store._folder.names() == set(tree(tmp_path / "store"))
+        assert store._reader._folder.read(name) == (tmp_path / "store" / name).read_bytes()
+    assert store._reader._folder.names() == set(tree(tmp_path / "store"))
     remove_store(url)
     with pytest.raises(BadInputError, match="does not hold a store"):
         Store.open(url)
@@ -245,17 +245,19 @@ def test_checksums_do_not_depend_on_how_much_is_read_at_a_time(copy, monkeypatch
 
 def test_more_shards_than_are_kept_open(tmp_path):
     store = fill(tmp_path / "store", make_plan(shard_size=2))
-    store._folder.shards_open = 3
+    store._reader._folder.shards_open = 3
     order = torch.randperm(61, generator=torch.Generator().manual_seed(3))
     assert_equal(store.split("train").take(order).coordinates(), coordinates_of([f"train/{i}" for i in order]))
-    assert len(store._opened) == 3
+    assert len(store._reader._opened) == 3
 
 
 def test_only_asked_for_shards_are_read_and_each_is_checked_once(filled, monkeypatch):
     store = Store.open(filled.path)
     hashed = []
-    original = type(store._folder).open
-    monkeypatch.setattr(type(store._folder), "open", lambda self, name: (hashed.append(name), original(self, name))[1])
+    original = type(store._reader._folder).open
+    monkeypatch.setattr(
+        type(store._reader._folder), "open", lambda self, name: (hashed.append(name), original(self, name))[1]
+    )
     split = store.split("train")
     assert hashed == []
     split.take(torch.tensor([14])).coordinates()

@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import copy
 import os
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
-from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from safetensors.torch import load
 from torch import Tensor
 
+from residualign._result import Result, Table
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.decomposition.identity_maps import IdentityMaps
 from residualign.errors import BadInputError
-from residualign.store.folder import open_folder, sha256
+from residualign.store.folder import open_folder
 from residualign.store.plan import (
     MANIFEST_NAME,
     UNFINISHED_NAME,
-    FileEntry,
     Manifest,
-    ShardEntry,
-    ShardRange,
     check_files,
     read_plan,
 )
-from residualign.store.shards import examine_shard, parse_tensors, tensor_shapes
+from residualign.store.reader import StoreReader, as_slice
 from residualign.units import Units
 
 __all__ = ["CLASSES_NAME", "MAPS_NAME", "MAX_BYTES_IN_MEMORY", "Store", "StoreSplit"]
@@ -45,13 +39,6 @@ CLASSES_NAME = "classes.safetensors"
 MAX_BYTES_IN_MEMORY = 4 * 2**30
 """What `Store.in_memory` keeps at most, all splits together."""
 
-# A batch of float16 comes back as float32: products of half types are slow and coarse on a CPU.
-_TYPE_IN_MEMORY: dict[str, np.dtype[Any]] = {
-    "float16": np.dtype(np.float32),
-    "float32": np.dtype(np.float32),
-    "float64": np.dtype(np.float64),
-}
-
 
 @dataclass
 class _Memory:
@@ -61,7 +48,7 @@ class _Memory:
     splits: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
-class Store:
+class Store(Result):
     """What one pass over a data set leaves behind; `ra.extract` makes it, `Store.open` reads it.
 
     Numbers stay on disk until they are asked for; the checksum of a shard is compared when it is first read.
@@ -69,10 +56,8 @@ class Store:
 
     def __init__(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
         self.path = os.fspath(path)
-        self._folder = open_folder(path)
         self._manifest = manifest
-        self._verified: set[str] = set()
-        self._opened: OrderedDict[str, dict[str, NDArray[Any]]] = OrderedDict()
+        self._reader = StoreReader(open_folder(path), manifest)
         self._memory: _Memory | None = None
         self._rows: dict[str, NDArray[np.int64]] = {}
         # shared by all views of the store
@@ -220,7 +205,7 @@ class Store:
         """Unit text vectors of the classes; None for a model without a text tower. Read once."""
         if "text_vectors" not in self._files:
             there = CLASSES_NAME in {entry.name for entry in self._manifest.files}
-            self._files["text_vectors"] = self._tensors(CLASSES_NAME)["text_vectors"] if there else None
+            self._files["text_vectors"] = self._reader.file(CLASSES_NAME)["text_vectors"] if there else None
         vectors: Tensor | None = self._files["text_vectors"]
         return vectors
 
@@ -248,50 +233,44 @@ class Store:
 
     def verify(self) -> None:
         """Compare the checksum of every file, reading all of them. Raises `BadInputError` naming one that differs."""
-        for entry in self._manifest.files:
-            self._check_file(entry)
-        for shard in self._manifest.shards:
-            self._check_shard(shard)
+        self._reader.verify()
 
-    def __repr__(self) -> str:
+    @property
+    def tables(self) -> dict[str, Table]:
+        """`classes`: the number of images of every class in every split."""
+        counts = {
+            name: torch.bincount(self.split(name).labels, minlength=len(self.class_names)).tolist()
+            for name in self.splits
+        }
+        return {
+            "classes": [
+                {"class": name, **{split: of_split[i] for split, of_split in counts.items()}}
+                for i, name in enumerate(self.class_names)
+            ]
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Model, data and sizes as JSON types; the numbers themselves are tensors."""
+        return {
+            "path": self.path,
+            "model": self.model,
+            "data": self.data,
+            "splits": {name: len(self.split(name)) for name in self.splits},
+            "skipped": list(self.skipped),
+            "residual_error": self.residual_error,
+            "fingerprint": self.fingerprint,
+        }
+
+    def _summary(self) -> str:
         sizes = ", ".join(f"{name} {len(self.split(name))}" for name in self.splits)
-        return f"Store({self.path!r}, model={self.model.get('name')!r}, {sizes})"
+        return f"{self.path!r}, model={self.model.get('name')!r}, {sizes}"
 
     def _read_maps(self) -> UnitMaps:
-        shape, tensors = self._manifest.plan.shape, self._tensors(MAPS_NAME)
+        shape, tensors = self._manifest.plan.shape, self._reader.file(MAPS_NAME)
         if shape.layout == "contributions":
             like = tensors["identity"]
             return IdentityMaps.of(self.units, shape.dim, shape.head_dim, like.dtype, like.device)
         return UnitMaps(**tensors)
-
-    def _tensors(self, name: str) -> dict[str, Tensor]:
-        entry = next(entry for entry in self._manifest.files if entry.name == name)
-        self._check_file(entry)
-        return load(self._folder.read(name))
-
-    def _shard(self, entry: ShardEntry) -> dict[str, NDArray[Any]]:
-        if entry.name in self._opened:
-            self._opened.move_to_end(entry.name)
-            return self._opened[entry.name]
-        self._check_shard(entry)
-        tensors = parse_tensors(self._folder.view(entry.name), f"{self._folder.name}/{entry.name}")
-        self._opened[entry.name] = tensors
-        # every open shard holds a file descriptor, or its whole content where the folder is remote
-        while len(self._opened) > self._folder.shards_open:
-            self._opened.popitem(last=False)
-        return tensors
-
-    def _check_shard(self, entry: ShardEntry) -> None:
-        if entry.name in self._verified:
-            return
-        shard = ShardRange(entry.split, entry.index, entry.start, entry.stop)
-        if examine_shard(self._folder, self._manifest.plan, shard) != entry:
-            raise BadInputError(f"{self._folder.name}/{entry.name} is not the file the manifest names: it was changed")
-        self._verified.add(entry.name)
-
-    def _check_file(self, entry: FileEntry) -> None:
-        if sha256(self._folder, entry.name) != entry.sha256:
-            raise BadInputError(f"{self._folder.name}/{entry.name} is damaged: its checksum is not the manifest's")
 
 
 class StoreSplit:
@@ -301,11 +280,15 @@ class StoreSplit:
         self.store = store
         self.name = name
         self._shards = [shard for shard in store._manifest.shards if shard.split == name]
-        self._starts = np.array([0, *accumulate(shard.rows for shard in self._shards)])
-        self._rows = np.arange(self._starts[-1]) if rows is None else rows
+        self._rows = np.arange(self._n_whole) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def _n_whole(self) -> int:
+        """Images of the whole split that were not skipped."""
+        return sum(shard.rows for shard in self._shards)
 
     @cached_property
     def _samples(self) -> tuple[tuple[str, int], ...]:
@@ -376,8 +359,8 @@ class StoreSplit:
         """Some rows of the whole split, from memory where they are kept."""
         held = self._held(keep=names is None)
         if held is None:
-            return self._load(rows, names)
-        index = _as_slice(rows) if len(rows) else slice(0)
+            return self.store._reader.rows(self.name, rows, names)
+        index = as_slice(rows) if len(rows) else slice(0)
         where = index if isinstance(index, slice) else torch.from_numpy(index)
         return {name: held[name][where] for name in names or held}
 
@@ -386,35 +369,12 @@ class StoreSplit:
         memory = self.store._memory
         if memory is None or self.name in memory.splits:
             return None if memory is None else memory.splits[self.name]
-        plan, n = self.store._manifest.plan, int(self._starts[-1])
-        size = n * sum(map(prod, tensor_shapes(plan.shape).values())) * _TYPE_IN_MEMORY[plan.dtype].itemsize
+        size = self.store._reader.n_bytes(self._n_whole)
         if not keep or size > memory.left:
             return None
         memory.left -= size
-        memory.splits[self.name] = self._load(np.arange(n))
+        memory.splits[self.name] = self.store._reader.rows(self.name, np.arange(self._n_whole))
         return memory.splits[self.name]
-
-    def _load(self, rows: NDArray[np.int64], names: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Some rows of the whole split, from disk."""
-        plan = self.store._manifest.plan
-        large = _TYPE_IN_MEMORY[plan.dtype]
-        shapes = tensor_shapes(plan.shape)
-        arrays = {name: np.empty((len(rows), *shapes[name]), dtype=large) for name in names or shapes}
-        where = np.searchsorted(self._starts, rows, side="right") - 1
-        for i in np.unique(where):
-            positions = np.flatnonzero(where == i)
-            local = rows[positions] - self._starts[i]
-            tensors = self.store._shard(self._shards[i])
-            for name, array in arrays.items():
-                array[_as_slice(positions)] = tensors[name][_as_slice(local)]
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def __repr__(self) -> str:
         return f"StoreSplit({self.name!r}, {len(self)} images)"
-
-
-def _as_slice(index: NDArray[np.int64]) -> NDArray[np.int64] | slice:
-    """The same rows as a slice where they follow one another, which numpy copies without gathering."""
-    start, length = int(index[0]), len(index)
-    consecutive = int(index[-1]) - start == length - 1 and bool((np.diff(index) == 1).all())
-    return slice(start, start + length) if consecutive else index
