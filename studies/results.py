@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import residualign as ra
-from residualign.classification.probe import linear_probe
+from residualign.classification.classifier import linear_probe
 from residualign.fitting.methods import METHODS
 from studies.subjects import Subject, open_subjects
 

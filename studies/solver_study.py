@@ -19,13 +19,11 @@ from typing import Any
 
 import torch
 
-from residualign.classification.probe import linear_probe
+from residualign.classification.classifier import linear_probe
 from residualign.errors import BadInputError
 from residualign.fitting.fit import FitSettings, few_images, fit_method
-from residualign.fitting.lbfgs import LBFGS, Candidate
 from residualign.fitting.methods import get_method
-from residualign.fitting.schedule_free import ScheduleFree
-from residualign.fitting.solvers import default_solver
+from residualign.fitting.solvers import LBFGS, Candidate, ScheduleFree, default_solver
 from studies.solver_tables import tables
 from studies.subjects import Subject, open_subjects
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from residualign.classification.probe import linear_probe
+from residualign.classification.classifier import linear_probe
 from residualign.errors import BadInputError
 
 DIM, CLASSES = 7, 3

@@ -17,7 +17,7 @@ import torch
 
 from residualign import load_adapter
 from residualign.adapter import files as adapter_file
-from residualign.classification import probe
+from residualign.classification import classifier as classifiers
 from residualign.fitting.fit import few_images
 from residualign.fitting.methods import METHODS
 from residualign.runs import results
@@ -63,13 +63,13 @@ def test_the_probe_is_fitted_to_the_same_few_images(
     run: Run, clip: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[torch.Tensor]] = []
-    real = probe.linear_probe
+    real = classifiers.linear_probe
 
-    def watched(*parts: Any) -> probe.LinearProbe:
+    def watched(*parts: Any) -> classifiers.LinearProbe:
         seen.append([embeddings for embeddings, _ in parts])
         return real(*parts)
 
-    monkeypatch.setattr(probe, "linear_probe", watched)
+    monkeypatch.setattr(classifiers, "linear_probe", watched)
     out = tmp_path / "out"
     ran = run("adapt", clip, images, "--out", out, "--method", "coarse", "--shots", 2, "--json")
     assert ran.json["n_train"] == 6

@@ -1,15 +1,17 @@
-"""Classifiers on an embedding: class vectors from text or from class means, and one logit scale.
+"""Classifiers on an embedding: class vectors from text or class means with one logit scale, and the linear probe.
 
-Logits are `logit_scale * cosine(embedding, class vector)`, for every model and every method.
+Logits are `logit_scale * cosine(embedding, class vector)` for every model and every method; the linear probe is the
+baseline of every method.
 """
 
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -24,8 +26,10 @@ __all__ = [
     "Classifier",
     "CoincidentClassesWarning",
     "Labeled",
+    "LinearProbe",
     "choose_logit_scale",
     "class_means",
+    "linear_probe",
     "store_classifier",
     "text_classifier",
     "zero_shot_vectors",
@@ -33,16 +37,22 @@ __all__ = [
 
 ClassifierKind = Literal["text", "means"]
 
+Labeled = tuple[Tensor, Tensor]
+"""Embeddings (image, dim) and labels (image,)."""
+
+STRENGTHS = tuple(10.0**exponent for exponent in range(-2, 5))
+"""Inverse regularization strengths that the linear probe tries."""
+
 COINCIDENT_COSINE = 0.995
 """Two text class vectors with a larger cosine count as coincident: real CLIP text towers keep even fine-grained classes
-below it, words outside a small vocabulary land above."""
+below it; words outside a small vocabulary are above it."""
 
 LOGIT_SCALES = (1.0, 1000.0)
-"""Range searched for the logit scale of class means; trained CLIPs end at 100."""
+"""Range searched for the logit scale of class means; trained CLIP models have at most 100."""
 
 
 class CoincidentClassesWarning(UserWarning):
-    """Text class vectors that nearly coincide: no scaling of the image side can tell such classes apart."""
+    """Text class vectors nearly coincide: no scaling of image embeddings can tell such classes apart."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,7 +62,7 @@ class Classifier:
     Attributes
     ----------
     kind : "text" or "means"
-        Where the class vectors are from.
+        What the class vectors are made from.
     class_names : tuple of str
         In the order of the rows of `vectors`.
     vectors : (class, dim) tensor
@@ -60,9 +70,9 @@ class Classifier:
     logit_scale : float
         Positive factor on cosines.
     sums : (class, dim) tensor or None
-        Sum of the unit training embeddings of each class, for `kind="means"` alone (leave-one-out).
+        Sum of the unit training embeddings of each class, only for `kind="means"` (leave-one-out).
     counts : (class,) tensor or None
-        Their number.
+        Number of training images of each class.
     logit_bias : float or None
         Of a model trained with a sigmoid loss (SigLIP). The same for every class, so it changes neither the order nor
         the softmax; `sigmoid` adds it.
@@ -124,7 +134,7 @@ class Classifier:
         return torch.sigmoid(logits + self.required_bias())
 
     def required_bias(self) -> float:
-        """The logit bias; `BadInputError` where there is none."""
+        """The logit bias; `BadInputError` if there is none."""
         if self.logit_bias is None:
             raise BadInputError(
                 "the sigmoid needs a logit bias, which only text classifiers of models trained with a sigmoid loss "
@@ -140,7 +150,7 @@ class Classifier:
         Parameters
         ----------
         embeddings : (image, dim) tensor
-            (Some of) those the class means were made from, in any order.
+            All or some of those the class means were made from, in any order.
         labels : (image,) int tensor
             Indices into `class_names`.
 
@@ -175,9 +185,9 @@ def zero_shot_vectors(
     templates: Sequence[str],
     batch_size: int = 256,
 ) -> Float[Tensor, "class dim"]:
-    """Class vectors from text: the mean over templates of unit text vectors, made unit again.
+    """Class vectors from text: the mean over templates of unit text vectors, normalized again.
 
-    encode_text turns texts into (text, dim), normalized or not; a template holds one `{}` for the class name.
+    encode_text turns texts into (text, dim), normalized or not; a template has one `{}` for the class name.
     Source: Radford et al. 2103.00020, section 3.1.4 (prompt ensembling in embedding space).
     """
     if not class_names or not templates:
@@ -198,9 +208,9 @@ def text_classifier(
     logit_scale: float,
     logit_bias: float | None = None,
 ) -> Classifier:
-    """A classifier on text class vectors, with the model's own logit scale, and bias where it has one.
+    """A classifier on text class vectors, with the model's own logit scale, and logit bias if it has one.
 
-    Warns (`CoincidentClassesWarning`) where two vectors nearly coincide (cosine above `COINCIDENT_COSINE`).
+    Warns (`CoincidentClassesWarning`) if two vectors nearly coincide (cosine above `COINCIDENT_COSINE`).
     """
     unit = F.normalize(vectors, dim=-1)
     classifier = Classifier("text", tuple(class_names), unit, float(logit_scale), logit_bias=logit_bias)
@@ -223,10 +233,10 @@ def class_means(
     class_names: Sequence[str],
     logit_scale: float = 1.0,
 ) -> Classifier:
-    """A classifier on class means: the mean of unit training embeddings of a class, made unit again.
+    """A classifier on class means: the mean of unit training embeddings of a class, normalized again.
 
-    Unit first because long embeddings would otherwise speak for their class. `BadInputError` naming a class without
-    training images. The scale is to be chosen afterwards, see `choose_logit_scale`.
+    Normalized first because long embeddings would otherwise dominate their class. `BadInputError` naming a class
+    without training images. The scale is chosen afterwards, see `choose_logit_scale`.
     """
     n_classes = len(class_names)
     counts = torch.bincount(labels, minlength=n_classes)
@@ -243,9 +253,9 @@ def class_means(
 def choose_logit_scale(
     classifier: Classifier, embeddings: Float[Tensor, "image dim"], labels: Int[Tensor, " image"]
 ) -> Classifier:
-    """The classifier with the logit scale of least cross-entropy on these (validation) images.
+    """The classifier with the logit scale of lowest cross-entropy on these (validation) images.
 
-    A log grid over `LOGIT_SCALES` brackets the minimum, a bounded scalar search refines it: deterministic.
+    A log grid over `LOGIT_SCALES` brackets the minimum, a bounded scalar search refines it. Deterministic.
     """
     if len(labels) == 0:
         raise BadInputError("choosing the logit scale needs validation images, got none")
@@ -262,17 +272,13 @@ def choose_logit_scale(
     return replace(classifier, logit_scale=math.exp(min((float(found.x), grid[best]), key=loss)))
 
 
-Labeled = tuple[Tensor, Tensor]
-"""Embeddings (image, dim) and labels (image,)."""
-
-
 def store_classifier(
     store: Store, wanted: Classifier | str | None, train: Labeled, val: Labeled, dtype: torch.dtype
 ) -> Classifier:
-    """The classifier asked for; class means are made from the training images, their scale chosen on validation.
+    """The wanted classifier; class means are made from the training images, their scale is chosen on validation.
 
-    wanted: "text", "means" or a ready one; None takes text where the store has class vectors from text. dtype: of the
-    class means. `BadInputError` for another name, and for text where the store has none.
+    wanted: "text", "means" or a ready-made one; None takes text if the store has class vectors from text. dtype: of the
+    class means. `BadInputError` for any other name, and for text if the store has no text vectors.
     """
     if isinstance(wanted, Classifier):
         return wanted
@@ -285,3 +291,55 @@ def store_classifier(
     if store.text_vectors is None or store.logit_scale is None:
         raise BadInputError("the store has no class vectors from text (a model without text tower): use means")
     return text_classifier(store.text_vectors, store.class_names, store.logit_scale, store.logit_bias)
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """The chosen probe: accuracies in [0, 1], inverse regularization C, number of parameters, seconds of all fits."""
+
+    accuracy: float | None
+    val_accuracy: float
+    strength: float
+    parameters: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        own = {name: getattr(self, name) for name in ("parameters", "strength", "seconds")}
+        return {"accuracy": self.accuracy, "val": self.val_accuracy, **own}
+
+
+def linear_probe(
+    train: Labeled,
+    val: Labeled,
+    test: Labeled | None = None,
+    strengths: Sequence[float] = STRENGTHS,
+    max_iterations: int = 300,
+) -> LinearProbe:
+    """Logistic regression on unit embeddings, C chosen by validation accuracy (ties: the smaller C).
+
+    Test images are evaluated once, with the chosen C. Deterministic. Source: Radford et al. 2103.00020, appendix A.3,
+    here on unit embeddings, as for cosine classifiers. `BadInputError` for a single class.
+    """
+    # imported here: scikit-learn takes a second to load, and only the probe needs it
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    if len(set(train[1].tolist())) < 2:
+        raise BadInputError("a linear probe needs training images of at least two classes")
+    began = time.perf_counter()
+    x, val_x = (F.normalize(part[0].double(), dim=-1).numpy() for part in (train, val))
+    probes = []
+    for strength in sorted(strengths):
+        probe = LogisticRegression(C=strength, max_iter=max_iterations)
+        with warnings.catch_warnings():
+            # a probe that has not converged is a fair candidate: validation judges it as it is
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            probe.fit(x, train[1].numpy())
+        probes.append((probe.score(val_x, val[1].numpy()), strength, probe))
+    val_accuracy, strength, best = max(probes, key=lambda entry: (entry[0], -entry[1]))
+    accuracy = None
+    if test is not None:
+        accuracy = float(best.score(F.normalize(test[0].double(), dim=-1).numpy(), test[1].numpy()))
+    parameters = best.coef_.size + best.intercept_.size
+    return LinearProbe(accuracy, float(val_accuracy), strength, int(parameters), time.perf_counter() - began)

@@ -36,7 +36,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """One class: images that have it, share of them found (None without any), its Wilson 95 % interval."""
+    """One class: number of images, accuracy on them (None without any), its Wilson 95 % interval."""
 
     name: str
     n: int
@@ -48,7 +48,7 @@ class ClassAccuracy:
 class Evaluation(Result):
     """A classifier on n labeled images; shares in [0, 1].
 
-    interval: Wilson 95 % of the accuracy. macro_accuracy: mean over the classes that have images. per_class: in the
+    interval: Wilson 95 % interval of the accuracy. macro_accuracy: mean over classes with images. per_class: in the
     order of the classifier. calibration_error: see `expected_calibration_error`. cross_entropy: mean, in nats.
     confusion: (class, class) counts, true class by predicted class.
     """
@@ -83,9 +83,8 @@ class Evaluation(Result):
 class Comparison(Result):
     """Two classifiers on the same images.
 
-    difference: accuracy after minus before, its interval: paired, 95 %. p_value: McNemar's exact test, two-sided: how
-    likely so uneven a split of the images that only one of them gets right would be if neither were better.
-    only_before, only_after: how many such images each has.
+    difference: accuracy after minus before; interval: its paired 95 % interval. p_value: McNemar's exact test,
+    two-sided. only_before, only_after: number of images that only the classifier before, or after, gets right.
     """
 
     before: Evaluation
@@ -127,7 +126,10 @@ def evaluate(
     pairs = torch.bincount(labels * n_classes + predicted, minlength=n_classes**2)
     confusion = pairs.view(n_classes, n_classes).cpu()
     counts, found = confusion.sum(dim=1).tolist(), confusion.diagonal().tolist()
-    per_class = tuple(_class_accuracy(*entry) for entry in zip(class_names, found, counts, strict=True))
+    per_class = tuple(
+        ClassAccuracy(name, n, right / n if n else None, wilson_interval(right, n) if n else None)
+        for name, right, n in zip(class_names, found, counts, strict=True)
+    )
     shares = [entry.accuracy for entry in per_class if entry.accuracy is not None]
     correct = sum(found)
     return Evaluation(
@@ -173,7 +175,7 @@ def compare(
 
 
 def match_classes(known: Sequence[str], wanted: Sequence[str]) -> Int[Tensor, " class"]:
-    """Index into `known` of every name of `wanted`; `BadInputError` listing those it lacks."""
+    """Index into `known` of every name of `wanted`; `BadInputError` listing the missing ones."""
     index = {name: i for i, name in enumerate(known)}
     missing = [name for name in wanted if name not in index]
     if missing:
@@ -200,14 +202,14 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
     share = successes / n
     center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # exactly 0 and 1 at the ends, where rounding would miss them
+    # exactly 0 and 1 at the ends, which rounding would miss
     return (0.0 if successes == 0 else center - half, 1.0 if successes == n else center + half)
 
 
 def expected_calibration_error(
     probabilities: Float[Tensor, "image class"], labels: Int[Tensor, " image"], bins: int = CALIBRATION_BINS
 ) -> float:
-    """How far confidence is from accuracy: mean over images of |accuracy - mean confidence| of their bin, in [0, 1].
+    """Expected calibration error: mean over images of |accuracy - mean confidence| of their bin, in [0, 1].
 
     Confidence is the largest probability. Bins have equal width, open below and closed above: (0, 1/15], (1/15, 2/15],
     and so on. Source: Guo et al. 1706.04599, section 2.
@@ -218,12 +220,6 @@ def expected_calibration_error(
     index = torch.bucketize(confidence, edges)
     gaps = torch.zeros(bins, dtype=torch.float64, device=confidence.device).index_add_(0, index, right - confidence)
     return float(gaps.abs().sum() / len(labels))
-
-
-def _class_accuracy(name: str, found: int, n: int) -> ClassAccuracy:
-    if n == 0:
-        return ClassAccuracy(name, 0, None, None)
-    return ClassAccuracy(name, n, found / n, wilson_interval(found, n))
 
 
 def _check(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
-    from residualign.classification.probe import LinearProbe
+    from residualign.classification.classifier import LinearProbe
     from residualign.cli.views import MethodLine
     from residualign.inputs.spectra import ChosenSpectra
     from residualign.runs.results import AdaptOutcome, MethodResult

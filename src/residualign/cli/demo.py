@@ -55,7 +55,7 @@ class Story(Out):
 
     def done(self, result: object, duration: float) -> None:
         """Show what has just been finished."""
-        from residualign.classification.probe import LinearProbe
+        from residualign.classification.classifier import LinearProbe
         from residualign.cli.adapt import before_line, probe_line, result_line
         from residualign.runs.results import MethodResult
         from residualign.store import Store

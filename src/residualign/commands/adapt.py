@@ -26,8 +26,7 @@ from residualign.commands._request import command_words, identity
 
 if TYPE_CHECKING:
     from residualign.adapter.adapter import Adapter
-    from residualign.classification.classifier import Classifier
-    from residualign.classification.probe import LinearProbe
+    from residualign.classification.classifier import Classifier, LinearProbe
     from residualign.inputs.spectra import ChosenSpectra
     from residualign.inputs.subject import Subject
     from residualign.runs.folder import RunFolder
@@ -244,7 +243,7 @@ class _Run:
 
     def _probe(self, store: Store) -> LinearProbe | None:
         """The baseline: a linear probe on the model's own embeddings of the same images."""
-        from residualign.classification.probe import linear_probe
+        from residualign.classification.classifier import linear_probe
         from residualign.fitting.fit import few_images
 
         with self.progress.task("linear probe"):

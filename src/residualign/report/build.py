@@ -9,8 +9,8 @@ from typing import Any
 
 from residualign._progress import SILENT, Progress
 from residualign.adapter.lambdas import learning_curve
+from residualign.classification.classifier import linear_probe
 from residualign.classification.evaluation import wilson_interval
-from residualign.classification.probe import linear_probe
 from residualign.report.contents import MethodLine, MovedLine, ReportContents
 from residualign.report.findings import findings, made_facts
 from residualign.report.measure import MOVED, Measured, measure_run, texts_of_run

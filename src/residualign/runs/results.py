@@ -18,7 +18,7 @@ from residualign.units import Unit
 
 if TYPE_CHECKING:
     from residualign.adapter.adapter import Adapter
-    from residualign.classification.probe import LinearProbe
+    from residualign.classification.classifier import LinearProbe
     from residualign.inputs.spectra import ChosenSpectra
     from residualign.spectrum import Spectra
     from residualign.store import Store
