@@ -18,8 +18,7 @@ from residualign.errors import BadInputError, RunError
 from residualign.fitting.coefficients import build_features
 from residualign.fitting.methods import METHODS, build_scaling, get_method, start_parameters
 from residualign.fitting.objective import Best, Objective, Score, Solution, neutral
-from residualign.fitting.schedule_free import find_learning_rate
-from residualign.fitting.solvers import LBFGS, Candidate, ScheduleFree, default_solver
+from residualign.fitting.solvers import LBFGS, Candidate, ScheduleFree, default_solver, find_learning_rate
 from residualign.spectrum import Moments
 from tests.fitting.standin import CLASSES, make_spectra, make_store
 from tests.random_models import save_vit
@@ -283,7 +282,7 @@ def test_joint_never_validates_worse_than_residual():
 
 
 def test_a_richer_candidate_wins_only_with_equal_accuracy_and_a_lower_loss():
-    from residualign.fitting.lbfgs import _choose
+    from residualign.fitting.solvers import _choose
 
     def solution(accuracy, loss):
         return Solution({}, Score(accuracy, -loss), 1, None, {}, ())

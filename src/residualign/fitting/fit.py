@@ -1,4 +1,4 @@
-"""Fit a method on a store: read, build the linear model, solve, look once at the test split."""
+"""Fit a method on a store: read, build the linear model, solve, evaluate once on the test split."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from residualign.classification.classifier import Classifier, store_classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import MAX_BYTES, Scaling, adapted_output, build_features
-from residualign.fitting.methods import Loss, Method, build_scaling, get_method, start_parameters
-from residualign.fitting.objective import Objective, Parameters, Solution
+from residualign.fitting.methods import Loss, build_scaling, check_choice, get_method, start_parameters
+from residualign.fitting.objective import Objective, Parameters
 from residualign.fitting.solvers import Solver, default_solver
 from residualign.spectrum.moments import Moments
 from residualign.spectrum.spectrum import Spectra
-from residualign.store import Store
+from residualign.store import Store, StoreSplit
 
 __all__ = ["MAX_VAL_SHOTS", "FitRecord", "FitSettings", "Fitted", "few_images", "few_shots", "fit_method"]
 
@@ -32,10 +32,10 @@ MAX_VAL_SHOTS = 4
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Everything that can be chosen about a fit; the public `fit` says what each option means.
+    """All options of a fit; the public `fit` documents them.
 
-    solver, mean and rest: None takes the default of the method. max_bytes: above it coefficients are computed again for
-    every batch.
+    solver, mean and rest: None takes the method's default. max_bytes: above it coefficients are recomputed for every
+    batch.
     """
 
     solver: Solver | str | None = None
@@ -52,11 +52,11 @@ class FitSettings:
 
 @dataclass(frozen=True, repr=False)
 class FitRecord(Result):
-    """How a fit went: the part that fitting, the adapter and a run's summary have in common.
+    """How a fit went: what fitting, the adapter and a run's summary have in common.
 
-    accuracy: shares in [0, 1] or None without test images: `zero_shot` and `adapted` on test, `val` of the chosen
-    point. parameters: learned scales and weights, nothing else. epochs: passes over the training images. seconds: of
-    fitting, evaluation included. settings: the options used, and the number of images.
+    accuracy: in [0, 1], None without test images: `zero_shot` and `adapted` on test, `val` of the chosen point.
+    parameters: number of learned scales and weights. epochs: passes over the training images. seconds: duration of the
+    fit, evaluation included. settings: the options used, and the numbers of images.
     """
 
     method: str
@@ -69,7 +69,7 @@ class FitRecord(Result):
 
     @property
     def record(self) -> FitRecord:
-        """The record alone, without what else was learned."""
+        """The record alone, without what was learned."""
         return FitRecord(**{field.name: getattr(self, field.name) for field in fields(FitRecord)})
 
     def to_json(self) -> dict[str, Any]:
@@ -95,13 +95,12 @@ class FitRecord(Result):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Fitted(FitRecord):
-    """What was fitted, with the record of it.
+    """What was fitted, with its record.
 
-    scaling: which components of which units are scaled, and what becomes of the rest. learned: what was fitted, by
-    group (`lambdas` joined over units, `map` and `bias`, `class_residual`); where a common factor of the lambdas
-    changes no cosine they are divided by their root mean square. classifier: class vectors (a class residual
-    included) and logit scale for adapted embeddings; base_classifier: those before adapting. history: one record per
-    validation.
+    scaling: which components of which units are scaled, and what happens to the rest. learned: the fitted parameters by
+    group (`lambdas` joined over units, `map` and `bias`, `class_residual`); lambdas are divided by their root mean
+    square if a common factor changes no cosine. classifier: class vectors (with a class residual added) and logit scale
+    for adapted embeddings; base_classifier: those before adapting. history: one record per validation.
     """
 
     scaling: Scaling
@@ -142,10 +141,10 @@ def fit_method(
 ) -> Fitted:
     """Fit one method on the training split, choose on the validation split, evaluate once on the test split.
 
-    spectra: the components to scale; None takes those of the training images at hand. classifier: "text", "means" or
-    a ready one; None takes text where the store has class vectors from text, else means. scaling: what the lambdas
-    multiply, in place of what the method makes of the spectra (mean, rest and variance threshold then change nothing).
-    Deterministic given the seed. `BadInputError` for unusable input, `RunError` where the loss is not finite. Source:
+    spectra: the components to scale; None takes those of the training images used. classifier: "text", "means" or a
+    ready-made one; None takes text if the store has class vectors from text, else means. scaling: what the lambdas
+    multiply, instead of what the method makes of the spectra (mean, rest and variance threshold then change nothing).
+    Deterministic given the seed. `BadInputError` for unusable input, `RunError` if the loss is not finite. Source:
     arXiv 2411.00246 sections 3 and 5; docs/solver_study.md for the defaults.
     """
     began = time.perf_counter()
@@ -156,13 +155,10 @@ def fit_method(
         store, classifier, (of_train.output, train.labels), (of_val.output, val.labels), settings.dtype
     )
     if spectra is None:
-        moments = Moments.empty(maps)
-        moments.update(of_train)
-        spectra = moments.spectra(maps, source="training split")
+        spectra = Moments.empty(maps).update(of_train).spectra(maps, source="training split")
     if scaling is None:
         scaling = build_scaling(chosen, spectra, settings.mean, settings.rest, settings.variance_threshold)
-    if settings.loss not in get_args(Loss):
-        raise BadInputError(f"loss is one of {', '.join(get_args(Loss))}, got {settings.loss!r}")
+    check_choice("loss", settings.loss, get_args(Loss))
     bias = base.required_bias() if settings.loss == "sigmoid" else None
     own, vectors = _own_vectors(base, of_train, train.labels, settings.dtype), base.vectors.to(settings.dtype)
     of_fitting, of_choosing = (
@@ -181,28 +177,46 @@ def fit_method(
     start = {name: value.to(vectors) for name, value in start.items()}
     solution = solver.solve(of_fitting, of_choosing, start, settings.seed)
     learned = _presentable(solution.parameters, scaling)
+    test = store.split("test")
     fitted = Fitted(
         method=chosen.name,
-        accuracy={"val": solution.score.accuracy},
+        accuracy={"zero_shot": None, "adapted": None, "val": solution.score.accuracy},
         parameters=sum(value.numel() for value in learned.values()),
         epochs=solution.epochs,
         learning_rate=solution.learning_rate,
         seconds=0.0,
-        settings=_described(settings, chosen, scaling, solver, solution, base, spectra)
-        | {"loss": settings.loss, "n_train": len(train), "n_val": len(val)},
+        # how the result came about, JSON-able; None where a method has no such choice. These names are on disk
+        settings={
+            "classifier": base.kind,
+            "logit_scale": base.logit_scale,
+            "spectra": spectra.source,
+            "solver": solver.name,
+            **solution.chosen,
+            "mean": None if chosen.mean is None else scaling.mean,
+            "rest": None if chosen.rest is None else scaling.rest,
+            "start": settings.start,
+            "shots": settings.shots,
+            "threshold": settings.variance_threshold if chosen.name == "residual-heads" else None,
+            "seed": settings.seed,
+            "loss": settings.loss,
+            "n_train": len(train),
+            "n_val": len(val),
+            "n_test": len(test),
+        },
         scaling=scaling,
         learned=learned,
         classifier=_with_residual(base, learned, settings.dtype),
         base_classifier=base,
         history=solution.history,
     )
-    return _tested(store, fitted, began)
+    accuracy = _test_accuracy(fitted, test)
+    return replace(fitted, accuracy=fitted.accuracy | accuracy, seconds=time.perf_counter() - began)
 
 
 def few_shots(labels: Int[Tensor, " image"], shots: int, seed: int) -> Int[Tensor, " chosen"]:
-    """Positions, ascending, of `shots` random images per class; a class with fewer gives all it has.
+    """Positions, ascending, of `shots` random images per class; a class with fewer contributes all it has.
 
-    Deterministic given the seed; the images of one class do not depend on how many other classes there are.
+    Deterministic given the seed; which images of a class are chosen does not depend on the other classes.
     """
     if shots < 1:
         raise BadInputError(f"shots is the number of training images per class, at least 1, got {shots}")
@@ -217,7 +231,7 @@ def few_shots(labels: Int[Tensor, " image"], shots: int, seed: int) -> Int[Tenso
 def few_images(store: Store, shots: int | None, seed: int = 0) -> Store:
     """The store with `shots` training and at most four validation images per class; None takes all.
 
-    `BadInputError` where the training or the validation split is empty.
+    `BadInputError` if the training or the validation split is empty.
     """
     for name in ("train", "val"):
         if len(store.split(name)) == 0:
@@ -229,7 +243,7 @@ def few_images(store: Store, shots: int | None, seed: int = 0) -> Store:
 
 
 def _own_vectors(base: Classifier, coordinates: Coordinates, labels: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """With class means, each training image's own class vector without that image."""
+    """For class means, each training image's own class vector made without that image; None for text."""
     if base.counts is None:
         return None
     if not torch.equal(base.counts, torch.bincount(labels, minlength=len(base.counts))):
@@ -241,7 +255,7 @@ def _own_vectors(base: Classifier, coordinates: Coordinates, labels: Tensor, dty
 
 
 def _presentable(parameters: Mapping[str, Tensor], scaling: Scaling) -> Parameters:
-    """Lambdas over their root mean square where a common factor means nothing; everything else as it is."""
+    """The parameters, with lambdas divided by their root mean square if a common factor changes no cosine."""
     learned = {name: value.detach() for name, value in parameters.items()}
     if scaling.scale_free and "lambdas" in learned:
         learned["lambdas"] = learned["lambdas"] / learned["lambdas"].square().mean().sqrt()
@@ -249,48 +263,20 @@ def _presentable(parameters: Mapping[str, Tensor], scaling: Scaling) -> Paramete
 
 
 def _with_residual(base: Classifier, learned: Parameters, dtype: torch.dtype) -> Classifier:
-    """The classifier for adapted embeddings; with a class residual its vectors are no longer sums of images."""
+    """The classifier for adapted embeddings; once a class residual is added, its vectors are not class means."""
     vectors = base.vectors.to(dtype)
     if "class_residual" not in learned:
         return replace(base, vectors=vectors)
     return replace(base, vectors=F.normalize(vectors + learned["class_residual"], dim=-1), sums=None, counts=None)
 
 
-def _tested(store: Store, fitted: Fitted, began: float) -> Fitted:
-    """The one look at the test split."""
-    test = store.split("test")
-    accuracy: dict[str, float | None] = {"zero_shot": None, "adapted": None, **fitted.accuracy}
-    if len(test) > 0:
-        coordinates, labels = test.coordinates(), test.labels
-        for name, logits in (
-            ("zero_shot", fitted.base_classifier.logits(coordinates.output)),
-            ("adapted", fitted.logits(coordinates, store.maps)),
-        ):
-            accuracy[name] = float((logits.argmax(dim=-1) == labels).double().mean())
-    settings = fitted.settings | {"n_test": len(test)}
-    return replace(fitted, accuracy=accuracy, settings=settings, seconds=time.perf_counter() - began)
-
-
-def _described(
-    settings: FitSettings,
-    method: Method,
-    scaling: Scaling,
-    solver: Solver,
-    solution: Solution,
-    base: Classifier,
-    spectra: Spectra,
-) -> dict[str, Any]:
-    """How the result came about, JSON-able; None where a method has no such choice. Its names are on disk."""
-    return {
-        "classifier": base.kind,
-        "logit_scale": base.logit_scale,
-        "spectra": spectra.source,
-        "solver": solver.name,
-        **solution.chosen,
-        "mean": None if method.mean is None else scaling.mean,
-        "rest": None if method.rest is None else scaling.rest,
-        "start": settings.start,
-        "shots": settings.shots,
-        "threshold": settings.variance_threshold if method.name == "residual-heads" else None,
-        "seed": settings.seed,
+def _test_accuracy(fitted: Fitted, test: StoreSplit) -> dict[str, float | None]:
+    """Accuracy before and after adapting: the only look at the test split. Empty without test images."""
+    if not len(test):
+        return {}
+    coordinates = test.coordinates()
+    logits = {
+        "zero_shot": fitted.base_classifier.logits(coordinates.output),
+        "adapted": fitted.logits(coordinates, test.store.maps),
     }
+    return {name: float((of.argmax(dim=-1) == test.labels).double().mean()) for name, of in logits.items()}

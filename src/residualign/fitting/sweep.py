@@ -1,4 +1,4 @@
-"""A grid of settings, each fitted from the same store: choices that the paper leaves open."""
+"""A grid of settings, all fitted from the same store: the choices the paper leaves open."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from residualign.classification.classifier import Classifier
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import Scaling
 from residualign.fitting.fit import FitSettings, fit_method
-from residualign.fitting.methods import StartMode, component_scaling
-from residualign.fitting.schedule_free import ScheduleFree
-from residualign.fitting.solvers import Solver
+from residualign.fitting.methods import StartMode, check_choice, component_scaling
+from residualign.fitting.solvers import ScheduleFree, Solver
 from residualign.spectrum.spectrum import Spectra
 from residualign.store import Store
 from residualign.units import UnitKind
@@ -38,7 +37,7 @@ SCALED: Mapping[str, tuple[UnitKind, ...]] = {"heads": ("head",), "mlps": ("mlp"
 """Which units are scaled."""
 
 FACTORS = ("components", "scaled", "basis", "start", "learning_rate")
-"""What settings differ in, apart from the seed."""
+"""What settings can differ in, apart from the seed."""
 
 _COMPONENTS = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<share>\s*%)?")
 _LBFGS, _FINDER = "none", "auto"
@@ -63,12 +62,8 @@ class Setting:
     def __post_init__(self) -> None:
         _parse_components(self.components)
         _solver(self.learning_rate)
-        for name, value, allowed in (
-            ("scaled", self.scaled, tuple(SCALED)),
-            ("start", self.start, get_args(StartMode)),
-        ):
-            if value not in allowed:
-                raise BadInputError(f"{name} is one of {', '.join(allowed)}, got {value!r}")
+        check_choice("scaled", self.scaled, tuple(SCALED))
+        check_choice("start", self.start, get_args(StartMode))
 
     @property
     def factors(self) -> tuple[str, ...]:
@@ -100,20 +95,18 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """As one flat mapping."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "setting"}
-        return {field.name: getattr(self.setting, field.name) for field in fields(Setting)} | own
+        return vars(self.setting) | {name: value for name, value in vars(self).items() if name != "setting"}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Run:
         """The inverse; `KeyError` or `TypeError` where the content is something else."""
-        names = [field.name for field in fields(Setting)]
-        setting = Setting(**{name: content[name] for name in names})
-        return cls(setting, **{name: value for name, value in content.items() if name not in names})
+        own = dict(content)
+        return cls(Setting(**{field.name: own.pop(field.name) for field in fields(Setting)}), **own)
 
 
 @dataclass(frozen=True)
 class SettingSummary:
-    """A setting over its seeds. sd: the sample standard deviation over the seeds, None for a single one."""
+    """A setting over its seeds; val_sd and test_sd are sample standard deviations, None for a single seed."""
 
     factors: tuple[str, ...]
     n_seeds: int
@@ -127,16 +120,16 @@ class SettingSummary:
     @property
     def row(self) -> dict[str, Any]:
         """A row of a table."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "factors"}
-        return {**dict(zip(FACTORS, self.factors, strict=True)), **own}
+        own = {name: value for name, value in vars(self).items() if name != "factors"}
+        return dict(zip(FACTORS, self.factors, strict=True)) | own
 
 
 @dataclass(frozen=True)
 class FactorLevel:
     """All settings with one level of one factor.
 
-    val, test: means over the settings (each the mean over its seeds). best: the setting of best validation accuracy
-    among them (of equal ones that with the fewest parameters), and its test accuracy.
+    val, test: means over the settings (each the mean over its seeds). best: the setting with the best validation
+    accuracy among them (ties: the fewest parameters).
     """
 
     factor: str
@@ -150,9 +143,8 @@ class FactorLevel:
     def row(self) -> dict[str, Any]:
         """A row of a table."""
         own = {name: getattr(self, name) for name in ("factor", "level", "n_settings", "val", "test")}
-        best = dict(zip(FACTORS, self.best.factors, strict=True))
-        best |= {name: getattr(self.best, name) for name in ("val", "test", "test_sd")}
-        return own | {f"best_{name}": value for name, value in best.items()}
+        of_best = (*FACTORS, "val", "test", "test_sd")
+        return own | {f"best_{name}": self.best.row[name] for name in of_best}
 
 
 def settings_of(
@@ -165,10 +157,10 @@ def settings_of(
     *,
     seeds_always_matter: bool = False,
 ) -> tuple[Setting, ...]:
-    """Every combination, each once, seeds varying fastest.
+    """Every combination once, with the seed varying fastest.
 
-    L-BFGS from ones is the same for every seed and is run with the first alone, unless seeds_always_matter (few shots,
-    which the seed draws). `BadInputError` for a level that does not exist.
+    L-BFGS from ones gives the same result for every seed and runs only with the first, unless seeds_always_matter (few
+    shots, which the seed draws). `BadInputError` for a level that does not exist.
     """
     settings = []
     levels = product(*map(dict.fromkeys, (components, scaled, basis, start, learning_rate)))
@@ -218,19 +210,11 @@ def summarize_runs(runs: Sequence[Run]) -> tuple[SettingSummary, ...]:
         groups.setdefault(run.setting.factors, []).append(run)
     summaries = []
     for factors, group in groups.items():
-        val, test = [run.val for run in group], [run.test for run in group if run.test is not None]
-        summaries.append(
-            SettingSummary(
-                factors,
-                len(group),
-                group[0].parameters,
-                fmean(val),
-                _spread(val),
-                fmean(test) if test else None,
-                _spread(test),
-                fmean(run.seconds for run in group),
-            )
-        )
+        _, val_sd = _mean_and_spread([run.val for run in group])
+        test, test_sd = _mean_and_spread([run.test for run in group])
+        val, seconds = fmean(run.val for run in group), fmean(run.seconds for run in group)
+        parameters = group[0].parameters
+        summaries.append(SettingSummary(factors, len(group), parameters, val, val_sd, test, test_sd, seconds))
     return tuple(summaries)
 
 
@@ -240,18 +224,16 @@ def factor_levels(summaries: Sequence[SettingSummary]) -> tuple[FactorLevel, ...
     for i, factor in enumerate(FACTORS):
         for level in dict.fromkeys(one.factors[i] for one in summaries):
             group = [one for one in summaries if one.factors[i] == level]
-            test = [one.test for one in group if one.test is not None]
             best = max(group, key=lambda one: (one.val, -one.parameters))
-            found.append(
-                FactorLevel(
-                    factor, level, len(group), fmean(one.val for one in group), fmean(test) if test else None, best
-                )
-            )
+            test, _ = _mean_and_spread([one.test for one in group])
+            found.append(FactorLevel(factor, level, len(group), fmean(one.val for one in group), test, best))
     return tuple(found)
 
 
-def _spread(values: Sequence[float]) -> float | None:
-    return stdev(values) if len(values) > 1 else None
+def _mean_and_spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation of the values that are known; None where there are too few."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None, stdev(known) if len(known) > 1 else None
 
 
 def _parse_components(text: str) -> tuple[float, int | None]:
@@ -279,6 +261,6 @@ def _solver(learning_rate: str) -> Solver | None:
         rate = math.nan
     if not (math.isfinite(rate) and rate > 0):
         raise BadInputError(
-            f"a learning rate is a positive number, 'auto' (looked for) or 'none' (L-BFGS); got {learning_rate!r}"
+            f"a learning rate is a positive number, 'auto' (searched for) or 'none' (L-BFGS); got {learning_rate!r}"
         )
     return ScheduleFree(learning_rate=rate)
