@@ -66,6 +66,16 @@ def test_components_and_decisions_of_an_adapter(run, clip, tmp_path, pictures):
     assert (tmp_path / "out" / "where.png").stat().st_size > 10_000
 
 
+def adapted_zero(unit, lambdas, mean, rest):
+    """What a scaled unit adds to the adapted embedding where its contribution is zero."""
+    if unit.components is None:
+        return torch.zeros_like(unit.mean)
+    coefficients = unit.components @ -unit.mean
+    outside = -unit.mean - coefficients @ unit.components if rest == "keep" else torch.zeros_like(unit.mean)
+    scaled = outside + (coefficients * lambdas) @ unit.components
+    return scaled + unit.mean if mean == "keep" else scaled
+
+
 @pytest.mark.parametrize(("mean", "rest"), [("keep", "keep"), ("drop", "zero"), ("keep", "mean")])
 @pytest.mark.parametrize("method", METHODS)
 def test_decisions_are_the_parts_of_the_margin(clip, method, mean, rest):
@@ -75,7 +85,7 @@ def test_decisions_are_the_parts_of_the_margin(clip, method, mean, rest):
     coordinates = coordinates_of(model, 5)
     labels = ("embedding", "L1.mlp", "L2.H3")
     found = decision_directions(adapter.adapted, coordinates, labels)
-    direction = attribution._before_output(adapter.adapted, attribution._margin(adapter.adapted, coordinates)[3])
+    direction = attribution._Directions(adapter.adapted, attribution._margin(adapter.adapted, coordinates)[3]).output
     maps = adapter.maps
     scaled = {unit.label: unit for unit in adapter.full_scaling.units}
     parts = attribution.attribute(adapter.adapted, coordinates)
@@ -84,10 +94,8 @@ def test_decisions_are_the_parts_of_the_margin(clip, method, mean, rest):
         along = (contribution * found[label]).sum(dim=1)
         expected = parts.values[:, parts.labels.index(label)]
         if label in scaled:
-            lambdas = adapter.lambdas[label].double()
-            zero = torch.zeros_like(contribution)
-            constant = attribution._scaled_contribution(zero, scaled[label], lambdas, adapter.full_scaling)
-            expected = expected - (constant * direction).sum(dim=1)
+            constant = adapted_zero(scaled[label], adapter.lambdas[label].double(), mean, rest)
+            expected = expected - direction @ constant
         torch.testing.assert_close(along, expected, rtol=0, atol=1e-9)
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from residualign._result import Table
-from residualign.adapter.adapted import Adapted
 from residualign.adapter.attribution import Attribution, attribute
 from residualign.adapter.card import model_card
 from residualign.adapter.files import (
@@ -27,6 +26,7 @@ from residualign.adapter.files import (
     to_tensors,
     write_adapter,
 )
+from residualign.adapter.fold import Adapted
 from residualign.adapter.lambdas import Moved, learning_curve, moved_components
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError

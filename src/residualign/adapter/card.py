@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from residualign.units import Unit
@@ -26,8 +26,64 @@ _METHODS = {
 }
 
 
+_CARD = """\
+---
+library_name: residualign
+pipeline_tag: image-classification
+{base}tags:
+- residualign
+- image-classification
+- {method_tag}
+---
+
+# {method} adapter for {model}
+
+Classifies images into {n_classes} classes with the frozen encoder {model}. {what} The encoder's weights are not \
+changed and not included.
+
+{accuracy}## Use
+
+```python
+import residualign as ra
+
+adapter = ra.load_adapter("this/folder")
+adapter.predict(["image.jpg"])
+```
+
+A different model, revision or preprocessing is refused. The model is loaded by the name above; if it has moved, give \
+its new place: `ra.load_adapter(folder, model=...)`.
+
+## How it was made
+
+| | |
+|---|---|
+{facts}
+
+ResiDual (arXiv 2411.00246) writes the image embedding as an exact sum of contributions of all attention heads and \
+MLPs; the scales act on the principal components of each contribution.
+
+## Limits
+
+It knows only the classes below: every image gets one of them. Probabilities are calibrated at best on images like \
+those it was fitted on. Biases of the encoder remain.
+
+Classes: {classes}
+"""
+
+_ACCURACY = """\
+## Accuracy
+
+| | accuracy | images |
+|---|---|---|
+{rows}
+
+Settings were chosen on the validation images, so their accuracy is not an estimate for new images.
+
+"""
+
+
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, on one line, in running text as in a table."""
+    """Text on one line that Markdown shows verbatim, in running text and in tables."""
     flat = " ".join(text.split())
     return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~&$:@=^])", r"\\\1", flat)
 
@@ -36,50 +92,26 @@ def model_card(config: Mapping[str, Any]) -> str:
     """The card of an adapter with this config. Equal configs give equal cards."""
     classes = [escape(name) for name in config["class_names"]]
     more = len(classes) - _SHOWN_CLASSES
-    listed = ", ".join(classes[:_SHOWN_CLASSES]) + (f" and {more} more (in `adapter_config.json`)" if more > 0 else "")
     name = str(config["model"].get("name"))
-    before = "class means" if config["classifier"] == "means" else "zero-shot"
-    return "\n".join(
-        [
-            *_front_matter(config, name),
-            f"# {escape(config['method'])} adapter for {escape(name)}",
-            "",
-            f"Classifies images into {len(classes)} classes with the frozen encoder {escape(name)}. {_what(config)} "
-            "The encoder's weights are not changed and not included.",
-            "",
-            *_accuracy(config, before),
-            "## Use",
-            "",
-            "```python",
-            "import residualign as ra",
-            "",
-            'adapter = ra.load_adapter("this/folder")',
-            'adapter.predict(["image.jpg"])',
-            "```",
-            "",
-            "A different model, revision or preprocessing is refused. The model is loaded by the name above; if it has "
-            "moved, give its new place: `ra.load_adapter(folder, model=...)`.",
-            "",
-            "## How it was made",
-            "",
-            *_table(_facts(config)),
-            "",
-            "ResiDual (arXiv 2411.00246) writes the image embedding as an exact sum of contributions of all attention "
-            "heads and MLPs; the scales act on the principal components of each contribution.",
-            "",
-            "## Limits",
-            "",
-            "It knows only the classes below: every image gets one of them. Probabilities are calibrated at best on "
-            "images like those it was fitted on. Biases of the encoder remain.",
-            "",
-            f"Classes: {listed}",
-            "",
-        ]
+    hub = _HUB_ID.fullmatch(name)
+    facts = [(key, escape(str(value))) for key, value in _facts(config).items() if value is not None]
+    return _CARD.format(
+        # a JSON string is a YAML string, whatever it holds
+        base=f"base_model: {json.dumps(hub['id'])}\n" if hub else "",
+        method_tag=json.dumps(config["method"]),
+        method=escape(config["method"]),
+        model=escape(name),
+        n_classes=len(classes),
+        what=_what(config),
+        accuracy=_accuracy(config),
+        facts=_rows(facts),
+        classes=", ".join(classes[:_SHOWN_CLASSES])
+        + (f" and {more} more (in `adapter_config.json`)" if more > 0 else ""),
     )
 
 
 def _what(config: Mapping[str, Any]) -> str:
-    """What makes the adapter, in a sentence."""
+    """What was learned, in one sentence."""
     if config["method"] == "select":
         heads = sum(Unit.parse(label).kind == "head" for label, *_ in config["units"])
         rest = "replaced by its mean" if config["rest"] == "mean" else "left out"
@@ -88,44 +120,17 @@ def _what(config: Mapping[str, Any]) -> str:
     return f"Learned: {_METHODS[config['method']]} ({config['parameters']:,} numbers)."
 
 
-def _front_matter(config: Mapping[str, Any], name: str) -> list[str]:
-    hub = _HUB_ID.fullmatch(name)
-    # a JSON string is a YAML string, whatever it holds
-    base = [f"base_model: {json.dumps(hub['id'])}"] if hub else []
-    return [
-        "---",
-        "library_name: residualign",
-        "pipeline_tag: image-classification",
-        *base,
-        "tags:",
-        "- residualign",
-        "- image-classification",
-        f"- {json.dumps(config['method'])}",
-        "---",
-        "",
-    ]
-
-
-def _accuracy(config: Mapping[str, Any], before: str) -> list[str]:
+def _accuracy(config: Mapping[str, Any]) -> str:
+    """The section on accuracy; empty where none was measured."""
     accuracy, settings = config["accuracy"], config["settings"]
+    before = "class means" if config["classifier"] == "means" else "zero-shot"
     rows = [
         (f"test, {before}, before adapting", accuracy.get("zero_shot"), settings.get("n_test")),
         ("test, adapted", accuracy.get("adapted"), settings.get("n_test")),
         ("validation, adapted", accuracy.get("val"), settings.get("n_val")),
     ]
-    known = [(what, f"{value:.4f}", "" if n is None else str(n)) for what, value, n in rows if value is not None]
-    if not known:
-        return []
-    return [
-        "## Accuracy",
-        "",
-        "| | accuracy | images |",
-        "|---|---|---|",
-        *(f"| {what} | {value} | {n} |" for what, value, n in known),
-        "",
-        "Settings were chosen on the validation images, so their accuracy is not an estimate for new images.",
-        "",
-    ]
+    known = [(what, f"{value:.4f}", "" if n is None else n) for what, value, n in rows if value is not None]
+    return _ACCURACY.format(rows=_rows(known)) if known else ""
 
 
 def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,6 +153,5 @@ def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _table(facts: Mapping[str, Any]) -> list[str]:
-    rows = [f"| {key} | {escape(str(value))} |" for key, value in facts.items() if value is not None]
-    return ["| | |", "|---|---|", *rows]
+def _rows(cells: Iterable[Sequence[Any]]) -> str:
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in cells)

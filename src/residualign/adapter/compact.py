@@ -7,7 +7,6 @@ of dim, and rounding them to float16 turns a component by about 2e-4, whatever t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,21 +16,21 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign.decomposition.coordinates import UnitMaps
 from residualign.errors import BadInputError
-from residualign.fitting.coefficients import OUTPUT, MeanMode, RestMode, ScaledUnit, Scaling, is_scale_free
+from residualign.fitting.coefficients import OUTPUT, AnyScaling, AnyUnit, MeanMode, RestMode, ScaledUnit, Scaling
 
 __all__ = ["CompactScaling", "CompactUnit", "orthonormal_rows"]
 
-# Rows of a map with less of its largest singular value than this are rounding: float32 maps know them to 1e-3 at best.
+# Singular values of a map below this share of the largest are rounding: float32 maps know them to 1e-3 at best.
 _RANK_CUTOFF = 1e-4
 # A component that would lose more than this of its length in the row space is stored as it is.
 _LOST_LENGTH = 1e-4
 
 
 def orthonormal_rows(weight: Float[Tensor, "coordinate dim"]) -> Float[Tensor, "coordinate dim"]:
-    """The partial isometry nearest to a map with unit rows, float64: `Q Q^T` projects on the rows' span.
+    """The partial isometry nearest to a map with unit rows, float64: `Q^T Q` projects on the span of the rows.
 
-    Unlike a QR decomposition it needs no choice of sign or order, so that two machines agree; a row of zeros stays
-    one. The polar factor of the row-scaled map. O(coordinate^2 x dim).
+    It is the polar factor of the row-scaled map. Unlike a QR decomposition it involves no choice of sign or order, so
+    two machines agree; a row of zeros stays zero. O(coordinate^2 x dim).
     """
     rows = weight.double()
     norms = rows.norm(dim=1, keepdim=True)
@@ -43,25 +42,17 @@ def orthonormal_rows(weight: Float[Tensor, "coordinate dim"]) -> Float[Tensor, "
 
 
 @dataclass(frozen=True, repr=False)
-class CompactUnit:
+class CompactUnit(AnyUnit):
     """One scaled unit as it is stored.
 
     mean: (dim,), None for a unit scaled as a whole. components: (component, head_dim + 2) in the orthonormal rows of
-    the unit's map where `in_rows`, else (component, dim); None for a unit scaled as a whole.
+    the unit's map if `in_rows`, else (component, dim); None for a unit scaled as a whole.
     """
 
     label: str
     mean: Float[Tensor, " dim"] | None
     components: Float[Tensor, "component coordinate"] | None
     in_rows: bool = False
-
-    @property
-    def n_lambdas(self) -> int:
-        """Lambdas this unit has."""
-        return 1 if self.components is None else self.components.shape[0]
-
-    def __repr__(self) -> str:
-        return f"CompactUnit({self.label}, {self.n_lambdas:,} lambdas)"
 
     @classmethod
     def of(cls, unit: ScaledUnit, maps: UnitMaps, dtype: torch.dtype) -> CompactUnit:
@@ -78,28 +69,34 @@ class CompactUnit:
         return cls(unit.label, mean, components.to("cpu", dtype))
 
     def expand(self, maps: UnitMaps) -> ScaledUnit:
-        """The unit with its components in the output space, unit rows in float64, on the device of the maps."""
+        """The unit with its components in the output space, unit rows in float64, on the device of the maps.
+
+        `BadInputError` for maps of a different tower.
+        """
         like = maps.embedding.double()
         if self.components is None or self.mean is None:
             return ScaledUnit(self.label, like.new_zeros(maps.dim), None)
         components = self.components.to(like)
-        if self.in_rows:
-            components = components @ orthonormal_rows(maps.weight(maps.units.get(self.label)))
+        weight = maps.weight(maps.units.get(self.label)) if self.in_rows else None
+        expected = maps.dim if weight is None else weight.shape[0]
+        if components.shape[1] != expected:
+            raise BadInputError(
+                f"the components of unit {self.label!r} have {components.shape[1]} coordinates, "
+                f"those of this tower {expected}"
+            )
+        if weight is not None:
+            components = components @ orthonormal_rows(weight)
         return ScaledUnit(self.label, self.mean.to(like), F.normalize(components, dim=1))
 
 
 @dataclass(frozen=True, repr=False)
-class CompactScaling:
-    """All scaled units of an adapter, and what becomes of the rest; see `Scaling`. rest_mean: (dim,), float32."""
+class CompactScaling(AnyScaling):
+    """All scaled units of an adapter, and what happens to the rest; see `Scaling`. rest_mean: (dim,), float32."""
 
     units: tuple[CompactUnit, ...]
     mean: MeanMode
     rest: RestMode
     rest_mean: Float[Tensor, " dim"]
-
-    def __repr__(self) -> str:
-        lambdas = sum(unit.n_lambdas for unit in self.units)
-        return f"CompactScaling({len(self.units):,} units, {lambdas:,} lambdas, mean={self.mean!r}, rest={self.rest!r})"
 
     @classmethod
     def of(cls, scaling: Scaling, maps: UnitMaps, dtype: torch.dtype = torch.float16) -> CompactScaling:
@@ -109,28 +106,5 @@ class CompactScaling:
 
     def expand(self, maps: UnitMaps) -> Scaling:
         """The scaling in the output space, float64. `BadInputError` for maps of a different tower."""
-        for unit in self.units:
-            self._check(unit, maps)
         units = tuple(unit.expand(maps) for unit in self.units)
         return Scaling(units, self.mean, self.rest, self.rest_mean.to(maps.embedding.double()))
-
-    @property
-    def scale_free(self) -> bool:
-        """Whether a common factor of all lambdas leaves every cosine as it is."""
-        return is_scale_free(self.units, self.mean, self.rest)
-
-    def split(self, lambdas: Float[Tensor, " lambda"]) -> Mapping[str, Tensor]:
-        """Lambdas of every unit under its label."""
-        parts = torch.split(lambdas, [unit.n_lambdas for unit in self.units]) if self.units else ()
-        return {unit.label: part for unit, part in zip(self.units, parts, strict=True)}
-
-    @staticmethod
-    def _check(unit: CompactUnit, maps: UnitMaps) -> None:
-        if unit.components is None:
-            return
-        expected = maps.weight(maps.units.get(unit.label)).shape[0] if unit.in_rows else maps.dim
-        if unit.components.shape[1] != expected:
-            raise BadInputError(
-                f"the components of unit {unit.label!r} have {unit.components.shape[1]} coordinates, "
-                f"those of this tower {expected}"
-            )

@@ -1,6 +1,6 @@
 """An adapter on disk: `adapter.safetensors`, `adapter_config.json`, `history.jsonl` and a model card.
 
-Knows files, not models. Everything that does not fit together is refused.
+Handles files, not models. Files that do not fit together are refused.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,6 @@ __all__ = [
 TENSORS, CONFIG, HISTORY, CARD = "adapter.safetensors", "adapter_config.json", "history.jsonl", "README.md"
 
 ADAPTER_FILES = (TENSORS, CONFIG, HISTORY, CARD)
-
 """Every file that saving an adapter writes."""
 
 FORMAT, VERSION = "residualign adapter", 1
@@ -53,7 +53,7 @@ FORMAT, VERSION = "residualign adapter", 1
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AdapterContent(FitRecord):
-    """Everything an adapter is made of: the record of the fit, and what was learned in the form in which it is saved.
+    """Everything an adapter consists of: the record of the fit, and what was learned, in the form it is saved in.
 
     scaling: which components of which units are scaled. learned: what was fitted, float32: `lambdas` joined over units,
     or `map` (dim, dim) and `bias` (dim,). classifier: class vectors and logit scale for adapted embeddings;
@@ -90,20 +90,16 @@ class AdapterFiles:
 
 
 def write_adapter(folder: str | os.PathLike[str], files: AdapterFiles, card: str) -> None:
-    """Write all files of an adapter, replacing an adapter that is there; other files of the folder stay.
+    """Write all files of an adapter, replacing an existing adapter; other files in the folder stay.
 
-    Equal contents give equal bytes. Everything is written beside its place first, then renamed, the config last: a
-    full disk changes nothing, and a folder without a config is not yet an adapter. `RunError` where writing fails.
+    Equal contents give equal bytes. Everything is written to temporary files first, then renamed, the config last: a
+    full disk changes nothing, and a folder without a config is not yet an adapter. `RunError` if writing fails.
     """
     header = json.dumps({"format": FORMAT, "version": VERSION})
     # one key: safetensors writes several in an order that changes from process to process
     tensors = save({name: tensor.contiguous() for name, tensor in files.tensors.items()}, {"residualign": header})
-    config = {
-        "format": FORMAT,
-        "version": VERSION,
-        **files.config,
-        "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
-    }
+    checksum = {"tensors_sha256": hashlib.sha256(tensors).hexdigest()}
+    config = {"format": FORMAT, "version": VERSION} | dict(files.config) | checksum
     contents = {
         TENSORS: tensors,
         HISTORY: "".join(json.dumps(record, allow_nan=False) + "\n" for record in files.history).encode(),
@@ -116,7 +112,7 @@ def write_adapter(folder: str | os.PathLike[str], files: AdapterFiles, card: str
 
 
 def _publish_together(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write every file beside its place, and only then rename them all, in order."""
+    """Write every file under a temporary name, and only then rename them all, in order."""
     staged = {name: folder / (name + TEMPORARY_SUFFIX) for name in contents}
     try:
         for name, content in contents.items():
@@ -136,7 +132,7 @@ def _publish_together(folder: Path, contents: Mapping[str, bytes]) -> None:
 def read_adapter(folder: str | os.PathLike[str]) -> AdapterFiles:
     """Read what `write_adapter` wrote, bit for bit.
 
-    `BadInputError` naming the file that is absent, damaged, changed since it was written, of a different kind or a
+    `BadInputError` naming the file that is missing, damaged, changed since it was written, of a different kind or of a
     newer version.
     """
     config = _read_config(Path(folder))
@@ -152,7 +148,7 @@ def field_of(mapping: Mapping[str, Any], name: str, kind: type | tuple[type, ...
     if name not in mapping:
         raise BadInputError(f"{CONFIG} lacks {name!r}")
     value = mapping[name]
-    # JSON knows no bool that is a number
+    # in Python a bool is an int, in JSON it is not a number
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         expected = kind.__name__ if isinstance(kind, type) else " or ".join(k.__name__ for k in kind)
         raise BadInputError(f"{CONFIG}: {name!r} is a {type(value).__name__}, expected {expected}")
@@ -178,7 +174,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_history(path: Path) -> tuple[dict[str, Any], ...]:
-    """The records of the fit; none where the file was left behind, which costs the adapter nothing."""
+    """The records of the fit; empty if the file is missing, which the adapter does not need to predict."""
     if not path.is_file():
         return ()
     try:
@@ -187,14 +183,11 @@ def _read_history(path: Path) -> tuple[dict[str, Any], ...]:
         raise BadInputError(f"{path} is not readable as JSON lines ({error})") from None
 
 
-_KEPT = ("accuracy", "settings", "spectra")
-
-
 _ROWS, _DIM, _WHOLE = "rows", "dim", "whole"
 
 
 def to_tensors(adapter: AdapterContent) -> dict[str, Tensor]:
-    """Everything numeric, by name; components of all units that are stored in the same form are concatenated."""
+    """All tensors, by name; components of all units stored in the same form are concatenated."""
     scaling = adapter.scaling
     tensors = {
         "class_vectors": adapter.classifier.vectors,
@@ -214,7 +207,7 @@ def to_tensors(adapter: AdapterContent) -> dict[str, Tensor]:
 
 
 def to_config(adapter: AdapterContent) -> dict[str, Any]:
-    """Everything else, JSON-able: no clock, no machine."""
+    """Everything else, JSON-able, without times or machine names."""
     return {
         "method": adapter.method,
         "mean": adapter.scaling.mean,
@@ -243,7 +236,7 @@ def _form(unit: CompactUnit) -> str:
 
 
 def from_files(files: AdapterFiles) -> dict[str, Any]:
-    """The arguments of `Adapter`. `BadInputError` naming what is missing or does not fit together."""
+    """The arguments of `Adapter`. `BadInputError` naming what is missing or inconsistent."""
     config = files.config
     method = field_of(config, "method", str)
     if method not in ADAPTER_METHODS:
@@ -264,7 +257,7 @@ def from_files(files: AdapterFiles) -> dict[str, Any]:
         "seconds": 0.0,
         "history": tuple(dict(record) for record in files.history),
         "model_info": field_of(config, "model", dict),
-        **{name: field_of(config, name, dict) for name in _KEPT},
+        **{name: field_of(config, name, dict) for name in ("accuracy", "settings", "spectra")},
     }
 
 
@@ -278,29 +271,23 @@ def _classifiers(files: AdapterFiles) -> tuple[Classifier, Classifier]:
     base = files.tensors.get("base_class_vectors", vectors)
     scale, base_scale = (float(field_of(config, key, (int, float))) for key in ("logit_scale", "base_logit_scale"))
     bias = float(field_of(config, "logit_bias", (int, float))) if "logit_bias" in config else None
-    return (
-        Classifier(kind, tuple(names), vectors, scale, logit_bias=bias),
-        Classifier(kind, tuple(names), base, base_scale, logit_bias=bias),
-    )
+    adapted = Classifier(kind, tuple(names), vectors, scale, logit_bias=bias)
+    return adapted, replace(adapted, vectors=base, logit_scale=base_scale)
 
 
 def _scaling(files: AdapterFiles, dim: int) -> CompactScaling:
     config = files.config
     listed = [_listed(entry) for entry in field_of(config, "units", list)]
-    counts = {form: sum(n for _, n, f in listed if f == form) for form in (_ROWS, _DIM)}
-    stored = {form: _tensor(files, f"components.{form}", (count, None)) for form, count in counts.items() if count}
+    parts: dict[str, Iterator[Tensor | None]] = {_WHOLE: repeat(None)}
+    for form in (_ROWS, _DIM):
+        counts = [n for _, n, own in listed if own == form]
+        stored = torch.zeros(0, dim, dtype=torch.float16)
+        if any(counts):
+            stored = _tensor(files, f"components.{form}", (sum(counts), None))
+        parts[form] = iter(stored.split(counts))
     with_mean = [label for label, _, form in listed if form != _WHOLE]
     means = dict(zip(with_mean, _tensor(files, "means", (len(with_mean), dim)), strict=True)) if with_mean else {}
-    first = dict.fromkeys(counts, 0)
-    units = []
-    for label, n, form in listed:
-        if form == _WHOLE:
-            units.append(CompactUnit(label, None, None))
-            continue
-        width = stored[form].shape[1] if form in stored else dim
-        part = stored[form][first[form] : first[form] + n] if n else torch.zeros(0, width, dtype=torch.float16)
-        first[form] += n
-        units.append(CompactUnit(label, means[label].clone(), part, in_rows=form == _ROWS))
+    units = [CompactUnit(label, means.get(label), next(parts[form]), form == _ROWS) for label, _, form in listed]
     return CompactScaling(
         tuple(units),
         _choice(config, "mean", ("drop", "keep")),
@@ -350,11 +337,9 @@ def refuse_other_model(expected: Mapping[str, Any], got: Mapping[str, Any]) -> N
     Both are as `VisionModel.describe` gives them. The dtype and the name may differ: they change no embedding beyond
     rounding.
     """
-    sizes = ("n_layers", "n_heads", "width", "dim")
-    other = [key for key in sizes if expected.get(key) != got.get(key)]
     name = got.get("name")
-    if other:
-        listed = ", ".join(f"{key} {expected.get(key)} (model: {got.get(key)})" for key in other)
+    listed = _differences(expected, got, ("n_layers", "n_heads", "width", "dim"))
+    if listed:
         raise BadInputError(f"the adapter does not fit model {name!r}: it was made for {listed}")
     if expected.get("fingerprint") != got.get("fingerprint"):
         raise BadInputError(
@@ -362,7 +347,11 @@ def refuse_other_model(expected: Mapping[str, Any], got: Mapping[str, Any]) -> N
             f"{str(expected.get('fingerprint'))[:12]}... expected, {str(got.get('fingerprint'))[:12]}... found"
         )
     wanted, found = expected.get("preprocessing") or {}, got.get("preprocessing") or {}
-    keys = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
-    if keys:
-        listed = ", ".join(f"{key} {wanted.get(key)} (model: {found.get(key)})" for key in keys)
+    listed = _differences(wanted, found, sorted({*wanted, *found}))
+    if listed:
         raise BadInputError(f"the adapter was made with a different preprocessing than model {name!r} has: {listed}")
+
+
+def _differences(expected: Mapping[str, Any], got: Mapping[str, Any], keys: Sequence[str]) -> str:
+    different = [key for key in keys if expected.get(key) != got.get(key)]
+    return ", ".join(f"{key} {expected.get(key)} (model: {got.get(key)})" for key in different)

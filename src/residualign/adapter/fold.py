@@ -1,4 +1,4 @@
-"""Everything a method learned, as one linear map of an image's coordinates.
+"""What a method learned, on the units of one tower, as one linear map of an image's coordinates.
 
 A unit's contribution is linear in the compact coordinates, and so is any scaling of it: an adapted embedding is the
 plain forward pass plus one matrix product. The map cannot go into the tower's own weights, because later blocks read
@@ -7,26 +7,43 @@ what earlier units wrote.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from residualign.classification.classifier import Classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
+from residualign.errors import BadInputError
 from residualign.fitting.coefficients import OUTPUT, ScaledUnit, Scaling
 
-__all__ = ["FactoredMap", "FoldedMap", "fold"]
+__all__ = ["Adapted", "FactoredMap", "FoldedMap", "fold"]
+
+
+class _OutputPart:
+    """What folded and factored maps have in common: the part that comes from the model's own embedding."""
+
+    bias: Tensor
+    adds_output: bool
+    output: Tensor | None
+
+    def of_output(self, output: Float[Tensor, "image dim"]) -> Float[Tensor, "image dim"]:
+        """The part that comes from the model's own embedding and the bias; everything if not `needs_units`."""
+        total = self.bias + output if self.adds_output else self.bias.expand(output.shape[0], -1)
+        return total if self.output is None else torch.addmm(total, output, self.output)
 
 
 @dataclass(frozen=True, repr=False)
-class FoldedMap:
+class FoldedMap(_OutputPart):
     """`adapted = heads @ W + mlps @ W + [1/sigma, mu/sigma] @ W + output @ W (+ output) + bias`, absent terms left out.
 
     heads: (layer, head, head_dim, dim), mlps: (layer, width, dim), embedding: (width, dim) where it varies, output:
-    (dim, dim), each None where nothing of that kind is scaled. scalars: (2, dim): the two scalars of an image are the
-    same for all its units, so their rows are summed. adds_output: whether the model's own embedding is added as it is.
+    (dim, dim), each None if nothing of that kind is scaled. scalars: (2, dim): the two scalars of an image are the same
+    for all its units, so their rows are summed. adds_output: whether the model's own embedding is added unchanged.
     bias: (dim,).
     """
 
@@ -45,13 +62,8 @@ class FoldedMap:
 
     @property
     def needs_units(self) -> bool:
-        """Whether coordinates of units are read: without them the plain embedding is enough and nothing is traced."""
+        """Whether coordinates of units are read; otherwise the plain embedding is enough and nothing is traced."""
         return not (self.heads is None and self.mlps is None and self.scalars is None)
-
-    def of_output(self, output: Float[Tensor, "image dim"]) -> Float[Tensor, "image dim"]:
-        """The part that comes from the model's own embedding and the bias; all of it where not `needs_units`."""
-        total = self.bias + output if self.adds_output else self.bias.expand(output.shape[0], -1)
-        return total if self.output is None else torch.addmm(total, output, self.output)
 
     def __call__(self, coordinates: Coordinates) -> Float[Tensor, "image dim"]:
         """Adapted embeddings, not normalized: O(image x coordinate x dim), in the dtype of the map.
@@ -87,10 +99,10 @@ def fold(
 ) -> FoldedMap | FactoredMap:
     """The map of a scaling with its lambdas, as `Scaling.join` orders them, in float64.
 
-    weight and bias: a linear map that comes after the scaling (`linear`). With `rest="keep"` only what differs from
-    the model's own embedding is folded, `output + sum (lambda - 1) a phi`. Costs O(coordinate x component x dim) a
-    unit; memory that of the maps. Where coordinates are contributions (attention pooling) a folded map would be
-    unit x dim^2 numbers, and the components stay as they are instead. Source: arXiv 2411.00246, equation 3, summed over
+    weight and bias: a linear map applied after the scaling (`linear`). With `rest="keep"` only the difference from the
+    model's own embedding is folded, `output + sum (lambda - 1) a phi`. Costs O(coordinate x component x dim) per unit,
+    and the memory of the maps. If coordinates are contributions (attention pooling), a folded map would be
+    unit x dim^2 numbers, so the components are kept factored instead. Source: arXiv 2411.00246, equation 3, summed over
     units.
     """
     folding = _Folding(maps, scaling)
@@ -100,7 +112,7 @@ def fold(
 
 
 class _Folding:
-    """The sums that make up a folded map, unit by unit."""
+    """The sums that make up a folded map, added unit by unit."""
 
     def __init__(self, maps: UnitMaps, scaling: Scaling) -> None:
         self._maps, self._scaling = maps, scaling
@@ -172,7 +184,7 @@ class _Folding:
 
 
 def _scaled(rows: Tensor, scaled: ScaledUnit, scale: Tensor) -> Tensor:
-    """Rows of a map, (row, dim) or (dim,), after `Phi^T diag(scale) Phi`, or times the one scale of a whole unit."""
+    """Rows of a map, (row, dim) or (dim,), times `Phi^T diag(scale) Phi`, or times the one scale of a whole unit."""
     if scaled.components is None:
         return scale[0] * rows
     components = scaled.components.to(rows)
@@ -180,7 +192,7 @@ def _scaled(rows: Tensor, scaled: ScaledUnit, scale: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, repr=False)
-class FactoredMap:
+class FactoredMap(_OutputPart):
     """`adapted = sum_u (x_u Phi_u^T * scale_u) Phi_u @ after + output @ W (+ output) + bias`, absent terms left out.
 
     x_u: (image, dim), a unit's contribution. factors: label, components (component, dim), scale (component,); without
@@ -198,13 +210,8 @@ class FactoredMap:
 
     @property
     def needs_units(self) -> bool:
-        """Whether coordinates of units are read: without them the plain embedding is enough and nothing is traced."""
+        """Whether coordinates of units are read; otherwise the plain embedding is enough and nothing is traced."""
         return bool(self.factors)
-
-    def of_output(self, output: Float[Tensor, "image dim"]) -> Float[Tensor, "image dim"]:
-        """The part that comes from the model's own embedding and the bias; all of it where not `needs_units`."""
-        total = self.bias + output if self.adds_output else self.bias.expand(output.shape[0], -1)
-        return total if self.output is None else torch.addmm(total, output, self.output)
 
     def __call__(self, coordinates: Coordinates) -> Float[Tensor, "image dim"]:
         """Adapted embeddings, not normalized: O(image x component x dim), in the dtype of the map."""
@@ -228,3 +235,51 @@ class FactoredMap:
         return FactoredMap(
             self.bias.to(device, dtype), self.adds_output, factors, moved(self.output), moved(self.after)
         )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Adapted:
+    """What was learned, on a tower with these maps: the mathematics of an adapter, without its model and its files.
+
+    scaling: what the lambdas multiply, components in the output space, float64. learned: `lambdas` joined over units,
+    or `map` (dim, dim) and `bias` (dim,). classifier: for adapted embeddings; base_classifier: for those before
+    adapting.
+    """
+
+    maps: UnitMaps
+    scaling: Scaling
+    learned: Mapping[str, Tensor]
+    classifier: Classifier
+    base_classifier: Classifier
+
+    def __repr__(self) -> str:
+        learned = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in self.learned.items())
+        return f"Adapted({self.scaling!r}, {learned or 'nothing learned'})"
+
+    @property
+    def lambdas(self) -> Mapping[str, Tensor]:
+        """Lambdas of every scaled unit under its label, (component,)."""
+        return self.scaling.split(self.learned["lambdas"]) if "lambdas" in self.learned else {}
+
+    @cached_property
+    def exact_map(self) -> FoldedMap | FactoredMap:
+        """Everything as one linear map of coordinates, float64."""
+        lambdas = self.learned.get("lambdas", torch.zeros(0)).to(self.maps.embedding.device)
+        return fold(self.maps, self.scaling, lambdas, self.learned.get("map"), self.learned.get("bias"))
+
+    def map_like(self, tensor: Tensor) -> FoldedMap | FactoredMap:
+        """The map in the dtype and on the device of a tensor, cached until a different one is needed."""
+        kept: FoldedMap | FactoredMap | None = self.__dict__.get("_map")
+        if kept is None or kept.bias.dtype != tensor.dtype or kept.bias.device != tensor.device:
+            kept = self.__dict__["_map"] = self.exact_map.to(tensor.device, tensor.dtype)
+        return kept
+
+    def embed(self, coordinates: Coordinates) -> Float[Tensor, "image dim"]:
+        """Adapted embeddings, not normalized. One matrix product. `BadInputError` if the tower is a different one."""
+        expected = self.maps.value_shapes
+        got = {name: tuple(tensor.shape[1:]) for name, tensor in coordinates.tensors().items()}
+        other = [name for name in {**expected, **got} if got.get(name) != expected.get(name)]
+        if other:
+            listed = ", ".join(f"{name} {expected.get(name)} (got {got.get(name)})" for name in other)
+            raise BadInputError(f"the coordinates are those of a different tower: expected {listed} per image")
+        return self.map_like(coordinates.output)(coordinates)

@@ -1,7 +1,4 @@
-"""Reading lambdas: which components moved, how accuracy falls as they are reset to 1, and how the fit went.
-
-Stability across seeds is in `stability`.
-"""
+"""Reading lambdas: which components moved, how accuracy falls as they are reset to 1, and how the fit went."""
 
 from __future__ import annotations
 
@@ -16,12 +13,12 @@ from torch import Tensor
 
 from residualign._messages import percent
 from residualign._result import Result, Table
-from residualign.adapter.adapted import Adapted
-from residualign.adapter.compact import CompactScaling, CompactUnit
+from residualign.adapter.compact import CompactScaling
 from residualign.adapter.files import AdapterContent
+from residualign.adapter.fold import Adapted
 from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
-from residualign.fitting.coefficients import OUTPUT, Features, ScaledUnit, Scaling, build_features
+from residualign.fitting.coefficients import OUTPUT, AnyUnit, Features, Scaling, build_features
 
 if TYPE_CHECKING:
     from residualign.figures._figure import Figure
@@ -42,18 +39,18 @@ __all__ = [
 
 PutBackOrder = Literal["largest", "smallest", "random"]
 
-_POINTS = 41
+_POINTS, _CHUNK = 41, 2048
 
 
 @dataclass(frozen=True)
 class MovedComponent:
     """One lambda, and how far it moves the embedding of an image.
 
-    label: the unit, or `output` for the whole embedding. component: counted from 0, largest variance first; None for a
-    unit that is scaled as a whole. value: the lambda; where a common factor of all lambdas changes no cosine
-    (`Scaling.scale_free`) it is over their root mean square. explained_variance: of the images of the spectra along
-    the component, in squared units of the embedding; None without spectra. effect: root mean square length, over those
-    images, of what the embedding gains when the lambda goes from one to its value; |value - 1| without spectra.
+    label: the unit, or `output` for the whole embedding. component: from 0, largest variance first; None for a unit
+    scaled as a whole. value: the lambda, divided by the root mean square of all lambdas if a common factor changes no
+    cosine (`Scaling.scale_free`). explained_variance: of the images of the spectra along the component, in squared
+    units of the embedding; None without spectra. effect: root mean square length, over those images, of the change of
+    the embedding when the lambda goes from one to its value; |value - 1| without spectra.
     """
 
     label: str
@@ -73,7 +70,8 @@ class MovedComponent:
 class Moved(Result):
     """Every lambda of an adapter, largest effect first.
 
-    scale_free: whether a common factor of all lambdas changes no cosine; they are then over their root mean square.
+    scale_free: whether a common factor of all lambdas changes no cosine; they are then divided by their root mean
+    square.
     """
 
     components: tuple[MovedComponent, ...]
@@ -128,9 +126,9 @@ class PutBackCurve(Result):
     n_images: int
 
     def needed_for(self, share: float) -> int | None:
-        """The fewest lambdas put back at which the gain from fitting has fallen to this share; None if it never does.
+        """The fewest lambdas to reset for the gain from fitting to fall to this share; None if it never does.
 
-        Exact to the spacing of the points. The gain is the accuracy at the first point less that at the last.
+        Exact to the spacing of the points. The gain is the accuracy at the first point minus that at the last.
         """
         gain = self.accuracy[0] - self.accuracy[-1]
         threshold = self.accuracy[-1] + share * gain
@@ -162,24 +160,22 @@ def moved_components(
     unit moves with its mean, so its effect is |value - 1| sqrt(total variance + |mean|^2). Costs O(component^2 x dim)
     per unit.
     """
-    all_values = _over_their_size(lambdas, scaling.scale_free).tolist()
-    found: list[MovedComponent] = []
-    for unit in scaling.units:
-        spectrum = None if spectra is None else spectra.output if unit.label == OUTPUT else spectra[unit.label]
-        values = all_values[len(found) : len(found) + unit.n_lambdas]
-        variances, second_moments = _variances(unit, spectrum)
-        for k, value in enumerate(values):
-            moment = 1.0 if second_moments is None else second_moments[k]
-            found.append(
-                MovedComponent(
-                    label=unit.label,
-                    component=None if unit.components is None else k,
-                    value=value,
-                    explained_variance=None if variances is None else variances[k],
-                    effect=abs(value - 1.0) * moment**0.5,
-                )
-            )
-    return Moved(tuple(sorted(found, key=lambda one: -one.effect)), scaling.scale_free)
+    components = _in_unit_order(scaling, lambdas, spectra)
+    return Moved(tuple(sorted(components, key=lambda one: -one.effect)), scaling.scale_free)
+
+
+def _in_unit_order(
+    scaling: Scaling | CompactScaling, lambdas: Float[Tensor, " lambda"], spectra: Spectra | None
+) -> list[MovedComponent]:
+    found = []
+    parts = scaling.split(_over_their_size(lambdas, scaling.scale_free))
+    for unit, (label, values) in zip(scaling.units, parts.items(), strict=True):
+        spectrum = None if spectra is None else spectra.output if label == OUTPUT else spectra[label]
+        variances = [(None, 1.0)] * len(values) if spectrum is None else _variances(unit, spectrum)
+        for k, (value, (variance, moment)) in enumerate(zip(values.tolist(), variances, strict=True)):
+            component = None if unit.components is None else k
+            found.append(MovedComponent(label, component, value, variance, abs(value - 1.0) * moment**0.5))
+    return found
 
 
 def put_back_curve(
@@ -194,18 +190,20 @@ def put_back_curve(
 ) -> PutBackCurve:
     """Accuracy on labeled images as lambdas are reset to one, a few more at each point.
 
-    spectra: as in `moved_components`, which decides the order; without them it is that of |value - 1|. points: at most
-    that many, denser at both ends. Exact: each point is the accuracy of the adapter with these lambdas set to one, in
-    float64. Costs O(image x component x dim) in all, however many points, beside image x class x dim for each.
+    spectra: as in `moved_components`, which decides the order; without them it is that of |value - 1|. points: the most
+    points of the curve, denser at both ends. Exact: each point is the accuracy of the adapter with these lambdas set to
+    one, in float64. Costs O(image x component x dim) for all points together, and image x class x dim per point.
     """
     _check_curve(order, points, labels, len(coordinates))
-    lambdas = _lambdas(adapted)
+    if "lambdas" not in adapted.learned:
+        raise BadInputError("the adapter has no lambdas to read: its method is a linear map")
+    lambdas = _over_their_size(adapted.learned["lambdas"].to(adapted.maps.embedding.device), adapted.scaling.scale_free)
     ranked = _order(adapted, spectra, order, seed)
     counts = _counts(len(ranked), points)
     maps = adapted.maps.to(dtype=torch.float64)
     features = build_features(coordinates, maps, adapted.scaling, torch.float64)
     correct = torch.zeros(len(counts), dtype=torch.long)
-    size = features.chunk if features.values is None else 2048
+    size = min(features.chunk, _CHUNK)
     for start in range(0, len(features), size):
         part = slice(start, start + size)
         correct += _correct(adapted, features, part, labels[part], lambdas, ranked, counts)
@@ -222,7 +220,7 @@ def _correct(
     ranked: Int[Tensor, " lambda"],
     counts: Sequence[int],
 ) -> Int[Tensor, " point"]:
-    """How many of some images are classified rightly at each point."""
+    """How many of some images are classified correctly at each point."""
     values = features.rows(part)
     embedded = features.adapted(lambdas, part)
     right = []
@@ -236,22 +234,14 @@ def _correct(
 
 
 def shown_lambdas(adapter: AdapterContent) -> Mapping[str, Tensor]:
-    """Lambdas in float64 by the label of their unit, as commands, page and figures show them.
+    """Lambdas in float64 by unit label, as commands, page and figures show them.
 
-    Where a common factor of all lambdas changes no cosine (`Scaling.scale_free`: nothing is left unscaled) they are
-    divided by their root mean square, else they are as fitted; `linear` has none.
+    Divided by their root mean square if a common factor of all lambdas changes no cosine (`Scaling.scale_free`: nothing
+    is left unscaled), else as fitted; `linear` has none.
     """
     if "lambdas" not in adapter.learned:
         return {}
     return adapter.scaling.split(_over_their_size(adapter.learned["lambdas"], adapter.scaling.scale_free))
-
-
-def _lambdas(adapted: Adapted) -> Float[Tensor, " lambda"]:
-    """All lambdas in float64, over their root mean square where a common factor means nothing."""
-    if "lambdas" not in adapted.learned:
-        raise BadInputError("the adapter has no lambdas to read: its method is a linear map")
-    lambdas = adapted.learned["lambdas"].to(adapted.maps.embedding.device)
-    return _over_their_size(lambdas, adapted.scaling.scale_free)
 
 
 def _over_their_size(lambdas: Float[Tensor, " lambda"], scale_free: bool) -> Float[Tensor, " lambda"]:
@@ -261,36 +251,27 @@ def _over_their_size(lambdas: Float[Tensor, " lambda"], scale_free: bool) -> Flo
 
 def _order(adapted: Adapted, spectra: Spectra | None, order: str, seed: int) -> Int[Tensor, " lambda"]:
     """Positions in the joined vector of lambdas, in the order they are reset."""
-    starts, first = {}, 0
-    for unit in adapted.scaling.units:
-        starts[unit.label] = first
-        first += unit.n_lambdas
     if order == "random":
-        return torch.randperm(first, generator=torch.Generator().manual_seed(seed))
-    moved = moved_components(adapted.scaling, adapted.learned["lambdas"], spectra)
-    positions = torch.tensor([starts[one.label] + (one.component or 0) for one in moved], dtype=torch.long)
+        return torch.randperm(adapted.scaling.n_lambdas, generator=torch.Generator().manual_seed(seed))
+    components = _in_unit_order(adapted.scaling, adapted.learned["lambdas"], spectra)
+    effects = torch.tensor([one.effect for one in components], dtype=torch.float64)
+    positions = effects.argsort(descending=True, stable=True)
     return positions if order == "largest" else positions.flip(0)
 
 
-def _variances(
-    unit: ScaledUnit | CompactUnit, spectrum: Spectrum | None
-) -> tuple[list[float] | None, list[float] | None]:
+def _variances(unit: AnyUnit, spectrum: Spectrum) -> list[tuple[float, float]]:
     """Variance, and mean square of what the lambda multiplies, by component of a unit."""
-    if spectrum is None:
-        return None, None
     if unit.components is None or unit.mean is None:
-        moment = spectrum.total_variance + float(spectrum.mean.double().square().sum())
-        return [spectrum.total_variance], [moment]
+        return [(spectrum.total_variance, spectrum.total_variance + float(spectrum.mean.double().square().sum()))]
     own = spectrum.components.to(unit.components)
-    along = (unit.components @ own.T).square() @ spectrum.explained_variance.to(unit.components)
-    variance: list[float] = along.tolist()
-    # a spectrum made of other images has a different mean; what is scaled is the distance from the adapter's own
+    variance = (unit.components @ own.T).square() @ spectrum.explained_variance.to(unit.components)
+    # a spectrum of different images has a different mean; what is scaled is the distance from the adapter's own
     shift = unit.components @ (spectrum.mean.to(unit.components) - unit.mean)
-    return variance, (along + shift.square()).tolist()
+    return list(zip(variance.tolist(), (variance + shift.square()).tolist(), strict=True))
 
 
 def _counts(total: int, points: int) -> tuple[int, ...]:
-    """0 ... total, denser at both ends: there the lambdas with the largest effect are, whichever order it is."""
+    """0 ... total, denser at both ends, where the lambdas with the largest effect are in either order."""
     steps = points - 1
     return tuple(dict.fromkeys(round(total * (1 - math.cos(math.pi * i / steps)) / 2) for i in range(steps + 1)))
 
@@ -312,8 +293,8 @@ _STEPS = ("iteration", "epoch", "learning_rate")
 class CurvePoint:
     """One validation. step: an iteration or epoch, counted from 1, or a learning rate; losses are mean cross-entropies.
 
-    train_loss: None where only validation was looked at. val_loss: None where it was not finite. val_accuracy: a share
-    in [0, 1], None where it was not measured. seconds: since the fit began (of one rate: what trying it took).
+    train_loss: None if only validation was evaluated. val_loss: None if it was not finite. val_accuracy: in [0, 1],
+    None if it was not measured. seconds: since the fit began (for a learning rate: the time spent on it).
     """
 
     step: float
@@ -325,7 +306,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, repr=False)
 class LearningCurve(Result):
-    """One run of a solver. candidate: what sets it apart, in words; empty where there was no other.
+    """One run of a solver. candidate: its configuration, in words; empty if there was only one.
 
     step_name: what a step is: `iteration`, `epoch`, or `learning_rate` for the search before the fit.
     """
@@ -356,7 +337,7 @@ class LearningCurve(Result):
 def learning_curve(history: Sequence[Mapping[str, Any]]) -> tuple[LearningCurve, ...]:
     """The curves in a history (`Adapter.history`, the lines of `history.jsonl`), in the order they were run.
 
-    A record that has no known step (an adapter that was not fitted here) starts no curve and is left out.
+    Records without a known step (of an adapter that was not fitted here) are left out.
     """
     curves: dict[tuple[str, str, str], list[CurvePoint]] = {}
     for record in history:
@@ -371,11 +352,8 @@ def learning_curve(history: Sequence[Mapping[str, Any]]) -> tuple[LearningCurve,
 
 
 def _candidate(record: Mapping[str, Any]) -> str:
-    """What L-BFGS let validation choose from: `pull lambdas 0.1, whitening 0.25`."""
-    pulls = [f"pull {name.replace('_', ' ')} {_short(value)}" for name, value in (record.get("pull") or {}).items()]
-    whitening = [f"whitening {_short(record['whitening'])}"] if "whitening" in record else []
-    return ", ".join(pulls + whitening)
-
-
-def _short(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
+    """The configuration of L-BFGS that validation judged: `pull lambdas 0.1, whitening 0.25`."""
+    values = {f"pull {name.replace('_', ' ')}": value for name, value in (record.get("pull") or {}).items()}
+    if "whitening" in record:
+        values["whitening"] = record["whitening"]
+    return ", ".join(f"{name} {value if isinstance(value, str) else f'{value:g}'}" for name, value in values.items())

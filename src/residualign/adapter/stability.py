@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -45,8 +45,8 @@ class _HasLambdas(Protocol):
 class Stability:
     """Spearman's rank correlation of lambdas between every pair of fits.
 
-    kind: `all`, `head`, `mlp` or `output`. weighted: whether components count by their variance. mean, low, high: over
-    the pairs, in [-1, 1]; NaN where the lambdas of a fit are all equal.
+    kind: `all`, `head`, `mlp` or `output`. weighted: whether components are weighted by their variance. mean, low,
+    high: over the pairs, in [-1, 1]; NaN if the lambdas of a fit are all equal.
     """
 
     kind: str
@@ -65,9 +65,9 @@ class Stability:
 def lambda_stability(fits: Sequence[_HasLambdas], spectra: Spectra | None = None) -> tuple[Stability, ...]:
     """Rank correlations between the lambdas of fits on the same components, over all of them and for each kind.
 
-    spectra: of the components; with them each kind comes a second time with components weighted by their variance (the
-    Pearson correlation of the ranks under these weights). `BadInputError` for fewer than two fits, for fits without
-    lambdas, and for fits of other units or other numbers of components. O(fit^2 x lambda).
+    spectra: of the components; if given, each kind also comes with components weighted by their variance (the Pearson
+    correlation of the ranks under these weights). `BadInputError` for fewer than two fits, for fits without lambdas,
+    and for fits that differ in units or numbers of components. O(fit^2 x lambda).
     """
     if len(fits) < 2:
         raise BadInputError(f"stability compares fits: at least two, got {len(fits)}")
@@ -79,15 +79,17 @@ def lambda_stability(fits: Sequence[_HasLambdas], spectra: Spectra | None = None
         raise BadInputError("stability compares fits on the same components; these have other units or numbers of them")
     kinds: dict[str, list[str]] = {"all": list(tables[0])}
     for label in tables[0]:
-        kinds.setdefault(_kind(label), []).append(label)
+        kinds.setdefault(OUTPUT if label == OUTPUT else Unit.parse(label).kind, []).append(label)
     if len(kinds) == 2:
         # one kind alone is all of them
         kinds.pop("all")
-    return tuple(
-        _stability(kind, [_joined(table, labels) for table in tables], weights)
-        for kind, labels in kinds.items()
-        for weights in (None, *_weights(spectra, labels, sizes[0]))
-    )
+    found = []
+    for kind, labels in kinds.items():
+        lambdas = [torch.cat([table[label].detach().double().cpu() for label in labels]).numpy() for table in tables]
+        found.append(_stability(kind, lambdas, None))
+        if spectra is not None:
+            found.append(_stability(kind, lambdas, _variances(spectra, labels, sizes[0])))
+    return tuple(found)
 
 
 def fit_seeds(
@@ -102,15 +104,14 @@ def fit_seeds(
 ) -> tuple[Fitted, ...]:
     """One fit per seed, on the same components.
 
-    vary: `start` begins at lambdas of 1 + N(0, 1), as the paper does; `images` begins at ones and fits on a random
+    vary: `start` starts from lambdas of 1 + N(0, 1), as in the paper; `images` starts from ones and fits on a random
     0.8 of the training images (of every class). spectra: None takes those of all training images. settings: of every
-    fit, but for the seed and the start. From ones on all images L-BFGS has nothing left that a seed could change.
+    fit, except the seed and the start. Started from ones on all images, L-BFGS does not depend on the seed.
     """
     if vary not in ("start", "images"):
         raise BadInputError(f"vary is 'start' or 'images', got {vary!r}")
     if spectra is None:
-        moments = Moments.empty(store.maps)
-        moments.update(few_images(store, None).split("train").coordinates())
+        moments = Moments.empty(store.maps).update(few_images(store, None).split("train").coordinates())
         spectra = moments.spectra(store.maps, source="training split")
     used = settings or FitSettings()
     if vary == "start":
@@ -129,7 +130,7 @@ def fit_seeds(
 
 
 def _share(labels: Tensor, seed: int) -> Tensor:
-    """Positions, ascending, of a random share of every class; a class of two keeps both."""
+    """Positions, ascending, of a random share of every class; a class of two images keeps both."""
     generator = torch.Generator().manual_seed(seed)
     chosen = []
     for label in sorted(set(labels.tolist())):
@@ -139,20 +140,8 @@ def _share(labels: Tensor, seed: int) -> Tensor:
     return torch.cat(chosen).sort().values if chosen else labels.new_zeros(0)
 
 
-def _kind(label: str) -> str:
-    if label == OUTPUT:
-        return "output"
-    return Unit.parse(label).kind
-
-
-def _joined(table: Mapping[str, Tensor], labels: Sequence[str]) -> NDArray[np.float64]:
-    return np.concatenate([table[label].detach().double().cpu().numpy() for label in labels])
-
-
-def _weights(spectra: Spectra | None, labels: Sequence[str], sizes: Mapping[str, int]) -> Iterator[NDArray[np.float64]]:
-    """The variance of every component, where spectra are given; a unit scaled as a whole counts with all of its own."""
-    if spectra is None:
-        return
+def _variances(spectra: Spectra, labels: Sequence[str], sizes: Mapping[str, int]) -> NDArray[np.float64]:
+    """The variance of every component; a unit scaled as a whole counts with all of its variance."""
     parts = []
     for label in labels:
         spectrum = spectra.output if label == OUTPUT else spectra[label]
@@ -162,22 +151,15 @@ def _weights(spectra: Spectra | None, labels: Sequence[str], sizes: Mapping[str,
         if len(variance) < sizes[label]:
             raise BadInputError(f"the spectra have {len(variance)} components of {label}, the fits {sizes[label]}")
         parts.append(variance[: sizes[label]])
-    yield np.concatenate(parts)
+    return np.concatenate(parts)
 
 
 def _stability(kind: str, lambdas: Sequence[NDArray[np.float64]], weights: NDArray[np.float64] | None) -> Stability:
     ranks = [rankdata(one) for one in lambdas]
     own = np.ones(len(ranks[0])) if weights is None else weights
     values = np.array([_correlation(one, other, own) for one, other in combinations(ranks, 2)])
-    return Stability(
-        kind,
-        weights is not None,
-        float(values.mean()),
-        float(values.min()),
-        float(values.max()),
-        len(values),
-        len(ranks[0]),
-    )
+    mean, low, high = float(values.mean()), float(values.min()), float(values.max())
+    return Stability(kind, weights is not None, mean, low, high, len(values), len(ranks[0]))
 
 
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]) -> float:

@@ -8,9 +8,8 @@ whole. Its coefficients come straight from the compact coordinates, `a = y (B Ph
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -28,76 +27,83 @@ OUTPUT = "output"
 """Label under which the whole embedding is scaled like a unit (`spectral-output`)."""
 
 MAX_BYTES = 4 * 2**30
-"""Above this size coefficients are computed again for every batch instead of being kept."""
+"""Above this size coefficients are recomputed for every batch instead of being kept in memory."""
 
 _CHUNK = 2048
 
 
+class AnyUnit:
+    """What a scaled unit and its stored form (`adapter.compact`) have in common."""
+
+    label: str
+    mean: Tensor | None
+    components: Tensor | None
+
+    @property
+    def n_lambdas(self) -> int:
+        """Number of lambdas of this unit."""
+        return 1 if self.components is None else self.components.shape[0]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.label}, {self.n_lambdas:,} lambdas)"
+
+
+class AnyScaling:
+    """What a scaling and its stored form (`adapter.compact`) have in common."""
+
+    units: tuple[Any, ...]
+    mean: MeanMode
+    rest: RestMode
+
+    @property
+    def n_lambdas(self) -> int:
+        """Number of lambdas of all units together."""
+        return sum(unit.n_lambdas for unit in self.units)
+
+    @property
+    def scale_free(self) -> bool:
+        """Whether a common factor of all lambdas changes no cosine."""
+        whole = all(unit.components is None for unit in self.units)
+        output_only = all(unit.label == OUTPUT for unit in self.units)
+        return bool(self.units) and (self.mean == "drop" or whole) and (self.rest == "zero" or output_only)
+
+    def split(self, lambdas: Float[Tensor, " lambda"]) -> dict[str, Tensor]:
+        """Lambdas of every unit by its label, as views of the one vector."""
+        parts = torch.split(lambdas, [unit.n_lambdas for unit in self.units]) if self.units else ()
+        return {unit.label: part for unit, part in zip(self.units, parts, strict=True)}
+
+    def __repr__(self) -> str:
+        content = f"{len(self.units):,} units, {self.n_lambdas:,} lambdas, mean={self.mean!r}, rest={self.rest!r}"
+        return f"{type(self).__name__}({content})"
+
+
 @dataclass(frozen=True, repr=False)
-class ScaledUnit:
+class ScaledUnit(AnyUnit):
     """One unit and the directions of it that are scaled.
 
-    components: (component, dim), orthonormal rows, one lambda each; None scales the whole contribution, its mean
-    included, by one lambda, and mean is then zero. label is a unit's, or `OUTPUT`.
+    components: (component, dim), orthonormal rows, one lambda each; None scales the whole contribution, mean included,
+    by one lambda, and mean is then zero. label: that of a unit, or `OUTPUT`.
     """
 
     label: str
     mean: Float[Tensor, " dim"]
     components: Float[Tensor, "component dim"] | None
 
-    @property
-    def n_lambdas(self) -> int:
-        """Lambdas this unit has."""
-        return 1 if self.components is None else self.components.shape[0]
-
-    def __repr__(self) -> str:
-        return f"ScaledUnit({self.label}, {self.n_lambdas:,} lambdas)"
-
-
-def is_scale_free(units: Sequence[Any], mean: MeanMode, rest: RestMode) -> bool:
-    """Whether a common factor of all lambdas leaves every cosine as it is. units: each with a label and components."""
-    whole = all(unit.components is None for unit in units)
-    output_only = all(unit.label == OUTPUT for unit in units)
-    return bool(units) and (mean == "drop" or whole) and (rest == "zero" or output_only)
-
 
 @dataclass(frozen=True, repr=False)
-class Scaling:
-    """All scaled units of a method, and what becomes of everything that no lambda multiplies.
+class Scaling(AnyScaling):
+    """All scaled units of a method, and what happens to everything that no lambda multiplies.
 
-    mean: whether the means of scaled units are dropped (the paper) or added back. rest: the units that are not
-    scaled, and whatever of a scaled unit is outside its components, are kept, replaced by their mean over the
-    spectrum's images (`rest_mean`, (dim,): of the unscaled units; outside the components it is zero), or left out.
-    With `mean="keep", rest="keep"` lambdas of one give the model's own embedding exactly.
+    mean: whether the means of scaled units are dropped (as in the paper) or added back. rest: whether unscaled units,
+    and the part of a scaled unit outside its components, are kept, replaced by their mean over the spectrum's images
+    (`rest_mean`, (dim,): of the unscaled units; outside the components it is zero), or left out. With
+    `mean="keep", rest="keep"` lambdas of one give the model's own embedding exactly.
     """
 
     units: tuple[ScaledUnit, ...]
     mean: MeanMode
     rest: RestMode
     rest_mean: Float[Tensor, " dim"]
-
-    @property
-    def n_lambdas(self) -> int:
-        """Lambdas of all units together."""
-        return sum(unit.n_lambdas for unit in self.units)
-
-    @property
-    def scale_free(self) -> bool:
-        """Whether a common factor of all lambdas leaves every cosine as it is."""
-        return is_scale_free(self.units, self.mean, self.rest)
-
-    def __repr__(self) -> str:
-        units, lambdas = len(self.units), self.n_lambdas
-        return f"Scaling({units:,} units, {lambdas:,} lambdas, mean={self.mean!r}, rest={self.rest!r})"
-
-    @property
-    def _ends(self) -> tuple[int, ...]:
-        return tuple(accumulate(unit.n_lambdas for unit in self.units[:-1]))
-
-    def split(self, lambdas: Float[Tensor, " lambda"]) -> dict[str, Tensor]:
-        """Lambdas of every unit under its label, views of the one vector."""
-        parts = torch.tensor_split(lambdas, self._ends) if self.units else ()
-        return {unit.label: part for unit, part in zip(self.units, parts, strict=True)}
 
     def join(self, lambdas: Mapping[str, Tensor]) -> Float[Tensor, " lambda"]:
         """The inverse of `split`."""
@@ -134,8 +140,8 @@ class _Projections:
 class Features:
     """The linear model in lambda: `adapted = rest + values @ (lambdas[group, None] * weight)`.
 
-    values: (image, feature), or None where they would be larger than the size guard allowed: `rows` then computes
-    them again from the coordinates. weight: (feature, dim). group: (feature,), the lambda of each feature.
+    values: (image, feature), or None if they would exceed the memory limit: `rows` then recomputes them from the
+    coordinates. weight: (feature, dim). group: (feature,), the lambda of each feature.
     rest: (image, dim).
     """
 
@@ -196,8 +202,8 @@ def build_features(
 ) -> Features:
     """The features of these images for this scaling.
 
-    Projections are made in the dtype of the maps, values in `dtype`. Costs O(image x coordinate x component) per unit
-    and image x feature numbers of memory; above max_bytes of them the values are left to `Features.rows`.
+    Projections are computed in the dtype of the maps, values in `dtype`. Costs O(image x coordinate x component) per
+    unit, and memory for image x feature numbers; above max_bytes `Features.rows` recomputes the values when needed.
     """
     projections, weight, group = _projections(maps, scaling, dtype)
     source = coordinates.to(dtype=dtype)
@@ -221,8 +227,8 @@ def adapted_output(
 ) -> Float[Tensor, "image dim"]:
     """Embeddings with the scaled units scaled, not normalized; `lambdas` as `Scaling.join` orders them.
 
-    Works through the images in chunks, in the dtype of the lambdas unless told. Source: arXiv 2411.00246, equation 3
-    (`RD(X, lambda) = Phi^-1 diag(lambda) Phi (X - mu)^T`), summed over units.
+    Computed in chunks of images, in the dtype of the lambdas unless `dtype` is given. Source: arXiv 2411.00246,
+    equation 3 (`RD(X, lambda) = Phi^-1 diag(lambda) Phi (X - mu)^T`), summed over units.
     """
     dtype = dtype or lambdas.dtype
     chunks = []
@@ -233,7 +239,7 @@ def adapted_output(
 
 
 def _rest(coordinates: Coordinates, scaling: Scaling) -> Tensor:
-    """What is added whatever the lambdas are; where the rest is kept, before the scaled part is taken out of it."""
+    """What is added whatever the lambdas are; if the rest is kept, before the scaled part is subtracted from it."""
     rest = coordinates.output.clone() if scaling.rest == "keep" else torch.zeros_like(coordinates.output)
     means = [unit.mean for unit in scaling.units]
     if means and (scaling.rest == "keep") != (scaling.mean == "keep"):
