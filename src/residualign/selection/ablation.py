@@ -1,4 +1,4 @@
-"""Accuracy with units left out: curves over heads that are added one by one, sets of units, and sets by layer."""
+"""Accuracy with units ablated: curves over heads that are added one by one, sets of units, and sets by layer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LAYER_KINDS = {
     "without mlp": "everything but this layer's MLP",
     "without layer": "everything but this layer's heads and MLP",
 }
-"""What is kept, by kind. The embedding counts to the first layer, the MLP of an attention pooling to the last."""
+"""What is kept, by kind. The embedding counts as part of the first layer, the MLP of attention pooling of the last."""
 
 
 def accuracy_curves(
@@ -59,7 +59,7 @@ def accuracy_curves(
     """Accuracy with the first 1, 2, ... heads of each order, in [0, 1].
 
     orders: positions among the heads (in unit order), each a permutation. replaced: see `replacements`. keep_mlps:
-    whether MLPs and embedding stay; the paper leaves them out. One running sum an order: O(image x head x class) for
+    whether MLPs and embedding are kept; the paper ablates them. One running sum per order: O(image x head x class) for
     all its heads.
     """
     positions = [i for i, unit in enumerate(products.units) if unit.kind == "head"]
@@ -80,7 +80,7 @@ def accuracy_curves(
 def kept_accuracies(
     products: ClassProducts, kept: Bool[Tensor, "setting unit"], replaced: Float[Tensor, "unit class"]
 ) -> Float[Tensor, " setting"]:
-    """Accuracy, in [0, 1], where only the units marked are kept, for many sets at once.
+    """Accuracy, in [0, 1], with only the marked units kept, for many sets at once.
 
     O(image x class x unit x setting).
     """
@@ -101,9 +101,9 @@ def check_ablation(mode: str) -> str:
 def replacements(
     products: ClassProducts, ablation: str, means: Mapping[str, Tensor], vectors: Float[Tensor, "class dim"]
 ) -> Float[Tensor, "unit class"]:
-    """What stands in a unit's place once it is left out, as products with the class vectors.
+    """What replaces an ablated unit, as products with the class vectors.
 
-    "zero": nothing, so that a unit goes with its share of the constants; "mean": `means[label]`, (dim,).
+    "zero": nothing, so that the unit's share of the constants goes too; "mean": `means[label]`, (dim,).
     """
     if check_ablation(ablation) == "zero":
         return torch.zeros_like(products.constants)
@@ -111,7 +111,7 @@ def replacements(
 
 
 def unit_means(coordinates: Coordinates, maps: UnitMaps) -> Mapping[str, Tensor]:
-    """The mean contribution, (dim,) float64, of every unit over some images. One product a unit."""
+    """The mean contribution, (dim,) float64, of every unit over some images. One matrix product per unit."""
     return {
         unit.label: coordinates.of(unit).double().mean(dim=0) @ maps.weight(unit).double() + maps.bias(unit).double()
         for unit in maps.units
@@ -120,10 +120,10 @@ def unit_means(coordinates: Coordinates, maps: UnitMaps) -> Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class ClassProducts:
-    """The products of the units of some images with class vectors, block by block, in float64.
+    """The products of unit contributions with class vectors for some images, block by block, in float64.
 
-    units: in unit order. weights: (coordinate, class) a unit, its map times the class vectors; constants:
-    (unit, class), likewise of its constants.
+    units: in unit order. weights: one (coordinate, class) matrix per unit, its map times the class vectors; constants:
+    (unit, class), its constants times the class vectors.
     """
 
     coordinates: Coordinates
@@ -142,7 +142,7 @@ class ClassProducts:
     ) -> ClassProducts:
         """Products of all units. Costs coordinate x dim x class per unit before the first image."""
         units, to = tuple(maps.units), vectors.double().T
-        # towers that pool by attention have one map for all units: it is multiplied, and held, once
+        # towers that pool by attention have one map for all units: it is multiplied, and kept, once
         known: dict[int, Tensor] = {}
         weights = []
         for unit in units:
@@ -156,17 +156,12 @@ class ClassProducts:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def n_classes(self) -> int:
-        """How many class vectors there are."""
-        return self.constants.shape[1]
-
     def blocks(self) -> Iterator[tuple[Float[Tensor, "image unit class"], Int[Tensor, " image"]]]:
         """(products, labels) of a few images at a time. O(image x coordinate x class) over all of them."""
-        size = max(_BYTES // (8 * len(self.units) * self.n_classes), 1)
+        size = max(_BYTES // (8 * self.constants.numel()), 1)
         for start in range(0, len(self), size):
             part = self.coordinates[start : start + size]
-            products = torch.empty(len(part), len(self.units), self.n_classes, dtype=torch.float64)
+            products = torch.empty(len(part), *self.constants.shape, dtype=torch.float64)
             for i, (unit, weight) in enumerate(zip(self.units, self.weights, strict=True)):
                 products[:, i] = part.of(unit).double() @ weight
             yield products + self.constants, self.labels[start : start + size]
@@ -174,7 +169,7 @@ class ClassProducts:
 
 @dataclass(frozen=True)
 class LayerSet:
-    """One set of units that are kept: a kind of `LAYER_KINDS`, and the layer where the kind speaks of one."""
+    """A set of units that are kept: a kind of `LAYER_KINDS`, and the layer if the kind refers to one."""
 
     kind: str
     layer: int | None
@@ -182,7 +177,7 @@ class LayerSet:
 
 
 def layer_sets(units: Units) -> tuple[LayerSet, ...]:
-    """All sets that are looked at: three without a layer, eight a layer.
+    """All sets that are evaluated: three for the whole model, eight per layer.
 
     Source: arXiv 2411.00246 section 5 (heads, MLPs, heads of a layer, heads up to a layer); the others are ours.
     """
@@ -208,12 +203,11 @@ def layer_sets(units: Units) -> tuple[LayerSet, ...]:
         LayerSet("heads", None, units.of_kind("head")),
         LayerSet("mlps", None, units.of_kind("embedding", "mlp")),
     )
-    layered = tuple(
+    return whole + tuple(
         LayerSet(kind, layer, tuple(unit for unit in units if keeps(unit, layer)))
         for kind, keeps in kinds.items()
         for layer in range(units.n_layers)
     )
-    return whole + layered
 
 
 def unit_mask(sets: tuple[LayerSet, ...], units: Units) -> Bool[Tensor, "setting unit"]:

@@ -1,9 +1,10 @@
-"""What a study of selections finds: scores of heads, accuracy as heads are added, layers left out, overlaps."""
+"""Results of a study of selections: scores of heads, accuracy as heads are added, layers ablated, overlaps."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import comb
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +32,12 @@ __all__ = [
 ]
 
 ENOUGH = 0.95
-"""The share of the model's own accuracy that the fewest heads are asked to keep."""
+"""Share of the model's own accuracy for which the fewest heads are reported."""
 
 
 @dataclass(frozen=True)
 class HeadScores:
-    """One score of every head. labels and values: in unit order. seed: of a random score, else None."""
+    """One score for every head. labels and values: in unit order. seed: of the random score, else None."""
 
     score: str
     seed: int | None
@@ -45,7 +46,7 @@ class HeadScores:
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        """Labels from the best to the worst; of equal scores the earlier head comes first."""
+        """Labels from the best to the worst; ties: the earlier head first."""
         order = sorted(range(len(self.labels)), key=lambda i: -self.values[i])
         return tuple(self.labels[i] for i in order)
 
@@ -54,7 +55,7 @@ class HeadScores:
 class SelectionCurve:
     """Accuracy with the best 1, 2, ... heads of a score, in [0, 1], everything else ablated.
 
-    order: labels of the heads as they are added. accuracy: one a number of heads, the last with all of them.
+    order: labels of the heads as they are added. accuracy: one value per number of heads, the last with all of them.
     """
 
     score: str
@@ -70,9 +71,9 @@ class SelectionCurve:
 
 @dataclass(frozen=True)
 class CurveSummary:
-    """The curve of a score; of a random one the mean over its seeds, and the least and largest accuracy.
+    """The curve of a score; for the random score mean, minimum and maximum over its seeds.
 
-    mean, low, high: one a number of heads. n_seeds: 1 for a score that is not random.
+    mean, low, high: one value per number of heads. n_seeds: 1 for a score that is not random.
     """
 
     score: str
@@ -92,7 +93,7 @@ class CurveSummary:
         return self.mean[n_heads - 1]
 
     def heads_for(self, accuracy: float) -> int | None:
-        """The fewest heads that reach this accuracy; None where none do."""
+        """The fewest heads that reach this accuracy; None if no number does."""
         return next((i + 1 for i, value in enumerate(self.mean) if value >= accuracy), None)
 
 
@@ -269,7 +270,7 @@ class SelectionStudy(Result):
 
 @dataclass(frozen=True)
 class Overlap:
-    """How far two choices of as many heads are the same. first, second: (data, score) of the two.
+    """Overlap of two choices of the same number of heads. first, second: (data, score) of the two.
 
     expected: the overlap of two random choices of that size.
     """
@@ -295,52 +296,41 @@ class Overlap:
 
 
 def summarize(curves: Sequence[SelectionCurve]) -> tuple[CurveSummary, ...]:
-    """One summary a score and ablation, in the order in which they come first."""
+    """One summary per score and ablation, in order of first appearance."""
     groups: dict[tuple[str, str], list[SelectionCurve]] = {}
     for curve in curves:
         groups.setdefault((curve.score, curve.ablation), []).append(curve)
-    return tuple(
-        CurveSummary(
-            score,
-            ablation,
-            len(group),
-            tuple(sum(values) / len(group) for values in zip(*(curve.accuracy for curve in group), strict=True)),
-            tuple(map(min, zip(*(curve.accuracy for curve in group), strict=True))),
-            tuple(map(max, zip(*(curve.accuracy for curve in group), strict=True))),
-        )
-        for (score, ablation), group in groups.items()
-    )
+    found = []
+    for (score, ablation), group in groups.items():
+        columns = list(zip(*(curve.accuracy for curve in group), strict=True))
+        mean = tuple(sum(values) / len(group) for values in columns)
+        low, high = tuple(map(min, columns)), tuple(map(max, columns))
+        found.append(CurveSummary(score, ablation, len(group), mean, low, high))
+    return tuple(found)
 
 
 def overlaps(studies: Sequence[SelectionStudy]) -> tuple[Overlap, ...]:
-    """The overlap of chosen heads at every budget below all heads, of models with the same heads.
+    """The overlap of chosen heads at every budget below all heads, for models with the same heads.
 
-    Of one store: all pairs of scores; of two: each score with itself. Random scores are left out: chance is `expected`.
-    `BadInputError` where models have other heads.
+    Within a store: all pairs of scores; between two: each score with itself. Random scores are left out: `expected` is
+    the overlap by chance. `BadInputError` if the models' heads differ.
     """
     chosen = [(study.name, one.score, one.ranked) for study in studies for one in study.scores if one.score != "R"]
     if len({study.scores[0].labels for study in studies}) > 1:
         raise BadInputError("heads can be compared between stores of one model alone; these have other heads")
     n = studies[0].n_heads
     return tuple(
-        Overlap(
-            (name, score),
-            (other_name, other_score),
-            count,
-            jaccard(order[:count], other_order[:count]),
-            expected_jaccard(n, count),
-        )
-        # in a small model several budgets come to as many heads
+        Overlap((name, score), (other, by), count, jaccard(order[:count], others[:count]), expected_jaccard(n, count))
+        # in a small model several budgets are the same number of heads
         for count in dict.fromkeys(budget.n_heads for budget in studies[0].budgets)
         if count < n
-        for i, (name, score, order) in enumerate(chosen)
-        for other_name, other_score, other_order in chosen[i + 1 :]
-        if name == other_name or score == other_score
+        for (name, score, order), (other, by, others) in combinations(chosen, 2)
+        if name == other or score == by
     )
 
 
 def jaccard(first: Collection[str], second: Collection[str]) -> float:
-    """Share of the heads chosen by either that both chose, in [0, 1]; 1 where neither chose any.
+    """Jaccard index of two choices of heads, in [0, 1]; 1 if both are empty.
 
     >>> jaccard({"L0.H0", "L0.H1"}, {"L0.H1", "L0.H2"})
     0.3333333333333333
@@ -350,7 +340,7 @@ def jaccard(first: Collection[str], second: Collection[str]) -> float:
 
 
 def expected_jaccard(n_heads: int, count: int) -> float:
-    """The mean Jaccard overlap of two random choices of `count` from `n_heads`: what chance alone gives.
+    """The expected Jaccard index of two random choices of `count` out of `n_heads`.
 
     The number they share is hypergeometric; O(count).
 

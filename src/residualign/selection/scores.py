@@ -1,12 +1,12 @@
-"""Scores of heads, which estimate how much of a task each one carries before any is left out, and budgets of heads.
+"""Scores of heads, which estimate how much each head matters for a task before any is ablated, and budgets of heads.
 
 Source: arXiv 2411.00246 section 5 (S, U, U|T, R); the correlations are those of arXiv 2406.01583. All are computed on
-the validation images, as published. Where the text leaves a choice open:
+the validation images, as published. Where the paper leaves a choice open:
 
-- every score looks at a head's direct contribution, constants included; "the output" is the model's whole embedding
-  (the published code correlates with the sum of the heads alone);
+- every score uses a head's direct contribution, constants included; "the output" is the model's whole embedding (the
+  published code correlates with the sum of the heads only);
 - U averages over the dimensions of the output. The published code orthonormalizes the images' own embeddings, which
-  for more images than dimensions is an arbitrary basis that depends on their order (docs/select.md has figures);
+  with more images than dimensions is an arbitrary basis that depends on their order (numbers: docs/select.md);
 - U|T averages over the class vectors, orthonormalized in class order (QR), as published.
 """
 
@@ -53,13 +53,13 @@ BUDGETS = ("1", "1%", "5%", "10%", "25%", "50%", "75%", "100%")
 _BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<share>\s*%)?")
 
 _IN_SPAN = 1e-5
-"""A unit vector with less length than this outside the span of earlier ones lies in it, but for rounding."""
+"""A unit vector is in the span of earlier ones, up to rounding, if less than this length is outside it."""
 
 _CHUNK = 4096
 
 
 def get_score(name: str) -> str:
-    """The score of this name (`U|T` is `UT` too); `BadInputError` where there is none."""
+    """The score of this name (`U|T` is `UT`); `BadInputError` for an unknown one."""
     found = name.replace("|", "")
     if found not in SCORES:
         raise BadInputError(f"a score is one of {', '.join(SCORES)}, got {name!r}")
@@ -74,10 +74,10 @@ def score_title(name: str) -> str:
 def head_scores(
     name: str, coordinates: Coordinates, products: ClassProducts, maps: UnitMaps, classifier: Classifier, seed: int = 0
 ) -> Float[Tensor, " head"]:
-    """The scores of all heads in unit order, float64; a larger one is better.
+    """The scores of all heads in unit order, float64; larger is better.
 
-    S: accuracy of the head's contribution alone, in [0, 1]. U: its correlation with the output, U|T within the span of
-    the class vectors, cosine: the mean cosine with the output, all in [-1, 1]. R: random numbers of the seed.
+    S: accuracy of the head's contribution alone, in [0, 1]. U: its correlation with the output, U|T: the same within
+    the span of the class vectors, cosine: the mean cosine with the output, all in [-1, 1]. R: random, from the seed.
     """
     chosen = get_score(name)
     if chosen == "S":
@@ -92,12 +92,12 @@ def head_scores(
 
 
 def ranked(scores: Float[Tensor, " head"]) -> tuple[int, ...]:
-    """Positions of the heads from the best score to the worst; of equal scores the earlier head comes first."""
+    """Positions of the heads from the best score to the worst; ties: the earlier head first."""
     return tuple(scores.argsort(descending=True, stable=True).tolist())
 
 
 def accuracy_scores(products: ClassProducts) -> Float[Tensor, " head"]:
-    """S: the share of images that a head's contribution alone gives to their own class."""
+    """S: the accuracy of a head's contribution alone."""
     heads = [i for i, unit in enumerate(products.units) if unit.kind == "head"]
     correct = torch.zeros(len(heads), dtype=torch.float64)
     for values, labels in products.blocks():
@@ -106,12 +106,12 @@ def accuracy_scores(products: ClassProducts) -> Float[Tensor, " head"]:
 
 
 def class_directions(vectors: Float[Tensor, "class dim"]) -> Float[Tensor, "direction dim"]:
-    """The class vectors made orthonormal in their order; one that lies in the span of earlier ones adds nothing."""
+    """The class vectors orthonormalized in their order; one in the span of earlier ones adds nothing."""
     unit = F.normalize(vectors.double(), dim=-1)
     directions: list[Tensor] = []
     for vector in unit:
         rest = vector
-        # twice is enough: once leaves what rounding left of earlier directions
+        # a second pass removes what rounding left of earlier directions
         for _ in range(2):
             for direction in directions:
                 rest = rest - (rest @ direction) * direction
@@ -127,7 +127,7 @@ def correlation_scores(
     """U, U|T: each head's Pearson correlation with the output over the images, averaged over orthonormal directions.
 
     A direction along which a head or the output does not vary counts as zero. One head in memory at a time; costs
-    O(image x coordinate x direction) a head. Source: arXiv 2411.00246 section 5; 2406.01583.
+    O(image x coordinate x direction) per head. Source: arXiv 2411.00246 section 5; 2406.01583.
     """
     output = _standardized(coordinates.output.double() @ directions.T)
     scores = []
@@ -142,7 +142,7 @@ def correlation_scores(
 def cosine_scores(coordinates: Coordinates, maps: UnitMaps) -> Float[Tensor, " head"]:
     """The mean over the images of the cosine between a head's contribution and the output, both centered.
 
-    An image whose contribution or output is the mean counts as zero. O(image x coordinate x dim) a head.
+    An image whose contribution or output equals the mean counts as zero. O(image x coordinate x dim) per head.
     """
     output = coordinates.output.double()
     direction = F.normalize(output - output.mean(dim=0), dim=-1)
@@ -159,12 +159,12 @@ def cosine_scores(coordinates: Coordinates, maps: UnitMaps) -> Float[Tensor, " h
 
 
 def random_scores(n_heads: int, seed: int) -> Float[Tensor, " head"]:
-    """R: standard normal numbers, the same for a seed everywhere."""
+    """R: standard normal numbers that depend only on the seed."""
     return torch.randn(n_heads, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def _standardized(values: Float[Tensor, "image direction"]) -> Float[Tensor, "image direction"]:
-    """Columns centered and of length one; those that do not vary are zero."""
+    """Columns centered and scaled to length one; columns that do not vary are zero."""
     centered = values - values.mean(dim=0)
     length = centered.norm(dim=0)
     # what is left of a constant column is rounding of its own size
@@ -174,7 +174,7 @@ def _standardized(values: Float[Tensor, "image direction"]) -> Float[Tensor, "im
 
 @dataclass(frozen=True)
 class Budget:
-    """A budget as it was written, and the heads it comes to."""
+    """A budget as it was given, and its number of heads."""
 
     name: str
     n_heads: int
@@ -183,8 +183,8 @@ class Budget:
 def parse_budget(budget: int | str, n_heads: int) -> Budget:
     """A count ("1", 12) or a share of the heads ("5%"); `BadInputError` for anything else.
 
-    A share is rounded down, and is at least two heads, so that every share says more than the budget of one head; none
-    is more than there are. Source: arXiv 2411.00246 section 5; the rounding is the published code's.
+    A share is rounded down to at least two heads, so that it differs from the budget of one head, and at most all of
+    them. Source: arXiv 2411.00246 section 5; the rounding is that of the published code.
     """
     found = _BUDGET.fullmatch(str(budget).strip())
     if found is None:
@@ -193,7 +193,7 @@ def parse_budget(budget: int | str, n_heads: int) -> Budget:
     if found["share"] is not None:
         if not 0 < number <= 100:
             raise BadInputError(f"a budget is a share of the heads in (0, 100] %, got {budget!r}")
-        # a share that comes to a whole number must not lose a head to rounding
+        # a share that is a whole number of heads must not lose one to rounding
         return Budget(str(budget), min(max(int(number * n_heads / 100 + 1e-9), 2), n_heads))
     if not (number == int(number) and 1 <= number <= n_heads):
         raise BadInputError(f"a budget is between 1 and the {n_heads} heads of the model, got {budget!r}")
@@ -201,7 +201,7 @@ def parse_budget(budget: int | str, n_heads: int) -> Budget:
 
 
 def budgets(n_heads: int) -> tuple[Budget, ...]:
-    """The paper's budgets for a model of so many heads.
+    """The paper's budgets for a model with this many heads.
 
     >>> [budget.n_heads for budget in budgets(144)]
     [1, 2, 7, 14, 36, 72, 108, 144]

@@ -46,7 +46,7 @@ __all__ = ["Selection", "best_selection", "scaling_of_selection", "select"]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Selection(Result):
-    """The best heads of a score; everything else is ablated.
+    """The best heads by a score; everything else is ablated.
 
     Attributes
     ----------
@@ -153,19 +153,10 @@ class Selection(Result):
         return {} if self.study is None else self.study.figures
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON types: the choice, and the study where there is one."""
-        content: dict[str, Any] = plain(
-            {
-                "method": SELECT.name,
-                "score": self.score,
-                "ablation": self.ablation,
-                "keep_mlps": self.keep_mlps,
-                "budget": self.budget,
-                "heads": self.heads,
-                "accuracy": dict(self.accuracy),
-                "parameters": 0,
-            }
-        )
+        """As JSON types: the choice, and the study if there is one."""
+        names = ("score", "ablation", "keep_mlps", "budget", "heads", "accuracy")
+        chosen = {name: getattr(self, name) for name in names}
+        content: dict[str, Any] = plain({"method": SELECT.name, **chosen, "parameters": 0})
         return content if self.study is None else content | {"study": self.study.to_json()}
 
     def _settings(self) -> dict[str, Any]:

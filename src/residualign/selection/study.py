@@ -1,9 +1,10 @@
-"""Everything the paper asks of selections, for one store: curves of every score, and layers left out."""
+"""The paper's study of selections for one store: curves of every score, and layers ablated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -29,19 +30,19 @@ from residualign.store import Store
 __all__ = ["N_RANDOM", "SCORED_ON", "SelectionSubject", "selection_subject", "study_selection"]
 
 N_RANDOM = 10
-"""Seeds of the random score, as published."""
+"""Number of seeds of the random score, as published."""
 
 SCORED_ON = "val"
-"""The split on which heads are scored, as published: training images made the class means, test images judge."""
+"""The split on which heads are scored, as published: training images make the class means, test images evaluate."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class SelectionSubject:
-    """A store read for selecting: validation images, classifier, and the means that stand for what is left out.
+    """What selecting heads reads from a store: validation images, classifier, and the means that replace ablated units.
 
-    means: (dim,) by unit label, of `spectra`, or of the training images. source: says which. n_train: training images.
+    means: (dim,) by unit label, of `spectra`, or of the training images; source says which. n_train: training images.
     """
 
     store: Store
@@ -57,10 +58,10 @@ class SelectionSubject:
 def selection_subject(
     store: Store, spectra: Spectra | None = None, classifier: Classifier | str | None = None
 ) -> SelectionSubject:
-    """Read what selecting needs of a store. `BadInputError` where the training or validation split is empty.
+    """Read what selecting heads needs. `BadInputError` if the training or validation split is empty.
 
-    classifier: see `store_classifier`. spectra: whose means stand for what is left out; None takes those of the
-    training images.
+    classifier: see `store_classifier`. spectra: whose means replace ablated units; None takes those of the training
+    images.
     """
     for name in ("train", SCORED_ON):
         if not len(store.split(name)):
@@ -90,9 +91,9 @@ def study_selection(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SelectionStudy:
-    """Score on validation images, measure on those of `split`. seed: the first of the random score's ten.
+    """Score heads on validation images and measure accuracy on `split`. seed: the first of the random score's ten.
 
-    Costs one pass over the products for every ablation; memory that of one block. `BadInputError` for an empty split.
+    Costs one pass over the products per ablation, in the memory of one block. `BadInputError` for an empty split.
     """
     wanted = tuple(dict.fromkeys(map(get_score, scores)))
     modes = tuple(dict.fromkeys(map(check_ablation, ablations)))
@@ -100,13 +101,11 @@ def study_selection(
     if not len(part):
         raise BadInputError(f"accuracy under ablation needs {split} images, the store has none")
     runs = [(one, s) for one in wanted for s in (range(seed, seed + N_RANDOM) if one == "R" else (None,))]
-    steps, done = len(runs) + 2 * len(modes), 0
+    steps, done = len(runs) + 2 * len(modes), count(1)
 
     def step() -> None:
-        nonlocal done
-        done += 1
         if progress is not None:
-            progress(done, steps)
+            progress(next(done), steps)
 
     labels = tuple(unit.label for unit in maps.units.of_kind("head"))
     found, orders = [], []
@@ -128,11 +127,8 @@ def study_selection(
             for (one, of_run), order, row in zip(runs, orders, accuracy.tolist(), strict=True)
         ]
         step()
-        kept = kept_accuracies(products, mask, replaced).tolist()
-        layers += [
-            LayerAccuracy(one.kind, one.layer, mode, len(one.units), value)
-            for one, value in zip(sets, kept, strict=True)
-        ]
+        kept = zip(sets, kept_accuracies(products, mask, replaced).tolist(), strict=True)
+        layers += [LayerAccuracy(one.kind, one.layer, mode, len(one.units), value) for one, value in kept]
         step()
     return SelectionStudy(
         name=name,
