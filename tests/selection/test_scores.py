@@ -36,7 +36,7 @@ def classifier_of(store):
 def scores_of(store, name, seed=0):
     val, classifier = store.split("val"), classifier_of(store)
     products = ClassProducts.of(val.coordinates(), val.labels, store.maps, classifier.vectors)
-    return head_scores(name, val.coordinates(), products, store.maps, classifier, seed)
+    return head_scores(name, products, store.maps, classifier, seed)
 
 
 def expected(store, name):

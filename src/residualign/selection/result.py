@@ -226,28 +226,17 @@ class SelectionStudy(Result):
             "accuracy": one.mean,
         }
 
+    def _of(self, one: CurveSummary) -> dict[str, Any]:
+        return {"data": self.name, "score": one.title, "ablation": one.ablation}
+
     def _budgets(self, one: CurveSummary) -> dict[str, Any]:
-        return {
-            "data": self.name,
-            "score": one.title,
-            "ablation": one.ablation,
-            **{budget.name: one.at(budget.n_heads) for budget in self.budgets},
-            f"heads for {100 * ENOUGH:.0f}%": one.heads_for(ENOUGH * self.accuracy),
-        }
+        accuracies = {budget.name: one.at(budget.n_heads) for budget in self.budgets}
+        return self._of(one) | accuracies | {f"heads for {100 * ENOUGH:.0f}%": one.heads_for(ENOUGH * self.accuracy)}
 
     def _curve(self, one: CurveSummary) -> list[dict[str, Any]]:
-        return [
-            {
-                "data": self.name,
-                "score": one.title,
-                "ablation": one.ablation,
-                "n_heads": k + 1,
-                "accuracy": one.mean[k],
-                "low": one.low[k],
-                "high": one.high[k],
-            }
-            for k in range(self.n_heads)
-        ]
+        points = zip(range(1, self.n_heads + 1), one.mean, one.low, one.high, strict=True)
+        names = ("n_heads", "accuracy", "low", "high")
+        return [self._of(one) | dict(zip(names, point, strict=True)) for point in points]
 
     def _scores(self) -> list[dict[str, Any]]:
         return [

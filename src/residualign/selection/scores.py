@@ -72,14 +72,14 @@ def score_title(name: str) -> str:
 
 
 def head_scores(
-    name: str, coordinates: Coordinates, products: ClassProducts, maps: UnitMaps, classifier: Classifier, seed: int = 0
+    name: str, products: ClassProducts, maps: UnitMaps, classifier: Classifier, seed: int = 0
 ) -> Float[Tensor, " head"]:
     """The scores of all heads in unit order, float64; larger is better.
 
     S: accuracy of the head's contribution alone, in [0, 1]. U: its correlation with the output, U|T: the same within
     the span of the class vectors, cosine: the mean cosine with the output, all in [-1, 1]. R: random, from the seed.
     """
-    chosen = get_score(name)
+    chosen, coordinates = get_score(name), products.coordinates
     if chosen == "S":
         return accuracy_scores(products)
     if chosen == "U":

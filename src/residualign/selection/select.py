@@ -53,13 +53,13 @@ class Selection(Result):
     heads : tuple of str
         Labels of the chosen heads, best first.
     kept : tuple of str
-        Labels of all units that stay, in unit order: the heads, and MLPs and embedding where `keep_mlps`.
+        Labels of all units that are kept, in unit order: the heads, and MLPs and embedding if `keep_mlps`.
     score, ablation : str
-        The score the heads were ranked by; "zero" or "mean", what takes the place of the other units.
+        The score the heads were ranked by; "zero" or "mean", what replaces the other units.
     keep_mlps : bool
-        Whether MLPs and embedding stay.
+        Whether MLPs and embedding are kept.
     budget : str or None
-        The number of heads that was asked for; None where validation images chose it.
+        The requested number or share of heads; None if validation images chose it.
     seed : int
         Random seed of the random score.
     scores : HeadScores
@@ -67,14 +67,14 @@ class Selection(Result):
     classifier : Classifier
         The class vectors.
     rest_mean : (dim,) tensor
-        Sum of the mean contributions of all units that do not stay.
+        Sum of the mean contributions of all ablated units.
     accuracy : mapping of str to float or None
         Shares in [0, 1]: `zero_shot` with every unit and `adapted` with the kept ones, on test images (None without
         any); `val`, of the kept ones.
     n_train, n_val, n_test : int
         Numbers of images.
     source : str
-        The images that the means are from.
+        The images the means were computed on.
     model, maps, spectra
         Description of the model, its maps, and the spectra whose means were taken (None for the training images).
     study : SelectionStudy or None
@@ -113,7 +113,7 @@ class Selection(Result):
         -------
         Adapter
             Of the method "select": no learned parameters, every lambda is one. Its embeddings are the sum of the kept
-            contributions and of what takes the place of the others; means are kept in float32.
+            contributions and of what replaces the others; means are stored in float32.
         """
         scaling = scaling_of_selection(self)
         fitted = Fitted(
@@ -160,19 +160,14 @@ class Selection(Result):
         return content if self.study is None else content | {"study": self.study.to_json()}
 
     def _settings(self) -> dict[str, Any]:
+        names = ("score", "heads", "budget", "ablation", "keep_mlps", "seed", "n_train", "n_val", "n_test")
         return {
             "classifier": self.classifier.kind,
             "logit_scale": self.classifier.logit_scale,
             "spectra": self.source,
-            "score": self.score,
+            **{name: getattr(self, name) for name in names},
             "heads": list(self.heads),
-            "budget": self.budget,
-            "ablation": self.ablation,
-            "keep_mlps": self.keep_mlps,
             "seed": self.seed if self.score == "R" else None,
-            "n_train": self.n_train,
-            "n_val": self.n_val,
-            "n_test": self.n_test,
         }
 
 
@@ -268,9 +263,9 @@ def best_selection(
     keep_mlps: bool = False,
     seed: int = 0,
 ) -> Selection:
-    """Of the selections by each score with each ablation, the best on validation images; of equal ones the smallest.
+    """The best selection on validation images over all scores and ablations (ties: the fewest heads).
 
-    The test split is looked at once, for the chosen one. Arguments and errors: see `select`.
+    The test split is evaluated once, for the chosen one. Arguments and errors: see `select`.
     """
     found = [_chosen(subject, score, budget, mode, keep_mlps, seed) for mode in modes for score in scores]
     best = max(found, key=lambda one: (one.accuracy["val"] or 0.0, -len(one.heads)))
@@ -280,12 +275,12 @@ def best_selection(
 def _chosen(
     subject: SelectionSubject, score: str, budget: int | str | None, mode: str, keep_mlps: bool, seed: int
 ) -> Selection:
-    """The selection with its accuracy on validation images alone."""
+    """The selection by one score with one ablation, with its accuracy on validation images only."""
     name, ablation = get_score(score), check_ablation(mode)
     units = subject.store.maps.units
     labels = tuple(unit.label for unit in units.of_kind("head"))
     wanted = None if budget is None else parse_budget(budget, len(labels))
-    values = head_scores(name, subject.coordinates, subject.products, subject.store.maps, subject.classifier, seed)
+    values = head_scores(name, subject.products, subject.store.maps, subject.classifier, seed)
     order = ranked(values)
     replaced = replacements(subject.products, ablation, subject.means, subject.classifier.vectors)
     (curve,) = accuracy_curves(subject.products, [order], replaced, keep_mlps=keep_mlps).tolist()
@@ -316,7 +311,7 @@ def _chosen(
 
 
 def _judged(subject: SelectionSubject, selection: Selection) -> Selection:
-    """The one look at the test split."""
+    """The selection with its accuracy on the test split, which is evaluated only here."""
     test, maps = subject.store.split("test"), subject.store.maps
     if not len(test):
         return selection
@@ -328,9 +323,9 @@ def _judged(subject: SelectionSubject, selection: Selection) -> Selection:
 
 
 def scaling_of_selection(selection: Selection) -> Scaling:
-    """The kept units, each as a whole under one lambda; the rest zero, or its mean.
+    """The kept units, each scaled as a whole by one lambda; the rest is zero, or its mean.
 
-    With lambdas of one the adapted embedding is the sum of the kept contributions and the means of the others, exactly.
+    With lambdas of one the adapted embedding is exactly the sum of the kept contributions and the means of the others.
     """
     nothing = torch.zeros_like(selection.rest_mean)
     units = tuple(ScaledUnit(label, nothing, None) for label in selection.kept)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from residualign.classification.classifier import Classifier, store_classifier
-from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
 from residualign.selection.ablation import (
     ClassProducts,
@@ -48,7 +47,6 @@ class SelectionSubject:
     store: Store
     classifier: Classifier
     means: Mapping[str, Tensor]
-    coordinates: Coordinates
     products: ClassProducts
     n_train: int
     source: str
@@ -77,7 +75,7 @@ def selection_subject(
         means = {label: spectrum.mean.double() for label, spectrum in spectra.items()}
         source = spectra.source
     products = ClassProducts.of(of_val, val.labels, store.maps, chosen.vectors)
-    return SelectionSubject(store, chosen, means, of_val, products, len(train), source, spectra)
+    return SelectionSubject(store, chosen, means, products, len(train), source, spectra)
 
 
 def study_selection(
@@ -110,7 +108,7 @@ def study_selection(
     labels = tuple(unit.label for unit in maps.units.of_kind("head"))
     found, orders = [], []
     for one, of_run in runs:
-        values = head_scores(one, subject.coordinates, subject.products, maps, subject.classifier, of_run or 0)
+        values = head_scores(one, subject.products, maps, subject.classifier, of_run or 0)
         found.append(HeadScores(one, of_run, labels, tuple(values.tolist())))
         orders.append(ranked(values))
         step()
