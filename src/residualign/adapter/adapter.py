@@ -1,4 +1,4 @@
-"""What is shipped: an adapter predicts with the frozen model, its lambdas and its class vectors."""
+"""The adapter: predicts with the frozen model, its lambdas and its class vectors; is saved and loaded."""
 
 from __future__ import annotations
 
@@ -15,17 +15,7 @@ from torch import Tensor
 
 from residualign._result import Table
 from residualign.adapter.attribution import Attribution, attribute
-from residualign.adapter.card import model_card
-from residualign.adapter.files import (
-    AdapterContent,
-    AdapterFiles,
-    from_files,
-    read_adapter,
-    refuse_other_model,
-    to_config,
-    to_tensors,
-    write_adapter,
-)
+from residualign.adapter.files import AdapterContent, read_adapter, refuse_other_model, to_config, write_adapter
 from residualign.adapter.fold import Adapted
 from residualign.adapter.lambdas import Moved, learning_curve, moved_components
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
@@ -41,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapter", "load_adapter"]
 
 _Batch = Tensor | Sequence[Image.Image | str | os.PathLike[str]]
-# a single image is admitted by the types so that it can be refused by a sentence
+# the types allow a single image so that it can be refused with an error message
 Images = _Batch | Image.Image
 
 
@@ -49,8 +39,8 @@ Images = _Batch | Image.Image
 class Adapter(AdapterContent):
     """A fitted method that classifies images with the frozen model it was fitted on.
 
-    The model is needed only to look at images: it is loaded by name when it is first used (on `device`, in `dtype`),
-    and refused if it is not the one the adapter was fitted on.
+    The model is needed only for images: it is loaded by name on first use (on `device`, in `dtype`), and refused if it
+    is not the one the adapter was fitted on.
 
     Attributes
     ----------
@@ -61,7 +51,7 @@ class Adapter(AdapterContent):
     accuracy : dict
         Shares in [0, 1], None without test images: `zero_shot` and `adapted` on test, `val` of the chosen point.
     parameters : int
-        Learned scales and weights, nothing else.
+        Number of learned scales and weights.
     history : tuple of dict
         One record per validation.
     settings : dict
@@ -69,7 +59,7 @@ class Adapter(AdapterContent):
     classifier, base_classifier : Classifier
         Class vectors and logit scale for adapted embeddings, and for those before adapting.
     spectra, model_info : dict
-        Where the components are from; name, fingerprint, sizes, preprocessing and dtype of the model.
+        Source of the components; name, fingerprint, sizes, preprocessing and dtype of the model.
 
     Examples
     --------
@@ -85,7 +75,7 @@ class Adapter(AdapterContent):
 
     @property
     def model(self) -> VisionModel:
-        """The frozen model, loaded when first asked for.
+        """The frozen model, loaded on first use.
 
         Raises
         ------
@@ -142,10 +132,10 @@ class Adapter(AdapterContent):
         """The adapter on its tower: components in the output space, and everything as one linear map."""
         maps = self._store_maps
         if maps is None:
-            # imported here: maps of a model need the model library, an adapter alone does not
+            # imported here: only the maps of a model need the model library
             from residualign.decomposition.maps import unit_maps
 
-            # in the model's dtype, as a store keeps them: both ways to an adapter then give the same numbers
+            # in the model's dtype, as in a store, so that both ways to an adapter give the same numbers
             maps = unit_maps(self.model.tower)
         return Adapted(maps, self.scaling.expand(maps), self.learned, self.classifier, self.base_classifier)
 
@@ -160,7 +150,7 @@ class Adapter(AdapterContent):
         return self.adapted.scaling
 
     def embed_coordinates(self, coordinates: Coordinates) -> Float[Tensor, "image dim"]:
-        """Adapted embeddings of images already taken apart, (image, dim), not normalized. One matrix product."""
+        """Adapted embeddings from coordinates, (image, dim), not normalized. One matrix product."""
         return self.adapted.embed(coordinates)
 
     def embed(self, images: Images, batch_size: int = 32) -> Float[Tensor, "image dim"]:
@@ -200,7 +190,7 @@ class Adapter(AdapterContent):
         Parameters
         ----------
         images : list of PIL images or paths, (image, 3, height, width) tensor, or Coordinates
-            Coordinates are those of images already taken apart, e.g. of a store; they need no forward pass.
+            Coordinates, e.g. of a store, need no forward pass.
         batch_size : int
             Images per forward pass.
 
@@ -227,7 +217,7 @@ class Adapter(AdapterContent):
         return [self.class_names[i] for i in self.predict_indices(images, batch_size).tolist()]
 
     def take_apart(self, images: Images, batch_size: int = 32) -> Coordinates:
-        """Coordinates of images, for everything here that takes coordinates. One plain forward pass."""
+        """Coordinates of images, for the methods that take coordinates. One plain forward pass."""
         from residualign.decomposition.trace import trace_coordinates
 
         model = self.model
@@ -236,12 +226,12 @@ class Adapter(AdapterContent):
         )
 
     def attribution(self, images: Images | Coordinates, batch_size: int = 32) -> Attribution:
-        """Which units decided: each one's exact share of the margin between an image's first two classes.
+        """Which units decided: each unit's exact share of the margin between an image's top two classes.
 
         Parameters
         ----------
         images : list of PIL images or paths, (image, 3, height, width) tensor, or Coordinates
-            As in `predict_proba`.
+            See `predict_proba`.
         batch_size : int
             Images per forward pass.
 
@@ -278,7 +268,7 @@ class Adapter(AdapterContent):
         Returns
         -------
         Moved
-            A sequence of components; the effect is the root mean square length of what the embedding gains when the
+            A sequence of components; the effect is the root mean square length of the change of the embedding when the
             lambda goes from one to its value.
 
         Raises
@@ -291,7 +281,7 @@ class Adapter(AdapterContent):
         if source is None:
             return moved_components(self.scaling, self.learned["lambdas"])
         if isinstance(source, Store):
-            # imported here: predicting needs nothing of it
+            # imported here: predicting does not need it
             from residualign.extraction import fit_spectrum
 
             source = fit_spectrum(source)
@@ -324,15 +314,14 @@ class Adapter(AdapterContent):
         Parameters
         ----------
         folder : str or path
-            Made where it is missing. An adapter that is there is replaced, other files are left alone.
+            Created if it is missing. An existing adapter is replaced, other files are left alone.
 
         Raises
         ------
         RunError
-            If writing fails; nothing is changed then.
+            If writing fails; nothing is changed in that case.
         """
-        config = to_config(self)
-        write_adapter(folder, AdapterFiles(config, to_tensors(self), self.history), model_card(config))
+        write_adapter(folder, self)
 
     def _summary(self) -> str:
         return f"{super()._summary()}, model {self.model_info.get('name')}, {len(self.class_names):,} classes"
@@ -378,7 +367,7 @@ def load_adapter(
         If files are missing, damaged or do not fit together, or if the model, its revision or its preprocessing is a
         different one, saying what differs.
     """
-    adapter = Adapter(**from_files(read_adapter(folder)), device=device, dtype=dtype)
+    adapter = Adapter(**read_adapter(folder), device=device, dtype=dtype)
     if isinstance(model, str | os.PathLike):
         from residualign.load import load_model
 
@@ -389,7 +378,7 @@ def load_adapter(
 
 
 def _batches(images: Images, size: int) -> list[_Batch]:
-    """Parts of at most `size` images; one empty part where there are none, for the model to refuse."""
+    """Parts of at most `size` images; one empty part if there are none, for the model to refuse."""
     if size < 1:
         raise BadInputError(f"batch_size is at least 1; got {size}")
     if isinstance(images, Image.Image | str | os.PathLike):

@@ -19,10 +19,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from residualign._files import TEMPORARY_SUFFIX, read_tensors, saying_what_is_kept
+from residualign._files import TEMPORARY_SUFFIX, json_line, read_tensors, saying_what_is_kept
+from residualign.adapter.card import model_card
 from residualign.adapter.compact import CompactScaling, CompactUnit
 from residualign.classification.classifier import Classifier
 from residualign.errors import BadInputError
+from residualign.fitting.coefficients import HasLambdas
 from residualign.fitting.fit import FitRecord
 from residualign.fitting.methods import ADAPTER_METHODS
 
@@ -33,13 +35,9 @@ __all__ = [
     "HISTORY",
     "TENSORS",
     "AdapterContent",
-    "AdapterFiles",
-    "field_of",
-    "from_files",
     "read_adapter",
     "refuse_other_model",
     "to_config",
-    "to_tensors",
     "write_adapter",
 ]
 
@@ -52,7 +50,7 @@ FORMAT, VERSION = "residualign adapter", 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AdapterContent(FitRecord):
+class AdapterContent(HasLambdas, FitRecord):
     """Everything an adapter consists of: the record of the fit, and what was learned, in the form it is saved in.
 
     scaling: which components of which units are scaled. learned: what was fitted, float32: `lambdas` joined over units,
@@ -74,22 +72,8 @@ class AdapterContent(FitRecord):
         """Names in the order of the columns of `predict_proba`."""
         return self.classifier.class_names
 
-    @property
-    def lambdas(self) -> Mapping[str, Tensor]:
-        """Lambdas of every scaled unit under its label, (component,); empty for `linear`."""
-        return self.scaling.split(self.learned["lambdas"]) if "lambdas" in self.learned else {}
 
-
-@dataclass(frozen=True)
-class AdapterFiles:
-    """What the files of an adapter hold. config is JSON-able; history has one record per validation."""
-
-    config: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
-    history: Sequence[Mapping[str, Any]]
-
-
-def write_adapter(folder: str | os.PathLike[str], files: AdapterFiles, card: str) -> None:
+def write_adapter(folder: str | os.PathLike[str], adapter: AdapterContent) -> None:
     """Write all files of an adapter, replacing an existing adapter; other files in the folder stay.
 
     Equal contents give equal bytes. Everything is written to temporary files first, then renamed, the config last: a
@@ -97,13 +81,14 @@ def write_adapter(folder: str | os.PathLike[str], files: AdapterFiles, card: str
     """
     header = json.dumps({"format": FORMAT, "version": VERSION})
     # one key: safetensors writes several in an order that changes from process to process
-    tensors = save({name: tensor.contiguous() for name, tensor in files.tensors.items()}, {"residualign": header})
+    named = {name: tensor.contiguous() for name, tensor in _to_tensors(adapter).items()}
+    tensors, content = save(named, {"residualign": header}), to_config(adapter)
     checksum = {"tensors_sha256": hashlib.sha256(tensors).hexdigest()}
-    config = {"format": FORMAT, "version": VERSION} | dict(files.config) | checksum
+    config = {"format": FORMAT, "version": VERSION} | content | checksum
     contents = {
         TENSORS: tensors,
-        HISTORY: "".join(json.dumps(record, allow_nan=False) + "\n" for record in files.history).encode(),
-        CARD: card.encode(),
+        HISTORY: b"".join(map(json_line, adapter.history)),
+        CARD: model_card(content).encode(),
         CONFIG: (json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
     }
     with saying_what_is_kept(folder, "no adapter was written there"):
@@ -129,22 +114,8 @@ def _publish_together(folder: Path, contents: Mapping[str, bytes]) -> None:
         raise
 
 
-def read_adapter(folder: str | os.PathLike[str]) -> AdapterFiles:
-    """Read what `write_adapter` wrote, bit for bit.
-
-    `BadInputError` naming the file that is missing, damaged, changed since it was written, of a different kind or of a
-    newer version.
-    """
-    config = _read_config(Path(folder))
-    path = Path(folder) / TENSORS
-    _, tensors = read_tensors(path, FORMAT, VERSION)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != field_of(config, "tensors_sha256", str):
-        raise BadInputError(f"{path} is not the file that was saved with {CONFIG}: its SHA-256 differs")
-    return AdapterFiles(config, tensors, _read_history(Path(folder) / HISTORY))
-
-
-def field_of(mapping: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
-    """A field of a config; `BadInputError` naming it where it is missing or of the wrong type."""
+def _field(mapping: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+    """A field of a config; `BadInputError` naming it if it is missing or of the wrong type."""
     if name not in mapping:
         raise BadInputError(f"{CONFIG} lacks {name!r}")
     value = mapping[name]
@@ -165,7 +136,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise BadInputError(f"{path} is not readable as JSON ({error})") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise BadInputError(f"{path} does not describe a {FORMAT}")
-    version = field_of(config, "version", int)
+    version = _field(config, "version", int)
     if version > VERSION:
         raise BadInputError(
             f"{path} has format version {version}, written by a newer residualign; this one reads up to {VERSION}"
@@ -186,7 +157,7 @@ def _read_history(path: Path) -> tuple[dict[str, Any], ...]:
 _ROWS, _DIM, _WHOLE = "rows", "dim", "whole"
 
 
-def to_tensors(adapter: AdapterContent) -> dict[str, Tensor]:
+def _to_tensors(adapter: AdapterContent) -> dict[str, Tensor]:
     """All tensors, by name; components of all units stored in the same form are concatenated."""
     scaling = adapter.scaling
     tensors = {
@@ -235,10 +206,26 @@ def _form(unit: CompactUnit) -> str:
     return _ROWS if unit.in_rows else _DIM
 
 
-def from_files(files: AdapterFiles) -> dict[str, Any]:
-    """The arguments of `Adapter`. `BadInputError` naming what is missing or inconsistent."""
-    config = files.config
-    method = field_of(config, "method", str)
+@dataclass(frozen=True)
+class _Files:
+    """The files of an adapter that fit together. config is JSON-able."""
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+def read_adapter(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The arguments of `Adapter`, bit for bit as `write_adapter` wrote them.
+
+    `BadInputError` naming the file that is missing, damaged, changed since it was written, of a different kind or of a
+    newer version, or what is missing in it or inconsistent.
+    """
+    config, path = _read_config(Path(folder)), Path(folder) / TENSORS
+    _, tensors = read_tensors(path, FORMAT, VERSION)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != _field(config, "tensors_sha256", str):
+        raise BadInputError(f"{path} is not the file that was saved with {CONFIG}: its SHA-256 differs")
+    files, history = _Files(config, tensors), _read_history(Path(folder) / HISTORY)
+    method = _field(config, "method", str)
     if method not in ADAPTER_METHODS:
         raise BadInputError(f"{CONFIG}: method {method!r} is not one of {', '.join(ADAPTER_METHODS)}")
     classifier, base = _classifiers(files)
@@ -250,34 +237,34 @@ def from_files(files: AdapterFiles) -> dict[str, Any]:
         "learned": _learned(files, method, scaling, dim),
         "classifier": classifier,
         "base_classifier": base,
-        "parameters": field_of(config, "parameters", int),
-        "epochs": field_of(config, "epochs", int),
-        "learning_rate": field_of(config, "learning_rate", (int, float, type(None))),
-        # no clock is saved
+        "parameters": _field(config, "parameters", int),
+        "epochs": _field(config, "epochs", int),
+        "learning_rate": _field(config, "learning_rate", (int, float, type(None))),
+        # no times are saved
         "seconds": 0.0,
-        "history": tuple(dict(record) for record in files.history),
-        "model_info": field_of(config, "model", dict),
-        **{name: field_of(config, name, dict) for name in ("accuracy", "settings", "spectra")},
+        "history": history,
+        "model_info": _field(config, "model", dict),
+        **{name: _field(config, name, dict) for name in ("accuracy", "settings", "spectra")},
     }
 
 
-def _classifiers(files: AdapterFiles) -> tuple[Classifier, Classifier]:
+def _classifiers(files: _Files) -> tuple[Classifier, Classifier]:
     config = files.config
-    names = field_of(config, "class_names", list)
+    names = _field(config, "class_names", list)
     if not all(isinstance(name, str) for name in names):
         raise BadInputError(f"{CONFIG}: 'class_names' holds something other than names")
     kind = _choice(config, "classifier", ("text", "means"))
     vectors = _tensor(files, "class_vectors", (len(names), None))
     base = files.tensors.get("base_class_vectors", vectors)
-    scale, base_scale = (float(field_of(config, key, (int, float))) for key in ("logit_scale", "base_logit_scale"))
-    bias = float(field_of(config, "logit_bias", (int, float))) if "logit_bias" in config else None
+    scale, base_scale = (float(_field(config, key, (int, float))) for key in ("logit_scale", "base_logit_scale"))
+    bias = float(_field(config, "logit_bias", (int, float))) if "logit_bias" in config else None
     adapted = Classifier(kind, tuple(names), vectors, scale, logit_bias=bias)
     return adapted, replace(adapted, vectors=base, logit_scale=base_scale)
 
 
-def _scaling(files: AdapterFiles, dim: int) -> CompactScaling:
+def _scaling(files: _Files, dim: int) -> CompactScaling:
     config = files.config
-    listed = [_listed(entry) for entry in field_of(config, "units", list)]
+    listed = [_listed(entry) for entry in _field(config, "units", list)]
     parts: dict[str, Iterator[Tensor | None]] = {_WHOLE: repeat(None)}
     for form in (_ROWS, _DIM):
         counts = [n for _, n, own in listed if own == form]
@@ -303,7 +290,7 @@ def _listed(entry: Any) -> tuple[str, int, str]:
     raise BadInputError(f"{CONFIG}: 'units' holds {entry!r}, expected [label, count, form]")
 
 
-def _learned(files: AdapterFiles, method: str, scaling: CompactScaling, dim: int) -> dict[str, Tensor]:
+def _learned(files: _Files, method: str, scaling: CompactScaling, dim: int) -> dict[str, Tensor]:
     learned = {}
     if "lambdas" in ADAPTER_METHODS[method].learns:
         learned["lambdas"] = _tensor(files, "learned.lambdas", (sum(unit.n_lambdas for unit in scaling.units),))
@@ -313,7 +300,7 @@ def _learned(files: AdapterFiles, method: str, scaling: CompactScaling, dim: int
     return learned
 
 
-def _tensor(files: AdapterFiles, name: str, shape: tuple[int | None, ...]) -> Tensor:
+def _tensor(files: _Files, name: str, shape: tuple[int | None, ...]) -> Tensor:
     if name not in files.tensors:
         raise BadInputError(f"{TENSORS} lacks {name!r}, which {CONFIG} refers to")
     tensor = files.tensors[name]
@@ -325,7 +312,7 @@ def _tensor(files: AdapterFiles, name: str, shape: tuple[int | None, ...]) -> Te
 
 
 def _choice(config: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> Any:
-    value = field_of(config, name, str)
+    value = _field(config, name, str)
     if value not in allowed:
         raise BadInputError(f"{CONFIG}: {name!r} is {value!r}, expected one of {', '.join(allowed)}")
     return value

@@ -19,7 +19,7 @@ from torch import Tensor
 from residualign.classification.classifier import Classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
-from residualign.fitting.coefficients import OUTPUT, ScaledUnit, Scaling
+from residualign.fitting.coefficients import OUTPUT, HasLambdas, ScaledUnit, Scaling
 
 __all__ = ["Adapted", "FactoredMap", "FoldedMap", "fold"]
 
@@ -238,7 +238,7 @@ class FactoredMap(_OutputPart):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Adapted:
+class Adapted(HasLambdas):
     """What was learned, on a tower with these maps: the mathematics of an adapter, without its model and its files.
 
     scaling: what the lambdas multiply, components in the output space, float64. learned: `lambdas` joined over units,
@@ -255,11 +255,6 @@ class Adapted:
     def __repr__(self) -> str:
         learned = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in self.learned.items())
         return f"Adapted({self.scaling!r}, {learned or 'nothing learned'})"
-
-    @property
-    def lambdas(self) -> Mapping[str, Tensor]:
-        """Lambdas of every scaled unit under its label, (component,)."""
-        return self.scaling.split(self.learned["lambdas"]) if "lambdas" in self.learned else {}
 
     @cached_property
     def exact_map(self) -> FoldedMap | FactoredMap:

@@ -1,4 +1,4 @@
-"""What an adapter says of one image: label, probabilities, and the heads that decided."""
+"""What an adapter says about one image: label, probabilities, and the heads that decided."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from residualign.adapter.adapter import Adapter
-from residualign.adapter.attribution import Attribution
+from residualign.adapter.attribution import REST, Attribution
 from residualign.units import Unit
 
 __all__ = ["Decision", "Verdict", "classify_images"]
@@ -21,7 +21,7 @@ N_CLASSES = 3
 
 @dataclass(frozen=True)
 class Decision:
-    """A head's share of the margin between the first two classes; a negative one speaks for the second."""
+    """A head's share of the margin between the top two classes; a negative one favors the second."""
 
     head: str
     share: float | None
@@ -29,11 +29,12 @@ class Decision:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One image's answer.
+    """The answer for one image.
 
-    first: the classes with the largest probabilities, in order, with these. margin: by how much the logit of the first
-    exceeds that of the second. decided_by: the heads with the largest shares of it, whichever class they speak for.
-    kinds: the shares of all heads, of all MLPs, and of the rest (embedding and constants) together; they add up to one.
+    first: the classes with the largest probabilities, in order, with their probabilities. margin: by how much the logit
+    of the first class exceeds that of the second. decided_by: the heads with the largest shares of the margin,
+    whichever class they favor. kinds: the shares of all heads, of all MLPs, and of the rest (embedding and constants)
+    together; they sum to one.
     """
 
     image: str
@@ -55,28 +56,19 @@ def classify_images(adapter: Adapter, names: Sequence[str], images: Sequence[Ima
     probabilities = adapter.predict_proba(coordinates)
     attribution = adapter.attribution(coordinates)
     top = probabilities.topk(min(N_CLASSES, len(adapter.class_names)), dim=-1)
-    return [
-        Verdict(
-            image=name,
-            label=adapter.class_names[top.indices[i][0]],
-            probability=float(top.values[i][0]),
-            first=tuple(
-                (adapter.class_names[j], value)
-                for j, value in zip(top.indices[i].tolist(), top.values[i].tolist(), strict=True)
-            ),
-            margin=float(attribution.margin[i]),
-            decided_by=_largest_heads(attribution, i),
-            kinds=_kinds(attribution, i),
-        )
-        for i, name in enumerate(names)
-    ]
+    verdicts = []
+    for i, (name, indices, values) in enumerate(zip(names, top.indices.tolist(), top.values.tolist(), strict=True)):
+        first = tuple((adapter.class_names[j], value) for j, value in zip(indices, values, strict=True))
+        label, probability = first[0]
+        margin, heads = float(attribution.margin[i]), _largest_heads(attribution, i)
+        verdicts.append(Verdict(name, label, probability, first, margin, heads, _kinds(attribution, i)))
+    return verdicts
 
 
 def _largest_heads(attribution: Attribution, image: int) -> tuple[Decision, ...]:
-    heads = [
-        (label, share) for label, share in attribution.top(image, len(attribution.labels)) if _kind(label) == "heads"
-    ]
-    return tuple(Decision(label, _finite(share)) for label, share in heads[:N_HEADS])
+    everything = attribution.top(image, len(attribution.labels))
+    heads = [Decision(label, _finite(share)) for label, share in everything if _kind(label) == "heads"]
+    return tuple(heads[:N_HEADS])
 
 
 def _kinds(attribution: Attribution, image: int) -> dict[str, float | None]:
@@ -87,12 +79,12 @@ def _kinds(attribution: Attribution, image: int) -> dict[str, float | None]:
 
 
 def _kind(label: str) -> str:
-    # constants have a share too, and no unit
-    if label == "rest":
+    # constants have a share too, but are not a unit
+    if label == REST:
         return "rest"
     return {"head": "heads", "mlp": "mlps", "embedding": "rest"}[Unit.parse(label).kind]
 
 
 def _finite(share: float) -> float | None:
-    """None where the margin is exactly zero: there is then nothing to share."""
+    """None if the margin is exactly zero: there is nothing to share then."""
     return share if math.isfinite(share) else None

@@ -18,7 +18,17 @@ from torch import Tensor
 
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 
-__all__ = ["OUTPUT", "Features", "MeanMode", "RestMode", "ScaledUnit", "Scaling", "adapted_output", "build_features"]
+__all__ = [
+    "OUTPUT",
+    "Features",
+    "HasLambdas",
+    "MeanMode",
+    "RestMode",
+    "ScaledUnit",
+    "Scaling",
+    "adapted_output",
+    "build_features",
+]
 
 MeanMode = Literal["drop", "keep"]
 RestMode = Literal["keep", "mean", "zero"]
@@ -75,6 +85,18 @@ class AnyScaling:
     def __repr__(self) -> str:
         content = f"{len(self.units):,} units, {self.n_lambdas:,} lambdas, mean={self.mean!r}, rest={self.rest!r}"
         return f"{type(self).__name__}({content})"
+
+
+class HasLambdas:
+    """What everything fitted has in common: lambdas on scaled units, or none."""
+
+    scaling: AnyScaling
+    learned: Mapping[str, Tensor]
+
+    @property
+    def lambdas(self) -> Mapping[str, Tensor]:
+        """Lambdas of every scaled unit by its label, (component,); empty for a method without any (`linear`)."""
+        return self.scaling.split(self.learned["lambdas"]) if "lambdas" in self.learned else {}
 
 
 @dataclass(frozen=True, repr=False)

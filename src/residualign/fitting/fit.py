@@ -17,7 +17,7 @@ from residualign._result import Result, Table
 from residualign.classification.classifier import Classifier, store_classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
-from residualign.fitting.coefficients import MAX_BYTES, Scaling, adapted_output, build_features
+from residualign.fitting.coefficients import MAX_BYTES, HasLambdas, Scaling, adapted_output, build_features
 from residualign.fitting.methods import Loss, build_scaling, check_choice, get_method, start_parameters
 from residualign.fitting.objective import Objective, Parameters
 from residualign.fitting.solvers import Solver, default_solver
@@ -94,7 +94,7 @@ class FitRecord(Result):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Fitted(FitRecord):
+class Fitted(HasLambdas, FitRecord):
     """What was fitted, with its record.
 
     scaling: which components of which units are scaled, and what happens to the rest. learned: the fitted parameters by
@@ -108,11 +108,6 @@ class Fitted(FitRecord):
     classifier: Classifier
     base_classifier: Classifier
     history: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def lambdas(self) -> dict[str, Tensor]:
-        """Lambdas of every scaled unit by label; empty for a method without any."""
-        return self.scaling.split(self.learned["lambdas"]) if "lambdas" in self.learned else {}
 
     def adapted(self, coordinates: Coordinates, maps: UnitMaps) -> Float[Tensor, "image dim"]:
         """Adapted embeddings, not normalized."""

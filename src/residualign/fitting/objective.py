@@ -23,7 +23,7 @@ Parameters = dict[str, Tensor]
 
 @dataclass(frozen=True, order=True)
 class Score:
-    """Validation result; a larger one is better: accuracy first, then the smaller cross-entropy."""
+    """Validation result; larger is better: higher accuracy, then lower cross-entropy."""
 
     accuracy: float
     negative_loss: float
@@ -48,11 +48,11 @@ def neutral(parameters: Mapping[str, Tensor]) -> Parameters:
 class Objective:
     """Cross-entropy of `logit_scale * cosine(adapted embedding, class vector)` on some labeled images.
 
-    class_vectors: (class, dim). own_vectors: (image, dim) or None: the vector that stands for an image's own class in
-    its own row (leave-one-out class means while fitting). pull: strength by group of parameters; a group adds
-    `strength * |(value - neutral) / scale|^2 / rows`, rows being lambdas, classes or dimensions, so that one strength
-    means the same for towers of any size. scales: what counts as one step of a group's entries, 1 where absent.
-    logit_bias: with one, the loss is SigLIP's instead, the sum over classes of binary cross-entropies of logit + bias
+    class_vectors: (class, dim). own_vectors: (image, dim) or None: the vector that replaces an image's own class vector
+    in its row (leave-one-out class means while fitting). pull: strength of the regularization by group of parameters;
+    a group adds `strength * |(value - neutral) / scale|^2 / rows`, rows being lambdas, classes or dimensions, so that a
+    strength means the same for towers of any size. scales: the step size of a group's entries, 1 if absent.
+    logit_bias: if given, the loss is SigLIP's instead, the sum over classes of binary cross-entropies of logit + bias
     (arXiv 2303.15343, section 3.2).
     """
 
@@ -69,7 +69,7 @@ class Objective:
         return len(self.labels)
 
     def logits(self, parameters: Parameters, index: slice | Tensor) -> Float[Tensor, "image class"]:
-        """Logits of some images. Source: arXiv 2411.00246 section 4; without the logit scale training fails quietly."""
+        """Logits of some images. Source: arXiv 2411.00246 section 4; without the logit scale fits fail silently."""
         if "lambdas" in parameters:
             adapted = self.features.adapted(parameters["lambdas"], index)
         else:
@@ -118,9 +118,9 @@ class Objective:
         return self.cross_entropy(parameters, index) + self.pull_loss(parameters)
 
     def value_and_gradient(self, parameters: Parameters) -> tuple[float, Parameters]:
-        """The full-batch loss and its gradient, in chunks of images where the features are not held in memory.
+        """The full-batch loss and its gradient, in chunks of images if the features are not held in memory.
 
-        `RunError` where the loss is not finite. Costs two products of image x feature x dim.
+        `RunError` if the loss is not finite. Costs two products of image x feature x dim.
         """
         leaves = {name: value.detach().requires_grad_(True) for name, value in parameters.items()}
         gradient = {name: torch.zeros_like(value) for name, value in parameters.items()}
@@ -147,7 +147,7 @@ class Objective:
 
 
 def _accumulate(loss: Tensor, leaves: Parameters, gradient: Parameters) -> float:
-    """Adds the gradient of one part of the loss in place; returns the part."""
+    """Add the gradient of one part of the loss in place; return the part."""
     if loss.requires_grad:
         parts = torch.autograd.grad(loss, tuple(leaves.values()), allow_unused=True)
         for total, part in zip(gradient.values(), parts, strict=True):
@@ -157,7 +157,7 @@ def _accumulate(loss: Tensor, leaves: Parameters, gradient: Parameters) -> float
 
 
 def check_finite(loss: float) -> None:
-    """`RunError` where a loss is not a finite number."""
+    """`RunError` if a loss is not a finite number."""
     if not math.isfinite(loss):
         raise RunError(
             f"the loss became {loss}: the learning rate may be too large, or the embeddings hold values that are not "
@@ -172,7 +172,7 @@ Record = dict[str, Any]
 class Solution:
     """The best validated point of a run.
 
-    epochs: passes over the training images, line searches and every candidate included. chosen: the settings that
+    epochs: passes over the training images, including line searches and all candidates. chosen: the settings that
     validation chose. history: one record per validation.
     """
 

@@ -61,7 +61,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         _parse_components(self.components)
-        _solver(self.learning_rate)
+        self.solver()
         check_choice("scaled", self.scaled, tuple(SCALED))
         check_choice("start", self.start, get_args(StartMode))
 
@@ -77,7 +77,20 @@ class Setting:
 
     def solver(self) -> Solver | None:
         """Schedule-Free with the learning rate; None for the default, L-BFGS."""
-        return _solver(self.learning_rate)
+        if self.learning_rate == _LBFGS:
+            return None
+        if self.learning_rate == _FINDER:
+            return ScheduleFree()
+        try:
+            rate = float(self.learning_rate)
+        except ValueError:
+            rate = math.nan
+        if not (math.isfinite(rate) and rate > 0):
+            raise BadInputError(
+                "a learning rate is a positive number, 'auto' (searched for) or 'none' (L-BFGS); "
+                f"got {self.learning_rate!r}"
+            )
+        return ScheduleFree(learning_rate=rate)
 
 
 @dataclass(frozen=True)
@@ -248,19 +261,3 @@ def _parse_components(text: str) -> tuple[float, int | None]:
         if found["share"] is None and number == int(number) and number >= 1:
             return 1.0, int(number)
     raise BadInputError(f"components are 'all', a share of variance like 90%, or a count like 8; got {text!r}")
-
-
-def _solver(learning_rate: str) -> Solver | None:
-    if learning_rate == _LBFGS:
-        return None
-    if learning_rate == _FINDER:
-        return ScheduleFree()
-    try:
-        rate = float(learning_rate)
-    except ValueError:
-        rate = math.nan
-    if not (math.isfinite(rate) and rate > 0):
-        raise BadInputError(
-            f"a learning rate is a positive number, 'auto' (searched for) or 'none' (L-BFGS); got {learning_rate!r}"
-        )
-    return ScheduleFree(learning_rate=rate)
