@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from residualign.adapter.adapter import load_adapter
     from residualign.adapter.fit import fit
     from residualign.data import load_data
-    from residualign.decomposition.decompose import decompose
+    from residualign.decomposition.contributions import decompose
     from residualign.errors import BadInputError, RunError
     from residualign.extraction import extract, fit_spectrum
     from residualign.geometry import measure_geometry
@@ -30,7 +30,7 @@ _HOMES = {
     "Store": "store",
     "build_report": "report.build",
     "compare_spectra": "similarity.spectral",
-    "decompose": "decomposition.decompose",
+    "decompose": "decomposition.contributions",
     "explain": "text.explain",
     "extract": "extraction",
     "fit": "adapter.fit",

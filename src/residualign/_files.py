@@ -1,4 +1,4 @@
-"""Writing a file so that it is either whole or absent, and saying plainly why it could not be written."""
+"""Writing a file so that it is either complete or absent, with a plain sentence where it cannot be written."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def json_line(value: Any) -> bytes:
 def read_tensors(path: str | os.PathLike[str], format: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors of a safetensors file with a JSON header under the key `residualign`.
 
-    Raises `BadInputError` naming the file where it is absent, truncated, of another kind or of another version.
+    Raises `BadInputError` naming the file where it is absent, truncated, of a different kind or version.
     """
     name = os.fspath(path)
     if not os.path.isfile(name):
@@ -117,10 +117,10 @@ def read_tensors(path: str | os.PathLike[str], format: str, version: int) -> tup
             header = json.loads((file.metadata() or {}).get("residualign", "null"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise BadInputError(f"{name} is damaged or no safetensors file: {error}") from None
+        raise BadInputError(f"{name} is damaged or not a safetensors file: {error}") from None
     if not isinstance(header, dict) or header.get("format") != format:
         found = header.get("format") if isinstance(header, dict) else "something else"
-        raise BadInputError(f"{name} is no {format} file but {found}")
+        raise BadInputError(f"{name} is not a {format} file but {found}")
     if header.get("version") != version:
         raise BadInputError(f"{name} has version {header.get('version')}, this residualign reads version {version}")
     return header, tensors
@@ -130,7 +130,7 @@ LOCK_NAME = ".lock"
 
 
 class DirectoryLock:
-    """Holds a local folder for one run; the kernel lets go of it when the process ends, however it ends.
+    """Locks a local folder for one run; the system releases the lock when the process ends, however it ends.
 
     A context manager. The folder is made if it is absent. The file `.lock` in it is removed on leaving; one that a
     killed run left behind locks nothing. Entering raises `BadInputError` where another run holds the folder, and

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 __all__ = ["interval", "listed", "percent", "points", "skipped_sentence", "whole_percent"]
 
 NONE = "–"
-"""What stands in a table where there is no number."""
+"""Shown in a table where there is no number."""
 
 
 def percent(share: float | None) -> str:

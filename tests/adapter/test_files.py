@@ -99,16 +99,16 @@ def test_a_config_that_is_no_json_or_absent_is_refused(copy):
 def test_tensors_that_are_truncated_changed_foreign_or_absent_are_refused(copy):
     path, content = copy / TENSORS, (copy / TENSORS).read_bytes()
     path.write_bytes(content[:-1])
-    with pytest.raises(BadInputError, match="damaged or no safetensors file"):
+    with pytest.raises(BadInputError, match="damaged or not a safetensors file"):
         load_adapter(copy)
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(BadInputError, match="SHA-256"):
         load_adapter(copy)
     path.write_bytes(b"not tensors at all")
-    with pytest.raises(BadInputError, match="damaged or no safetensors file"):
+    with pytest.raises(BadInputError, match="damaged or not a safetensors file"):
         load_adapter(copy)
     save_file({"weight": torch.zeros(3)}, path)
-    with pytest.raises(BadInputError, match="is no residualign adapter file"):
+    with pytest.raises(BadInputError, match="is not a residualign adapter file"):
         load_adapter(copy)
     path.unlink()
     with pytest.raises(BadInputError, match="no such file"):

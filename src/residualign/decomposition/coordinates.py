@@ -18,7 +18,7 @@ from torch import Tensor
 from residualign._result import one_line
 from residualign.units import Unit, Units
 
-__all__ = ["Coordinates", "Layout", "UnitMaps"]
+__all__ = ["Coordinates", "IdentityMaps", "Layout", "UnitMaps"]
 
 Layout = Literal["token", "mean", "contributions"]
 """What coordinates are taken of: one pooled token, a mean over tokens, or the contributions themselves."""
@@ -84,7 +84,7 @@ class Coordinates:
         return self.of_tensors({name: tensor[index] for name, tensor in self.tensors().items()})
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Coordinates:
-        """The same coordinates on another device or in another dtype."""
+        """The same coordinates on a different device or in a different dtype."""
         return self.of_tensors({name: tensor.to(device=device, dtype=dtype) for name, tensor in self.tensors().items()})
 
     @staticmethod
@@ -215,7 +215,7 @@ class UnitMaps:
             yield unit, self.weight(unit), self.bias(unit)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> UnitMaps:
-        """The same maps on another device or in another dtype."""
+        """The same maps on a different device or in a different dtype."""
         return UnitMaps(**{f.name: getattr(self, f.name).to(device=device, dtype=dtype) for f in fields(self)})
 
     def contribution(self, coordinates: Coordinates, unit: Unit) -> Float[Tensor, "image dim"]:
@@ -242,3 +242,68 @@ class UnitMaps:
     def __repr__(self) -> str:
         dtype = str(self.embedding.dtype).removeprefix("torch.")
         return one_line(f"{type(self).__name__}({self.units}, layout={self.layout!r}, dim={self.dim}, {dtype})")
+
+
+@dataclass(frozen=True, repr=False)
+class IdentityMaps(UnitMaps):
+    """The maps of a tower that pools by attention: one identity matrix for every unit, and constants of zero.
+
+    head_dim: of the tower. A head spans up to dim directions here, of which spectra keep head_dim by default.
+    pool_mlp: whether the pooling has an MLP, which is one more unit.
+    """
+
+    head_dim: int = 0
+    pool_mlp: bool = False
+
+    @classmethod
+    def of(cls, units: Units, dim: int, head_dim: int, dtype: torch.dtype, device: torch.device | str) -> IdentityMaps:
+        """The maps of a tower with these units."""
+        identity, zero = torch.eye(dim, dtype=dtype, device=device), torch.zeros(dim, dtype=dtype, device=device)
+        heads = identity.expand(units.n_layers, units.n_heads, dim, dim)
+        mlps = identity.expand(units.n_layers, dim, dim)
+        return cls(heads, mlps, identity, zero, zero, head_dim, units.pool_mlp)
+
+    @property
+    def layout(self) -> Layout:
+        return "contributions"
+
+    @property
+    def units(self) -> Units:
+        return Units(self.heads.shape[0], self.heads.shape[1], self.pool_mlp)
+
+    @property
+    def max_head_components(self) -> int:
+        return self.head_dim
+
+    @property
+    def value_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {**self.coordinate_shapes, "output": (self.dim,)}
+
+    @property
+    def coordinate_shapes(self) -> dict[str, tuple[int, ...]]:
+        n_layers, n_heads, _, dim = self.heads.shape
+        shapes: dict[str, tuple[int, ...]] = {
+            "heads": (n_layers, n_heads, dim),
+            "mlps": (n_layers, dim),
+            "embedding": (dim,),
+        }
+        return {**shapes, "pool_mlp": (dim,)} if self.pool_mlp else shapes
+
+    def weight(self, unit: Unit) -> Float[Tensor, "dim dim"]:
+        return self.embedding
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> IdentityMaps:
+        like = self.embedding.to(device=device, dtype=dtype)
+        return IdentityMaps.of(self.units, self.dim, self.head_dim, like.dtype, like.device)
+
+    def contribution(self, coordinates: Coordinates, unit: Unit) -> Float[Tensor, "image dim"]:
+        return coordinates.of(unit)
+
+    def sum(self, coordinates: Coordinates) -> Float[Tensor, "image dim"]:
+        total = coordinates.heads.sum(dim=(1, 2)) + coordinates.mlps.sum(dim=1)
+        total = total + coordinates.embedding_coordinates()
+        return total if coordinates.pool_mlp is None else total + coordinates.pool_mlp
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a store keeps: an empty tensor, for its dtype."""
+        return {"identity": self.embedding.new_zeros(0)}

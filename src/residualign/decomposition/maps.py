@@ -24,8 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residualign.decomposition.coordinates import UnitMaps
-from residualign.decomposition.identity_maps import IdentityMaps
+from residualign.decomposition.coordinates import IdentityMaps, UnitMaps
 from residualign.errors import BadInputError
 from residualign.models.pooling import AttentionPooling, TokenPooling
 from residualign.models.tower import Block, Tower

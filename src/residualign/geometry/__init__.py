@@ -1,4 +1,4 @@
-"""The shape of what residual units represent: dimensions, linear and intrinsic, by layer; how classes lie in it."""
+"""The geometry of unit contributions: linear and intrinsic dimension, profiles by layer, separation of classes."""
 
 from residualign.geometry.measure import measure_geometry
 from residualign.geometry.result import Geometry, Hunchback, LayerProfile, Trend, UnitGeometry

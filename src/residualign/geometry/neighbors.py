@@ -1,4 +1,4 @@
-"""Exact nearest neighbors in blocks: never image x image numbers, and never a neighbor lost to rounding.
+"""Exact nearest neighbors in blocks: no image x image matrix, and no neighbor lost to rounding.
 
 Distances by `|a|^2 + |b|^2 - 2 a b` are fast and lose near neighbors (a TwoNN of 2.23 where 1.90 is right). Here that
 product, in float32, only proposes candidates; their distances are computed again from float64 differences, and a bound
@@ -24,7 +24,7 @@ _GROUP = 64
 _BLOCK_BYTES = 48 * 2**20
 _ROWS = 4096
 _SMALL = 512
-"""So few points are searched by differences alone."""
+"""Up to this many points are searched by differences alone."""
 
 _FAR = 4.0
 """Above half a squared distance plus half a squared length between points no longer than 1."""
@@ -160,7 +160,7 @@ def _search(
 def _candidates(products: Tensor, count: int, n_groups: int) -> tuple[Tensor, Tensor]:
     """The `count` smallest of each row: the largest of them, and all their columns.
 
-    Columns lie in groups of `_GROUP`. A group whose smallest entry is not among the `count` smallest such entries has
+    Columns are in groups of `_GROUP`. A group whose smallest entry is not among the `count` smallest such entries has
     nothing smaller than any of those, so that only `count` groups are looked through.
     """
     grouped = products.view(len(products), _GROUP, n_groups)
@@ -175,7 +175,7 @@ def _is_proved(last: Tensor, radius: Tensor, lengths: Tensor, size: int, unit: f
     """Whether no point that is not a candidate can be nearer than the squared `radius`.
 
     last: the largest candidate's half squared distance less half of the row's squared length, as computed; `lengths`
-    are those squared lengths, and what is no candidate has computed no less than `last`.
+    are those squared lengths, and every other point has a computed value of at least `last`.
 
     A point within the radius of a row of length a is no longer than b = a + sqrt(radius), so its computed value is
     off by no more than the rounding of the coordinates (2 u a b), of half its squared length (u b^2 / 2), and of a

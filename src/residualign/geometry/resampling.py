@@ -1,4 +1,4 @@
-"""Half samples drawn without replacement: intervals, layer profiles, and tests whether a profile is more than chance.
+"""Half-samples drawn without replacement: intervals, layer profiles, and tests of a profile against chance.
 
 A bootstrap sample holds images twice, which are their own nearest neighbors at distance zero: a true dimension of 8
 reads 11 to 12. Halves without replacement have no such ties. For an estimate whose error falls as 1 / sqrt(images), the
@@ -30,8 +30,8 @@ _MIN_LAYERS = 3
 def draw_halves(n_images: int, count: int, seed: int) -> list[Int[Tensor, " member"]]:
     """`count` halves of the images, in pairs that share no image: the first and the rest of one shuffle.
 
-    count: even, or 0 for none. Of an odd number of images the last of a shuffle is in
-    neither half. Row numbers are in ascending order. seed: decides all of them.
+    count: even, or 0 for none. With an odd number of images the last of a shuffle is in neither half. Row numbers are
+    in ascending order.
     """
     assert count >= 0
     assert count % 2 == 0
@@ -47,8 +47,8 @@ def draw_halves(n_images: int, count: int, seed: int) -> list[Int[Tensor, " memb
 def deviation_interval(estimate: float, halves: Float[Tensor, " half"]) -> tuple[float, float]:
     """95 % interval: the estimate less the central 95 % of the halves' deviations from their own mean.
 
-    From their own mean, not from the estimate: half the points lie farther apart, and where an estimate depends on
-    scale its halves are all shifted. nan where the estimate, or more than a twentieth of the halves, is none.
+    From their own mean, not from the estimate: half as many points are farther apart, and where an estimate depends
+    on scale all halves are shifted. NaN where the estimate or more than 5 % of the halves is NaN.
     """
     low, high = percentiles(halves)
     center = float(halves.nanmean()) if len(halves) else float("nan")
@@ -56,7 +56,7 @@ def deviation_interval(estimate: float, halves: Float[Tensor, " half"]) -> tuple
 
 
 def percentiles(halves: Float[Tensor, " half"]) -> tuple[float, float]:
-    """The central 95 % of the values themselves; nan where there are none, or more than a twentieth are nan."""
+    """The central 95 % of the values themselves; NaN where there are none, or where more than 5 % are NaN."""
     there = halves[~halves.isnan()]
     if len(there) < max(CONFIDENCE * len(halves), 1):
         return float("nan"), float("nan")

@@ -1,4 +1,4 @@
-"""How much of a unit's variance tells the classes apart."""
+"""The share of a unit's variance that is between classes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LabeledSplit(Protocol):
 
 
 def class_separation(split: LabeledSplit, maps: UnitMaps, n_classes: int) -> Float[Tensor, " unit"]:
-    """The share of each unit's variance that lies between the classes, in unit order, at most 1.
+    """The share of each unit's variance that is between classes, in unit order, at most 1.
 
     Adjusted for chance: where classes are drawn at random its expectation is zero, and it may fall below. A unit that
     never varies has NaN, and so has every unit where no class has two images. float64; one pass over the split, memory
@@ -40,7 +40,7 @@ def class_separation(split: LabeledSplit, maps: UnitMaps, n_classes: int) -> Flo
     """
     labels = split.labels
     if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
-        raise BadInputError(f"labels lie between {labels.min()} and {labels.max()}, expected 0 to {n_classes - 1}")
+        raise BadInputError(f"labels are between {labels.min()} and {labels.max()}, expected 0 to {n_classes - 1}")
     counts = torch.bincount(labels, minlength=n_classes).double()
     units = tuple(maps.units)
     # about the mean: without it, sums of squares of a unit with a large mean lose their digits

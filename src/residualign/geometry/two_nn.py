@@ -17,10 +17,10 @@ from residualign.geometry.resampling import deviation_interval
 __all__ = ["COINCIDENCE", "Fit", "TwoNN", "distinct_points", "fit_ratios", "two_nn"]
 
 COINCIDENCE = 1e-12
-"""Points nearer to one another than this share of the largest distance from the mean are one point: it is rounding."""
+"""Points closer together than this share of the largest distance from the mean count as one: it is rounding."""
 
 _LIST = 16
-"""Neighbors kept of each point: of those, half a sample lacks all but one once in 4,000 points."""
+"""Neighbors kept per point: for one point in 4,000, fewer than two of them are in a given half."""
 
 _BLOCK = 4096
 
@@ -29,7 +29,7 @@ _BLOCK = 4096
 class Fit:
     """The line through the origin. dimension: its slope; nan where there is none.
 
-    straightness: squared cosine of the angle between both sides of the line, 1 where the points lie on it exactly.
+    straightness: squared cosine of the angle between both sides of the line, 1 where the points are exactly on it.
     n_points: how many points the line was fitted to.
     """
 
@@ -69,12 +69,12 @@ def two_nn(
 
     points: in any isometric coordinates; taken to float64. fraction: the share of the points, smallest ratios first,
     that the line is fitted to, in (0, 1]. halves: row numbers of each subset without repetition. Raises `BadInputError`
-    for another fraction.
+    for a fraction out of range.
 
     Points that coincide are dropped but for the first of each (`distinct_points`); a half has what is left of it.
     Neighbors are exact, in the whole and within each half: a half's are read from lists of 16 of the whole, and a
     point that has fewer than two of those in its half is searched again. Cost: that of `nearest`, and
-    O(point) a half.
+    O(point) per half.
 
     Source: Facco et al. 2017 (Scientific Reports 7:12140), with the settings of arXiv 2411.00246.
 
@@ -122,7 +122,7 @@ def fit_ratios(distances: Float[Tensor, "point 2"], fraction: float) -> Fit:
 def distinct_points(points: Float[Tensor, "point coordinate"]) -> Int[Tensor, " kept"]:
     """Row of the first of each set of points that coincide, to `COINCIDENCE` of the largest distance from the mean.
 
-    Finds those whose coordinates agree when rounded to a grid of that size; `two_nn` goes on to drop what lies on both
+    Finds those whose coordinates agree when rounded to a grid of that size; `two_nn` goes on to drop what is on both
     sides of a grid line. Costs O(point x coordinate).
     """
     floor = _floor(points)

@@ -2,7 +2,7 @@
 
 A head's value at a token is a weighted sum of values over all tokens, `z_q = sum_t a_qt v_t`. Both factors are seen
 where a block calls `scaled_dot_product_attention`, or multiplies a softmax with values (BLIP and other eager
-attentions): a `TorchFunctionMode` is told of every torch function while it is open. Nothing of torch or of the tower is
+attentions): a `TorchFunctionMode` sees every torch function while it is open. Nothing of torch or of the tower is
 changed.
 """
 
@@ -135,7 +135,7 @@ class _Mode(TorchFunctionMode):
         self._attention, self._output, self._norm = attention, output, None
 
     def _scale_heads(self, factor: Any, output: Tensor) -> None:
-        """One number a head (open_clip's `scale_heads`) goes to the values; anything else shows in their sum."""
+        """One number per head (open_clip's `scale_heads`) goes to the values; anything else shows in their sum."""
         if isinstance(factor, Tensor) and tuple(factor.shape) == (self._tower.n_heads, 1, 1):
             assert self._attention is not None
             weights, values = self._attention

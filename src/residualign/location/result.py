@@ -77,7 +77,7 @@ class Location(Result):
 
     @staticmethod
     def cat(parts: Sequence[Location]) -> Location:
-        """Images one after another as one; needs at least one part, all of the same targets."""
+        """Concatenate images; at least one part, all with the same targets."""
         first = parts[0]
         return Location(
             targets=first.targets,

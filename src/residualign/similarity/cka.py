@@ -5,7 +5,7 @@ With centered contributions X, Y of the same n images, CKA = |X^T Y|^2 / (|X^T X
 1905.00414, equation 4 and section 3. It is biased upwards where there are few images for many directions; the debiased
 value replaces each of the three terms by its unbiased estimate (Song et al. 2012, equation 5) and can fall below 0.
 
-Everything is computed in each unit's own coordinates, where a head has head_dim + 2 numbers an image and all distances
+Everything is computed in each unit's own coordinates, where a head has head_dim + 2 numbers per image and all distances
 are those of the output space, from sums that stream over the images: no image x image matrix is ever made.
 """
 
@@ -65,7 +65,7 @@ def same_images(a: StoreSplit, b: StoreSplit) -> bool:
 def cka_by_unit(a: StoreSplit, b: StoreSplit, units: Sequence[Unit] | None = None) -> tuple[UnitCka, ...]:
     """The CKA of each unit with the unit of the same label, and of the output (label "output", at the end).
 
-    units: of both towers; by default all. A few passes over the coordinates; O(image x coordinate^2) a unit. Raises
+    units: of both towers; by default all. A few passes over the coordinates; O(image x coordinate^2) per unit. Raises
     `BadInputError` unless both splits hold the same images in the same order.
     """
     check_same_images(a, b)
@@ -150,7 +150,7 @@ def _ratios(
 
 
 class _Representations:
-    """Centered contributions of some units in their own orthonormal coordinates, batch by batch; None: the output."""
+    """Centered contributions of some units (None: the output) in orthonormal coordinates, batch by batch."""
 
     def __init__(self, split: StoreSplit, units: Sequence[Unit | None], factors: list[Tensor | None]) -> None:
         self._split = split

@@ -1,4 +1,4 @@
-"""Everything that can be said of two sets of images, as one result."""
+"""All comparisons of two sets of images, as one result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Comparison"]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Comparison(TwoSets):
-    """Everything that can be said of two sets of images: by unit, by layer, and for pairs of heads.
+    """All comparisons of two sets of images: by unit, by layer, and for pairs of heads.
 
     Attributes
     ----------

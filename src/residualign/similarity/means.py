@@ -1,6 +1,6 @@
-"""What else the paper compares two data sets by: the mean contribution of each unit, by itself and relative to anchors.
+"""Comparison of two data sets by the mean contribution of each unit, as it is and relative to anchors.
 
-These look at where a unit's contributions lie, the spectral cosine at how they vary. Source: arXiv 2411.00246,
+Means say where a unit's contributions are, the spectral cosine says how they vary. Source: arXiv 2411.00246,
 experiments on heads. Pearson's and Spearman's correlation here are those of the textbooks: centered, over the entries,
 equal entries sharing their mean rank.
 """
@@ -96,7 +96,7 @@ def relative_means(split: StoreSplit, anchors: StoreSplit) -> RelativeMeans:
     """
     maps, anchor_maps = (one.store.maps.to(dtype=torch.float64) for one in (split, anchors))
     if maps.units != anchor_maps.units or maps.dim != anchor_maps.dim:
-        raise BadInputError("anchors are images of the same units in the same space, got those of another tower")
+        raise BadInputError("anchors are images of the same units in the same space, got those of a different tower")
     if not len(split) or not len(anchors):
         raise BadInputError("relative representations need images and anchors, got none")
     of_anchors = anchors.coordinates().to(dtype=torch.float64)
@@ -108,6 +108,6 @@ def relative_means(split: StoreSplit, anchors: StoreSplit) -> RelativeMeans:
         coordinates = batch.to(dtype=torch.float64)
         for i, unit in enumerate(maps.units):
             unit_rows = torch.nn.functional.normalize(maps.contribution(coordinates, unit), dim=1)
-            # the mean of cosines is the cosine with the mean of unit rows: one product a unit, not one an image
+            # the mean of cosines is the cosine with the mean of unit rows: one product per unit instead of per image
             total[i] += directions[i] @ unit_rows.sum(dim=0)
     return RelativeMeans(maps.units.labels, total / len(split))

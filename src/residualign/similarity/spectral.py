@@ -152,7 +152,7 @@ def spectral_cosine(a: Spectrum, b: Spectrum, variance_threshold: float = VARIAN
 
 
 def check_space(a: Spectra, b: Spectra, same_space: bool) -> None:
-    """`BadInputError` unless both lie in one space: one model's, or two models' of which the caller says so."""
+    """`BadInputError` unless both are in one space: that of one model, or of two models if the caller says so."""
     both_known = bool(a.model_fingerprint and b.model_fingerprint)
     if both_known and a.model_fingerprint != b.model_fingerprint and not same_space:
         raise BadInputError(

@@ -48,7 +48,7 @@ class _Moment:
         return cls(mean, scatter, mean.new_empty((*mean.shape[:-1], _FOLD_ROWS + 1, mean.shape[-1])))
 
     def put(self, start: int, rows: Float[Tensor, "image *unit coordinate"]) -> None:
-        """Lay rows into the buffer, as float64."""
+        """Copy rows into the buffer, as float64."""
         self.waiting[..., start : start + rows.shape[0], :] = rows.movedim(0, -2)
 
     def fold(self, count: int, n: int) -> None:
@@ -68,7 +68,7 @@ class _Moment:
         self.mean.add_(difference, alpha=n / (count + n))
 
     def combine(self, count: int, other: _Moment, other_count: int) -> None:
-        """Take in another moment. In place."""
+        """Take in the moment of other images. In place."""
         if other_count == 0:
             return
         total = count + other_count

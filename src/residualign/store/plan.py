@@ -75,7 +75,7 @@ class SplitPlan:
 
 @dataclass(frozen=True)
 class ShardRange:
-    """The samples [start, stop) of one split: what one shard holds, and what one writer does at a time."""
+    """The samples [start, stop) of one split: the content of one shard, written at once."""
 
     split: str
     index: int
@@ -283,13 +283,13 @@ class Manifest:
 
 
 def write_plan(folder: Folder, plan: StorePlan) -> None:
-    """Note what an unfinished store is going to be. Raises `OSError`."""
+    """Write the plan of a store that is not finished yet. Raises `OSError`."""
     content = {"format": _FORMAT, "version": _VERSION, "plan": plan.to_json()}
     folder.write(UNFINISHED_NAME, _encode(content))
 
 
 def read_plan(folder: Folder) -> StorePlan:
-    """What an unfinished store is going to be; `BadInputError` where that cannot be read."""
+    """The plan of an unfinished store; `BadInputError` where it cannot be read."""
     content = _decode(folder, UNFINISHED_NAME)
     try:
         return StorePlan.from_json(content["plan"])

@@ -133,7 +133,7 @@ def parse_tensors(content: NDArray[np.uint8], where: str) -> dict[str, NDArray[A
             part = content[8 + length + begin : 8 + length + end]
             tensors[name] = part.view(_NUMPY_DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInputError(f"{where} is damaged or no safetensors file: {error}") from None
+        raise BadInputError(f"{where} is damaged or not a safetensors file: {error}") from None
     return tensors
 
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from residualign._result import Result, Table
-from residualign.decomposition.coordinates import Coordinates, UnitMaps
-from residualign.decomposition.identity_maps import IdentityMaps
+from residualign.decomposition.coordinates import Coordinates, IdentityMaps, UnitMaps
 from residualign.errors import BadInputError
 from residualign.store.folder import open_folder
 from residualign.store.plan import (
