@@ -1,4 +1,4 @@
-"""The one pass: every image goes through the model once, and what everything else needs stays behind."""
+"""The one pass: each image goes through the model once and leaves behind what all analyses need."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from residualign.models.vision_model import VisionModel
 from residualign.spectrum import Moments, Spectra
 from residualign.store import CoordinateShape, SplitPlan, Store, StorePlan, StoreSplit, StoreWriter
 from residualign.store.plan import StoreDtype
-from residualign.store.shards import tensor_shapes
 
 __all__ = [
     "Reading",
@@ -119,6 +118,8 @@ def extract(
             f"{strays[0]!r}{others} among the images of {data.name!r} is not an image; remove it or skip bad images"
         )
     maps = unit_maps(model.tower)
+    # what a shard of unreadable images holds
+    nothing = Coordinates.of_tensors({name: torch.empty(0, *size) for name, size in maps.value_shapes.items()})
     plan = _plan(model, data, maps, batch_size=batch_size, dtype=dtype, shard_size=shard_size)
     text_vectors = zero_shot_vectors(model.encode_text, data.class_names, data.templates) if model.has_text else None
     splits = {split.name: split for split in data.splits}
@@ -134,7 +135,7 @@ def extract(
         ]
         with closing(loader.read([run for _, of_shard in wanted for run in of_shard])) as read:
             for shard, of_shard in wanted:
-                batches = [_no_images(plan.shape)]
+                batches = [nothing]
                 skipped: list[str] = []
                 for batch in islice(read, len(of_shard)):
                     if batch.pixels is not None:
@@ -323,11 +324,6 @@ def reference_spectra(
             progress(done, len(split))
     images = images_digest(model.fingerprint, source, (key for key in split.keys if key not in skipped))
     return moments.spectra(maps, source=source, model_fingerprint=model.fingerprint, images=images)
-
-
-def _no_images(shape: CoordinateShape) -> Coordinates:
-    """Coordinates of no image: what a shard of unreadable images holds."""
-    return Coordinates.of_tensors({name: torch.empty(0, *size) for name, size in tensor_shapes(shape).items()})
 
 
 def _plan(

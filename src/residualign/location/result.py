@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -78,18 +78,10 @@ class Location(Result):
     @staticmethod
     def cat(parts: Sequence[Location]) -> Location:
         """Concatenate images; at least one part, all with the same targets."""
-        first = parts[0]
-        return Location(
-            targets=first.targets,
-            kind=first.kind,
-            maps=torch.cat([one.maps for one in parts]),
-            prefix=torch.cat([one.prefix for one in parts]),
-            constant=torch.cat([one.constant for one in parts]),
-            total=torch.cat([one.total for one in parts]),
-            error=max(one.error for one in parts),
-            names=tuple(name for one in parts for name in one.names),
-            pictures=torch.cat([one.pictures for one in parts]),
-        )
+        names = ("maps", "prefix", "constant", "total", "pictures")
+        tensors: dict[str, Any] = {name: torch.cat([getattr(one, name) for one in parts]) for name in names}
+        error = max(one.error for one in parts)
+        return replace(parts[0], error=error, names=tuple(name for one in parts for name in one.names), **tensors)
 
     def _summary(self) -> str:
         rows, columns = self.maps.shape[2:]
