@@ -192,7 +192,7 @@ def test_damaged_and_foreign_files_are_refused_by_name(tmp_path):
         with pytest.raises(BadInputError, match=r"part\.safetensors"):
             Moments.load(path)
     of(make_coordinates(5)).spectra(make_maps(), source="x").save(path)
-    with pytest.raises(BadInputError, match="no residualign moments file"):
+    with pytest.raises(BadInputError, match="not a residualign moments file"):
         Moments.load(path)
     with pytest.raises(BadInputError, match="no such file"):
         Moments.load(tmp_path / "nothing")

@@ -323,7 +323,7 @@ def test_truncated_changed_and_foreign_files_are_refused_by_name(tmp_path):
         with pytest.raises(BadInputError, match=r"spectra\.safetensors"):
             Spectra.load(path)
     Moments.empty(make_maps()).save(path)
-    with pytest.raises(BadInputError, match="no residualign spectra file"):
+    with pytest.raises(BadInputError, match="not a residualign spectra file"):
         Spectra.load(path)
     with pytest.raises(BadInputError, match="no such file"):
         Spectra.load(tmp_path)
