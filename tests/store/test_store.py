@@ -11,7 +11,8 @@ import torch
 
 from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
-from residualign.store import ShardRange, SplitPlan, Store, StorePlan, StoreSplit, StoreWriter, remove_store, shards
+from residualign.store import ShardRange, SplitPlan, Store, StorePlan, StoreWriter, remove_store, shards
+from residualign.store.reader import StoreReader
 from tests.spectrum.random_tower import DIM, HEADS, LAYERS, make_coordinates, make_maps
 from tests.store.make_store import BROKEN, coordinates_of, fill, make_plan, text_vectors, tree, write_pending
 
@@ -367,7 +368,7 @@ def test_no_clock_and_no_host_in_the_bytes(filled, tmp_path):
 
 
 def test_the_manifest_names_every_file_with_its_checksum(filled):
-    manifest = json.loads((filled._folder.path / "manifest.json").read_text())
+    manifest = json.loads((filled._reader._folder.path / "manifest.json").read_text())
     named = {entry["name"]: entry["sha256"] for entry in (*manifest["files"], *manifest["shards"])}
     expected = tree(filled.path)
     del expected["manifest.json"]
@@ -403,7 +404,7 @@ def test_a_store_in_memory_holds_the_same_numbers(filled, monkeypatch):
             assert torch.equal(take(held.split(name)).embeddings(), expected["output"])
             batches = list(take(held.split(name)).batches(7))
             assert all(torch.equal(Coordinates.cat(batches).tensors()[k], v) for k, v in expected.items() if batches)
-    monkeypatch.setattr(StoreSplit, "_load", None)
+    monkeypatch.setattr(StoreReader, "rows", None)
     assert len(held.split("train").coordinates()) == len(plain["train"])
 
 
