@@ -162,6 +162,38 @@ def test_a_flag_means_one_thing_everywhere() -> None:
     assert {flag for flag, found in told.items() if len(found) > 1} == several
 
 
+def test_every_command_that_reads_images_can_be_tried_on_a_sample() -> None:
+    without = {name for name, request in REQUESTS.items() if "quick" not in {one.name for one in fields_of(request)}}
+    assert without == {"models check"}
+
+
+def test_a_sample_is_what_quick_reads(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image per class and split, or one file."""
+    monkeypatch.setattr("residualign.inputs.sample.QUICK_EACH", 1)
+    monkeypatch.setattr("residualign.report.measure.QUICK_IMAGES", 5)
+    quick: dict[str, Any] = {"quick": True}
+    folder = (Path(place.images),)
+    one_file = classify.ClassifyRequest(adapter=place.adapter, images=folder, **quick)
+    assert classify.run(one_file).to_json()["n_images"] == 1
+    looked = where.WhereRequest(source=place.model, images=folder, unit=("L0.H0",), **quick)
+    assert where.run(looked).to_json()["n_images"] == 1
+    for given in (place.images, place.store):
+        found = evaluate.run(evaluate.EvaluateRequest(adapter=place.adapter, data=given, workers=0, **quick)).to_json()
+        assert found["n_images"] == 3
+        assert "a sample (--quick)" in found["split_rule"]
+    # without splits of its own, the folder is read as one
+    for source, images, n in ((place.store, (), 9), (place.model, (place.images,), 3)):
+        taken = decompose.run(decompose.DecomposeRequest(source=source, images=images, workers=0, **quick))
+        assert taken.to_json()["n_images"] == n
+    stores = (place.store, place.store)
+    alike = similarity.run(similarity.SimilarityRequest(sources=stores, anchors=0, **quick)).to_json()
+    assert [one["n_images"] for one in (alike["first"], alike["comparisons"][0]["second"])] == [3, 3]
+    assert lambdas.run(lambdas.LambdasRequest(adapter=place.adapter, **quick)).to_json()["n_images"] == 3
+    page = report.run(report.ReportRequest(adapter=place.adapter, out=place.fresh(), **quick)).report
+    assert any("measured on 5 of 21 training images" in note for note in page.to_json()["notes"])
+    assert any("chosen on 5 of 6 images" in note for note in page.to_json()["notes"])
+
+
 @pytest.mark.parametrize("command", REQUESTS)
 def test_the_defaults_that_help_shows_are_the_real_ones(command: str) -> None:
     for one in fields_of(REQUESTS[command]):

@@ -241,21 +241,15 @@ class Machine(Encoder):
 
 @dataclass(frozen=True, kw_only=True)
 class Loading(Machine, LoadingOptions):
-    """Reading images of a data set."""
+    """Reading images of a data set, or a sample of them."""
 
     stream: Stream = False
     skip_bad: SkipBad = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampled:
-    """A sample of the images instead of all."""
-
     quick: Quick = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs(Loading, Sampled, InputOptions):
+class Inputs(Loading, InputOptions):
     """MODEL and DATA, or a STORE; and where to keep the store of a model and data."""
 
     source: ModelOrStore

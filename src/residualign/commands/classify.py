@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from residualign._progress import SILENT, Progress
 from residualign._result import Result
-from residualign.commands._flags import AdapterDir, BatchSize, Encoder, ImagePaths, ModelPath, SkipBad
+from residualign.commands._flags import AdapterDir, BatchSize, Encoder, ImagePaths, ModelPath, Quick, SkipBad
 
 if TYPE_CHECKING:
     from residualign.adapter.adapter import Adapter
@@ -22,6 +22,7 @@ class ClassifyRequest(Encoder):
 
     Prints the label, its probability, and the heads that decided, each with its share of the margin between the first
     two classes; a negative share favors the second class. The column `all heads` is the share of all heads together.
+    With --quick, at most 20 of the images are classified.
     """
 
     adapter: AdapterDir
@@ -29,6 +30,7 @@ class ClassifyRequest(Encoder):
     model: ModelPath = None
     skip_bad: SkipBad = False
     batch_size: BatchSize = 32
+    quick: Quick = False
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -61,10 +63,11 @@ def run(request: ClassifyRequest, progress: Progress = SILENT) -> ClassifyOutcom
     from residualign._messages import skipped_sentence
     from residualign.adapter.adapter import load_adapter
     from residualign.adapter.verdict import classify_images
-    from residualign.data.folders import expand_images, opened_images
+    from residualign.data.folders import opened_images
     from residualign.errors import BadInputError
+    from residualign.inputs.sample import image_files
 
-    files = expand_images(request.images)
+    files = image_files(request.images, request.quick)
     adapter = load_adapter(request.adapter, model=request.model, device=request.device, dtype=request.dtype)
     skipped: list[str] = []
     verdicts: list[Verdict] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from residualign.data.split import Split
     from residualign.decomposition.coordinates import Coordinates, UnitMaps
     from residualign.decomposition.statistics import UnitStatistics
+    from residualign.inputs.coordinates import ReadImages
 
 __all__ = ["DecomposeOutcome", "DecomposeRequest", "run"]
 
@@ -83,14 +84,13 @@ class DecomposeOutcome(Result):
 
 @dataclass
 class _Source:
-    """Coordinates batch by batch; keys and skipped are complete once all were read."""
+    """Images batch by batch; skipped is complete once all were read."""
 
     model: str
     data: str
     maps: UnitMaps
-    batches: Iterator[Coordinates]
-    keys: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    batches: Iterator[ReadImages]
+    skipped: list[str]
 
 
 def run(request: DecomposeRequest, progress: Progress = SILENT) -> DecomposeOutcome:
@@ -108,25 +108,30 @@ def run(request: DecomposeRequest, progress: Progress = SILENT) -> DecomposeOutc
     if out is not None:
         _check_out(out, request.overwrite)
     found = _from_images(request, progress) if request.images else _from_store(request)
+    keys: list[str] = []
     collected: list[tuple[Tensor, Tensor]] = []
 
     def kept() -> Iterator[Coordinates]:
         for batch in found.batches:
+            coordinates = batch.coordinates
             if out is not None:
-                values = torch.stack([found.maps.contribution(batch, unit) for unit in found.maps.units], dim=1)
-                collected.append((values.cpu(), batch.output.cpu()))
-            yield batch
+                values = torch.stack([found.maps.contribution(coordinates, unit) for unit in found.maps.units], dim=1)
+                collected.append((values.cpu(), coordinates.output.cpu()))
+                keys.extend(batch.keys)
+            yield coordinates
 
     statistics = unit_statistics(kept(), found.maps)
     if found.skipped:
         progress.warn(skipped_sentence(found.skipped))
     if out is not None:
-        _write(out, found, collected)
+        _write(out, found, keys, collected)
     return DecomposeOutcome(request, found.model, found.data, statistics, tuple(found.skipped))
 
 
 def _from_store(request: DecomposeRequest) -> _Source:
     from residualign.errors import BadInputError
+    from residualign.inputs.coordinates import coordinates_of_store
+    from residualign.inputs.sample import sample_of_store
     from residualign.inputs.subject import open_store
 
     if request.dtype != "float32":
@@ -134,64 +139,38 @@ def _from_store(request: DecomposeRequest) -> _Source:
             f"--dtype {request.dtype} is a choice of the pass; a store has the numbers it was made with"
         )
     store = open_store(request.source)
-    found = _Source(str(store.model["name"]), str(store.data["name"]), store.maps, iter(()))
-    splits = [store.split(name) for name in store.splits]
-    found.keys = [key for split in splits for key in split.keys]
-    found.skipped = list(store.skipped)
-    found.batches = (batch for split in splits for batch in split.batches(_BLOCK))
-    return found
+    if request.quick:
+        store = sample_of_store(store)
+    batches = coordinates_of_store(map(store.split, store.splits), _BLOCK)
+    return _Source(str(store.model["name"]), str(store.data["name"]), store.maps, batches, list(store.skipped))
 
 
 def _from_images(request: DecomposeRequest, progress: Progress) -> _Source:
-    from residualign.data.batches import pixel_batches
     from residualign.decomposition.maps import unit_maps
-    from residualign.decomposition.trace import trace_coordinates
-    from residualign.errors import BadInputError
+    from residualign.inputs.coordinates import coordinates_of_images
     from residualign.load import load_model
 
-    splits, strays, name = _splits(request.images, request.stream)
-    if strays and not request.skip_bad:
-        raise BadInputError(f"{strays[0]!r} is not an image; remove it or add --skip-bad")
-    model = load_model(request.source, device=request.device, dtype=request.dtype)
-    found = _Source(request.source, name, unit_maps(model.tower), iter(()), skipped=list(strays))
-
-    def batches() -> Iterator[Coordinates]:
-        total, done = sum(map(len, splits)), 0
-        with progress.task("images") as tick:
-            for split in splits:
-                for batch in pixel_batches(
-                    split,
-                    range(len(split)),
-                    model.preprocess,
-                    batch_size=request.batch_size,
-                    workers=request.workers,
-                    skip_bad=request.skip_bad,
-                ):
-                    found.skipped += batch.skipped
-                    found.keys += [split.keys[position] for position in batch.positions]
-                    done += len(batch.positions) + len(batch.skipped)
-                    tick(done, total)
-                    if batch.pixels is not None:
-                        yield trace_coordinates(model.tower, model.pixels(batch.pixels))
-
-    found.batches = batches()
-    return found
+    splits, strays, name = _splits(request)
+    model, skipped = load_model(request.source, device=request.device, dtype=request.dtype), list(strays)
+    batches = coordinates_of_images(model, splits, request, progress, skipped)
+    return _Source(request.source, name, unit_maps(model.tower), batches, skipped)
 
 
-def _splits(images: Sequence[str], stream: bool) -> tuple[list[Split], tuple[str, ...], str]:
+def _splits(request: DecomposeRequest) -> tuple[list[Split], tuple[str, ...], str]:
     """The images to look at, strays among them, and what to call them."""
-    from residualign.data import load_data
-    from residualign.data.folders import ImageFiles, expand_images
+    from residualign.data.folders import ImageFiles
     from residualign.data.images import has_image_extension
     from residualign.data.split import Split
+    from residualign.inputs.coordinates import images_to_read
+    from residualign.inputs.sample import image_files
 
+    images = request.images
     if len(images) == 1 and not (Path(images[0]).is_file() and has_image_extension(images[0])):
-        data = load_data(images[0], split=False, stream=stream)
+        data = images_to_read(images[0], request, split=False)
         return [split for split in data.splits if len(split)], data.strays, images[0]
-    files = expand_images(images)
-    keys = tuple(str(file) for file in files)
+    keys = tuple(map(str, image_files(images, request.quick)))
     split = Split("images", keys, (0,) * len(keys), ImageFiles(), tuple(range(len(keys))))
-    return [split], (), f"{len(files)} image files"
+    return [split], (), f"{len(keys)} image files"
 
 
 def _check_out(path: Path, overwrite: bool) -> None:
@@ -203,7 +182,7 @@ def _check_out(path: Path, overwrite: bool) -> None:
         raise BadInputError(f"{str(path)!r} exists; add --overwrite to replace it, or choose another name")
 
 
-def _write(path: Path, found: _Source, collected: list[tuple[Tensor, Tensor]]) -> None:
+def _write(path: Path, found: _Source, keys: Sequence[str], collected: Sequence[tuple[Tensor, Tensor]]) -> None:
     import json
 
     import torch
@@ -215,7 +194,7 @@ def _write(path: Path, found: _Source, collected: list[tuple[Tensor, Tensor]]) -
         "contributions": torch.cat([values for values, _ in collected]),
         "output": torch.cat([output for _, output in collected]),
     }
-    header = json.dumps({"units": list(found.maps.units.labels), "keys": found.keys, "model": found.model})
+    header = json.dumps({"units": list(found.maps.units.labels), "keys": keys, "model": found.model})
     with saying_what_is_kept(path, "nothing was written there"):
         path.parent.mkdir(parents=True, exist_ok=True)
         publish(path, save(tensors, {"residualign": header}))

@@ -14,7 +14,7 @@ from residualign.commands._flags import AdapterDir, Classes, DataName, Loading, 
 if TYPE_CHECKING:
     from residualign.adapter.adapter import Adapter
     from residualign.classification.evaluation import Comparison
-    from residualign.decomposition.coordinates import Coordinates
+    from residualign.inputs.coordinates import ReadImages
 
 __all__ = ["EvaluateOutcome", "EvaluateRequest", "run"]
 
@@ -72,9 +72,9 @@ class EvaluateOutcome(Result):
 
 @dataclass
 class _Test:
-    """Test images as (coordinates, labels), and what is known of them; skipped is complete once all were read."""
+    """Test images, and what is known of them; skipped is complete once all were read."""
 
-    batches: Iterator[tuple[Coordinates, list[int]]]
+    batches: Iterator[ReadImages]
     class_names: tuple[str, ...]
     split_rule: str
     skipped: list[str]
@@ -98,10 +98,10 @@ def run(request: EvaluateRequest, progress: Progress = SILENT) -> EvaluateOutcom
     test = _of_store(adapter, request) if is_store else _of_data(adapter, request, progress)
     matched = match_classes(adapter.class_names, test.class_names)
     labels, before, after = [], [], []
-    for coordinates, own in test.batches:
-        labels.append(matched[torch.tensor(own)])
-        before.append(adapter.base_classifier.logits(coordinates.output).cpu())
-        after.append(adapter.logits(coordinates).cpu())
+    for batch in test.batches:
+        labels.append(matched[torch.tensor(batch.labels)])
+        before.append(adapter.base_classifier.logits(batch.coordinates.output).cpu())
+        after.append(adapter.logits(batch.coordinates).cpu())
     if not labels:
         raise BadInputError(f"the data {request.data!r} has no test images to evaluate on")
     comparison = compare(torch.cat(before), torch.cat(after), torch.cat(labels), adapter.class_names)
@@ -113,47 +113,26 @@ def run(request: EvaluateRequest, progress: Progress = SILENT) -> EvaluateOutcom
 def _of_store(adapter: Adapter, request: EvaluateRequest) -> _Test:
     from residualign.adapter.files import refuse_other_model
     from residualign.data.prompts import read_prompts, rename_classes
+    from residualign.inputs.coordinates import coordinates_of_store
+    from residualign.inputs.sample import sample_of_store
     from residualign.store import Store
 
     store = Store.open(request.data)
     refuse_other_model(adapter.model_info, store.model)
-    split = store.split("test")
-    labels = split.labels.tolist()
-    starts = range(0, len(split), _BLOCK)
-    batches = zip(split.batches(_BLOCK), (labels[start : start + _BLOCK] for start in starts), strict=True)
+    test = (sample_of_store(store) if request.quick else store).split("test")
     names, _ = read_prompts(request.classes, None)
-    # the store does not record which of its skipped images were test images
-    return _Test(batches, rename_classes(store.class_names, names), str(store.data.get("split_rule")), [])
+    return _Test(
+        coordinates_of_store([test], _BLOCK),
+        rename_classes(store.class_names, names),
+        f"{store.data.get('split_rule')}{'; a sample (--quick)' if request.quick else ''}",
+        list(test.skipped),
+    )
 
 
 def _of_data(adapter: Adapter, request: EvaluateRequest, progress: Progress) -> _Test:
-    from residualign.data import load_data
-    from residualign.data.batches import pixel_batches
-    from residualign.decomposition.trace import trace_coordinates
-    from residualign.errors import BadInputError
+    from residualign.inputs.coordinates import coordinates_of_images, images_to_read
 
-    data = load_data(request.data, classes=request.classes, stream=request.stream)
-    if data.strays and not request.skip_bad:
-        raise BadInputError(f"{data.strays[0]!r} is not an image; remove it or add --skip-bad")
+    data = images_to_read(request.data, request, classes=request.classes)
     skipped = list(data.strays)
-    split, model = data.test, adapter.model
-
-    def batches() -> Iterator[tuple[Coordinates, list[int]]]:
-        done = 0
-        with progress.task("images") as tick:
-            for batch in pixel_batches(
-                split,
-                range(len(split)),
-                model.preprocess,
-                batch_size=request.batch_size,
-                workers=request.workers,
-                skip_bad=request.skip_bad,
-            ):
-                skipped.extend(batch.skipped)
-                done += len(batch.positions) + len(batch.skipped)
-                tick(done, len(split))
-                if batch.pixels is not None:
-                    coordinates = trace_coordinates(model.tower, model.pixels(batch.pixels))
-                    yield coordinates, [split.labels[position] for position in batch.positions]
-
-    return _Test(batches(), data.class_names, data.split_rule, skipped)
+    batches = coordinates_of_images(adapter.model, [data.test], request, progress, skipped)
+    return _Test(batches, data.class_names, data.split_rule, skipped)

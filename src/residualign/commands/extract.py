@@ -14,7 +14,6 @@ from residualign.commands._flags import (
     Overwrite,
     Prompts,
     RequiredStorePath,
-    Sampled,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ __all__ = ["ExtractOutcome", "ExtractRequest", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractRequest(Sampled, Loading, Prompts):
+class ExtractRequest(Loading, Prompts):
     """Run every image through the model once and store what all other commands need.
 
     An unfinished store is resumed; a finished one of the same model and data is reused.

@@ -17,6 +17,7 @@ from residualign.commands._flags import (
     GivenStore,
     Loading,
     ModelPath,
+    Quick,
     Seed,
     Split,
     Top,
@@ -41,7 +42,8 @@ class LambdasRequest(Encoder, Files):
     """Show what an adapter learned: which components moved, and what accuracy they carry.
 
     Prints the components that moved the embedding most, how accuracy falls as lambdas are reset to 1, and with --seeds
-    how well fits with different seeds agree. The store is by default the one of the run that DIR belongs to.
+    how well fits with different seeds agree. The store is by default the one of the run that DIR belongs to; with
+    --quick, a sample of its images is measured and fitted.
     """
 
     adapter: AdapterDir
@@ -58,6 +60,7 @@ class LambdasRequest(Encoder, Files):
         ),
     ] = 1
     top: Top = 20
+    quick: Quick = False
     seed: Seed = 0
     model: ModelPath = None
 
@@ -231,12 +234,15 @@ def _stability(
 
 
 def _store_of(request: LambdasRequest) -> Store:
-    """The given store, or that of the adapter's run; one of several methods is two folders deeper."""
+    """The given store or that of the adapter's run, or a sample of it. A method's own folder is two levels deeper."""
+    from residualign.inputs.sample import sample_of_store
     from residualign.runs.folder import METHODS_NAME
     from residualign.runs.opened import store_of_run
     from residualign.store import Store
 
     if request.store is not None:
-        return Store.open(request.store)
-    folder = request.adapter
-    return store_of_run(folder.parent.parent if folder.parent.name == METHODS_NAME else folder)
+        store = Store.open(request.store)
+    else:
+        folder = request.adapter
+        store = store_of_run(folder.parent.parent if folder.parent.name == METHODS_NAME else folder)
+    return sample_of_store(store) if request.quick else store

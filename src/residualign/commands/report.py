@@ -18,6 +18,7 @@ from residualign.commands._flags import (
     GivenStore,
     ModelPath,
     Overwrite,
+    Quick,
     flag,
 )
 from residualign.commands._request import NEUTRAL
@@ -33,7 +34,7 @@ class ReportRequest:
     """Write one HTML page that shows in pictures and words what `adapt --out DIR` did.
 
     The page is DIR/report.html, or is written into --out; it opens offline. --format adds tables and figures for
-    papers.
+    papers. --quick measures the dimensions and words of units on a sample of the images.
     """
 
     adapter: AdapterDir
@@ -55,6 +56,7 @@ class ReportRequest:
     store: GivenStore = None
     model: ModelPath = None
     device: Device = "cpu"
+    quick: Quick = False
     overwrite: Overwrite = False
 
 
@@ -100,6 +102,7 @@ def run(request: ReportRequest, progress: Progress = SILENT) -> ReportOutcome:
         model=request.model,
         dictionary=request.dictionary,
         device=request.device,
+        quick=request.quick,
         progress=progress,
     )
     with saying_what_is_kept(page, "the run itself is unchanged; run the same command again"):

@@ -47,7 +47,8 @@ class WhereRequest(Loading, Files):
     Maps follow a principal component of the head (--component) or a text (--text). With the DIR of an adapter and
     neither of them, they follow the margin between an image's first and second class; with a MODEL, they show the
     length of each part. The parts sum to the head's exact value. Components are by default computed from the training
-    split of an adapter, or come with the model. With --out, writes heat maps over the images.
+    split of an adapter, or come with the model. With --out, writes heat maps over the images; with --quick, over at
+    most 20 of them.
     """
 
     source: Annotated[str, argument("MODEL|DIR", "A model, or the output directory of `residualign adapt`.")]
@@ -140,13 +141,13 @@ def run(request: WhereRequest, progress: Progress = SILENT) -> WhereOutcome:
     from residualign.adapter.adapter import load_adapter
     from residualign.adapter.files import CONFIG
     from residualign.commands._outcome import check_files, with_files
-    from residualign.data.folders import expand_images
+    from residualign.inputs.sample import image_files
     from residualign.load import load_model
 
     is_adapter = (Path(request.source) / CONFIG).is_file()
     _check(request, is_adapter)
     check_files(request)
-    files = expand_images(request.images)
+    files = image_files(request.images, request.quick)
     adapter = None
     if is_adapter:
         adapter = load_adapter(request.source, model=request.model, device=request.device, dtype=request.dtype)

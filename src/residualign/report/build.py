@@ -28,6 +28,7 @@ def build_report(
     model: str | None = None,
     dictionary: str | os.PathLike[str] | None = None,
     device: str = "cpu",
+    quick: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Build the report of a finished run: one page, its tables and its figures.
@@ -44,6 +45,8 @@ def build_report(
         A text file of descriptions, one per line. By default, the dictionary that comes with the package.
     device
         Where the text tower runs, for example ``"cpu"`` or ``"cuda:0"``.
+    quick
+        Measure dimensions and words on at most 200 images each, which a note on the page says.
     progress
         Told about tasks and warnings. By default, nobody is.
 
@@ -73,7 +76,7 @@ def build_report(
     opened = run if isinstance(run, RunResults) else open_run(run, store=store, model=model, device=device)
     notes: list[str] = []
     words = texts_of_run(opened, model, device, dictionary, notes, progress)
-    measured = measure_run(opened, words, notes, progress)
+    measured = measure_run(opened, words, notes, progress, quick=quick)
     if not opened.pictures:
         notes.append("The run was made from a store, so there are no pictures.")
     if opened.shown is not opened.adapter:

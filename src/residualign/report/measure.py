@@ -32,10 +32,13 @@ from residualign.text.dictionary import TextDictionary, choose_texts, encode_dic
 from residualign.text.explain import explain_units
 from residualign.text.explanation import ComponentWords, Explanation, TextMatch
 
-__all__ = ["MOVED", "Measured", "measure_run", "shown_spectra", "texts_of_run"]
+__all__ = ["MOVED", "QUICK_IMAGES", "Measured", "measure_run", "shown_spectra", "texts_of_run"]
 
 _GEOMETRY_IMAGES = 2000
 """Dimensions are measured on at most this many training images, drawn at random with a fixed seed."""
+
+QUICK_IMAGES = 200
+"""With `--quick`, dimensions and words are measured on at most this many images each."""
 
 MOVED = 15
 """How many of the components that moved farthest a page lists."""
@@ -73,16 +76,25 @@ class Measured:
     changed: tuple[ChangedImage, ...]
 
 
-def measure_run(run: RunResults, words: TextDictionary | None, notes: list[str], progress: Progress) -> Measured:
-    """Measure everything. words: None for a page without words. notes: what a reader should know is appended."""
+def measure_run(
+    run: RunResults, words: TextDictionary | None, notes: list[str], progress: Progress, *, quick: bool = False
+) -> Measured:
+    """Measure everything. words: None for a page without words. notes: what a reader should know is appended.
+
+    quick: use few images for what costs most.
+    """
     own = fit_spectrum(run.store)
     spectra = shown_spectra(run.shown, own)
     split = run.store.split("test")
     with progress.task("dimensions") as tick:
-        geometry = _geometry(run, own, notes, tick)
+        geometry = _geometry(run, own, notes, tick, QUICK_IMAGES if quick else _GEOMETRY_IMAGES)
     moved, curves = _scales(run, own, split)
     with progress.task("words") as tick:
-        explanation = _explained(split if len(split) else run.store.split("train"), spectra, words, moved, tick)
+        shown = split if len(split) else run.store.split("train")
+        if quick and len(shown) > QUICK_IMAGES:
+            notes.append(f"Words are chosen on {QUICK_IMAGES:,} of {len(shown):,} images, drawn at random.")
+            shown = _drawn(shown, QUICK_IMAGES)
+        explanation = _explained(shown, spectra, words, moved, tick)
     kinds, changed = _changed_images(run, split)
     units = _unit_lines(run, spectra, geometry, explanation)
     return Measured(geometry, _profiles(geometry), units, moved, curves, _comparison(run, split), kinds, changed)
@@ -115,18 +127,21 @@ def texts_of_run(
         return None
 
 
-def _geometry(run: RunResults, own: Spectra, notes: list[str], tick: Tick) -> Geometry:
+def _geometry(run: RunResults, own: Spectra, notes: list[str], tick: Tick, most: int) -> Geometry:
     """Dimensions over the training images, or a random sample of them: the cost grows with their square."""
     split = run.store.split("train")
     spectra = own
-    if len(split) > _GEOMETRY_IMAGES:
-        chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:_GEOMETRY_IMAGES]
-        notes.append(
-            f"Dimensions are measured on {_GEOMETRY_IMAGES:,} of {len(split):,} training images, drawn at random."
-        )
-        split = split.take(chosen.sort().values)
+    if len(split) > most:
+        notes.append(f"Dimensions are measured on {most:,} of {len(split):,} training images, drawn at random.")
+        split = _drawn(split, most)
         spectra = spectra_of_split(split)
     return measure_geometry(split, spectra=spectra, subsamples=_SUBSAMPLES, seed=0, progress=tick)
+
+
+def _drawn(split: StoreSplit, n: int) -> StoreSplit:
+    """Some images at random, the same each time."""
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:n]
+    return split.take(chosen.sort().values)
 
 
 def _explained(

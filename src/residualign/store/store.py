@@ -273,12 +273,13 @@ class Store(Result):
 
 
 class StoreSplit:
-    """One split of a store, or some of its images in some order; a view without numbers of its own."""
+    """All or some images of a split, in some order; a view. skipped: keys of the whole split that could not be read."""
 
     def __init__(self, store: Store, name: str, rows: NDArray[np.int64] | None = None) -> None:
         self.store = store
         self.name = name
         self._shards = [shard for shard in store._manifest.shards if shard.split == name]
+        self.skipped = tuple(key for shard in self._shards for key in shard.skipped)
         self._rows = np.arange(self._n_whole) if rows is None else rows
 
     def __len__(self) -> int:
@@ -293,7 +294,7 @@ class StoreSplit:
     def _samples(self) -> tuple[tuple[str, int], ...]:
         """(key, label) of every image of the whole split that was not skipped."""
         plan = self.store._manifest.plan.splits[self.name]
-        skipped = {key for shard in self._shards for key in shard.skipped}
+        skipped = set(self.skipped)
         return tuple(pair for pair in zip(plan.keys, plan.labels, strict=True) if pair[0] not in skipped)
 
     @property
