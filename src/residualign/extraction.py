@@ -115,7 +115,8 @@ def extract(
     if strays:
         others = f" (and {len(strays) - 1} more)" if len(strays) > 1 else ""
         raise BadInputError(
-            f"{strays[0]!r}{others} among the images of {data.name!r} is not an image; remove it or skip bad images"
+            f"{strays[0]!r}{others} among the images of {data.name!r} is not an image; remove it, or leave such files "
+            "out with skip_bad=True"
         )
     maps = unit_maps(model.tower)
     # what a shard of unreadable images holds

@@ -53,6 +53,11 @@ def prove(
     model = ra.load_model("mini")
     spectra, traced = spectra_of(MODEL), trace(model, n_images, seed, mix)
     attributes = [of for of in (attribute(name, traced.views, min_images) for name in names) if len(of.values) > 1]
+    if not attributes:
+        raise ra.BadInputError(
+            f"no attribute has two values with {min_images} images each among {n_images:,} images; the proof takes "
+            f"{N_IMAGES:,} by default"
+        )
     everything = sections()
     dictionaries = [
         Dictionary.encode("whole dictionary", everything, model.encode_text),
@@ -90,7 +95,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="output file for everything measured")
     parser.add_argument("--out", type=Path, help="output directory for figures")
     args = parser.parse_args()
-    proof = prove(args.images, args.seed, args.mix, args.attributes)
+    try:
+        proof = prove(args.images, args.seed, args.mix, args.attributes)
+    except ra.BadInputError as error:
+        parser.error(str(error))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(plain(proof.to_json()), indent=1, allow_nan=False) + "\n", encoding="utf-8")

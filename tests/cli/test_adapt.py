@@ -40,7 +40,8 @@ def test_the_json_of_one_method(run: Run, clip: Path, images: Path, tmp_path: Pa
     assert ran.code == 0
     assert set(ran.json) >= NEEDED
     assert set(ran.json["seconds"]) >= {"extract", "spectrum", "fit"}
-    assert set(ran.json["accuracy"]) == {"zero_shot", "adapted", "val"}
+    assert set(ran.json["accuracy"]) == {"zero_shot", "adapted", "zero_shot_val", "val"}
+    assert all(0 <= value <= 1 for value in ran.json["accuracy"].values())
     assert (ran.json["n_train"], ran.json["n_val"], ran.json["n_test"]) == (21, 3, 6)
     assert (ran.json["method"], ran.json["reference_kind"]) == ("residual", "training split")
     assert "methods" not in ran.json

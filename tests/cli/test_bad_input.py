@@ -68,6 +68,7 @@ def test_an_image_that_cannot_be_read_is_named_and_can_be_skipped(
     ran = run(*command)
     assert ran.code == 2
     assert "'dog/bad.png' cannot be used" in ran.sentence
+    assert ran.sentence.endswith("leave such images out with --skip-bad")
     ran = run(*command, "--skip-bad", "--json")
     assert ran.code == 0
     assert (ran.json["n_skipped"], ran.json["skipped"]) == (1, ["dog/bad.png"])

@@ -36,9 +36,12 @@ def test_extract_opens_a_finished_store_and_overwrites_another(
     run: Run, clip: Path, vit: Path, data: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    first = run("extract", clip, data, "--store", store, "--json").json
+    made = run("extract", clip, data, "--store", store, "--json")
+    first = made.json
     assert (first["n_train"], first["n_val"], first["n_test"]) == (21, 3, 6)
-    assert run("extract", clip, data, "--store", store, "--json").json["fingerprint"] == first["fingerprint"]
+    again = run("extract", clip, data, "--store", store, "--json")
+    assert again.json["fingerprint"] == first["fingerprint"]
+    assert [f"{store} was already complete" in one.err for one in (made, again)] == [False, True]
     refused = run("extract", vit, data, "--store", store)
     assert refused.code == 2
     assert "holds a store that differs in" in refused.sentence
@@ -75,6 +78,7 @@ def test_classify_names_bad_images_and_can_skip_them(run: Run, adapted: Path, da
     ran = run("classify", adapted, bad, data / "cat" / "00.png")
     assert ran.code == 2
     assert "bad.png' cannot be used: it is empty" in ran.sentence
+    assert ran.sentence.endswith("leave such images out with --skip-bad")
     ran = run("classify", adapted, bad, data / "cat" / "00.png", "--skip-bad", "--json")
     assert (ran.code, ran.json["n_images"], ran.json["skipped"]) == (0, 1, [str(bad)])
     assert run("classify", adapted, bad, "--skip-bad").code == 2
@@ -175,6 +179,20 @@ def test_evaluate_takes_new_names_for_a_store(run: Run, clip: Path, adapted: Pat
     assert ran.json["accuracy"] == run("evaluate", adapted, data, "--json").json["accuracy"]
 
 
+def test_evaluate_on_a_store_counts_its_skipped_test_images(
+    run: Run, clip: Path, adapted: Path, data: Path, tmp_path: Path
+) -> None:
+    images, store = tmp_path / "images", tmp_path / "store"
+    for split in ("train", "val", "test"):
+        shutil.copytree(data, images / split)
+    (images / "train" / "cat" / "00.png").write_bytes(b"")
+    (images / "test" / "dog" / "00.png").write_bytes(b"")
+    assert run("extract", clip, images, "--store", store, "--skip-bad").code == 0
+    of_store = run("evaluate", adapted, store, "--json").json
+    assert (of_store["n_images"], of_store["skipped"]) == (29, ["test/dog/00.png"])
+    assert of_store["skipped"] == run("evaluate", adapted, images, "--skip-bad", "--json").json["skipped"]
+
+
 def test_an_interrupted_extract_says_how_to_resume(
     run: Run, clip: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,8 +200,14 @@ def test_an_interrupted_extract_says_how_to_resume(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("residualign.inputs.store.extract", interrupted)
-    ran = run("extract", clip, data, "--store", tmp_path / "store", "--overwrite")
+    store = tmp_path / "store"
+    ran = run("extract", clip, data, "--store", store, "--overwrite")
     assert ran.code == 130
+    again = f"residualign extract {clip} {data} --store {store}"
+    assert f"interrupted before anything was completed. To start again: {again}" in ran.err
+    store.mkdir()
+    (store / "train-00000.safetensors").write_bytes(b"a shard")
+    ran = run("extract", clip, data, "--store", store, "--overwrite")
     # a resumed command must not throw away what it has
-    assert f"To resume: residualign extract {clip} {data} --store {tmp_path / 'store'}" in ran.err
+    assert f"completed work is kept. To resume: {again}" in ran.err
     assert "--overwrite" not in ran.err

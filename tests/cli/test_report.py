@@ -65,6 +65,8 @@ def test_a_page_with_everything_the_run_has(run: Run, copy: Path, words: Path) -
     assert [unit["label"] for unit in ran.json["units"]] == list(units.labels)
     lines = {line["name"]: line for line in ran.json["methods"]}
     assert set(lines) == {"zero-shot", "residual", "linear", "linear probe"}
+    assert lines["zero-shot"]["val_accuracy"] == summary["results"][0]["accuracy"]["zero_shot_val"] is not None
+    assert lines["linear probe"]["seconds"] == summary["linear_probe"]["seconds"] > 0
     assert lines["residual"]["accuracy"] == summary["results"][0]["accuracy"]["adapted"]
     assert lines["linear"]["parameters"] == summary["results"][1]["parameters"]
     assert lines[summary["chosen"]]["is_chosen"]

@@ -117,7 +117,6 @@ def test_pictures_are_what_the_model_saw():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "choose one or more heads, such as --unit L5.H3"),
         (("--unit", "L1.mlp"), "L1.mlp is "),
         (("--unit", "heads"), "room for 12 heads, got 15"),
         (("--unit", "L1.H0", "--against", "dog"), "give --text too"),
@@ -171,6 +170,34 @@ def test_the_table_fits_80_columns(run, clip, pictures, monkeypatch, arguments):
     assert len(lines) == 6
     # whole to the end of the line, and of the path its end
     assert all(re.search(r"\.png  L\d\.H\d .* \d, \d$", line) for line in lines), ran.out
+
+
+def test_a_unit_is_required_and_help_says_so(run, vit, pictures):
+    ran = run("where", vit, pictures)
+    assert ran.code == 2
+    assert "Missing option '--unit'" in ran.err
+    lines = run("where", "--help").out.splitlines()
+    start = next(i for i, line in enumerate(lines) if "--unit  " in line)
+    assert "[required]" in "".join(lines[start : start + 3])
+
+
+def test_components_of_an_adapter_are_those_it_was_fitted_on(run, clip, tmp_path, pictures):
+    images = make_images(tmp_path / "images", {"cat": 10, "dog": 10, "zero": 10})
+    reference = make_images(tmp_path / "reference", {"one": 40}, seed=5)
+    given = ("--reference", reference)
+    assert run("adapt", clip, images, "--out", tmp_path / "run", *given).code == 0
+    look = (pictures, "--unit", "L2.H0", "--component", 0, "--json")
+    of_adapter, of_reference, of_images = (
+        run("where", *arguments).json["images"][0]["total"][0]
+        for arguments in (
+            (tmp_path / "run", *look),
+            (clip, *look, *given),
+            (clip, *look, "--reference", tmp_path / "run" / "store"),
+        )
+    )
+    # an adapter keeps its components in half precision
+    assert of_adapter == pytest.approx(of_reference, rel=1e-2)
+    assert abs(of_adapter - of_images) > 5 * abs(of_adapter - of_reference)
 
 
 def test_help_states_no_default_for_a_component(run):

@@ -30,7 +30,7 @@ from residualign.commands import (
     sweep,
     where,
 )
-from residualign.commands._request import command_line, command_words, fields_of, identity, is_resumable
+from residualign.commands._request import command_line, command_words, fields_of, identity, places_of_work
 from tests.cli.conftest import make_images
 from tests.random_models import WORDS, save_clip
 
@@ -266,4 +266,4 @@ def test_speed_and_places_are_not_part_of_the_identity() -> None:
     ],
 )
 def test_what_can_be_resumed(request_: Any, resumes: bool) -> None:
-    assert is_resumable(request_) == resumes
+    assert bool(places_of_work(request_)) == resumes

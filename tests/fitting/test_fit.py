@@ -35,7 +35,7 @@ def spectra(store):
 def test_every_method_fits_with_both_solvers(store, spectra, method, solver):
     result = fit(store, method, spectra, solver=solver, dtype=torch.float64)
     assert result.method == method
-    assert set(result.accuracy) == {"zero_shot", "adapted", "val"}
+    assert set(result.accuracy) == {"zero_shot", "adapted", "zero_shot_val", "val"}
     assert all(0 <= value <= 1 for value in result.accuracy.values())
     assert result.parameters == sum(value.numel() for value in result.learned.values())
     assert (result.learning_rate is None) == (solver == "lbfgs")

@@ -246,6 +246,11 @@ def test_images_are_not_those_of_training_or_of_the_spectra() -> None:
     assert attribute_proof.SEED not in {0, SEED, 2**20}
 
 
+def test_too_few_images_are_refused_in_one_sentence() -> None:
+    with pytest.raises(ra.BadInputError, match="no attribute has two values with 30 images each among 40 images"):
+        attribute_proof.prove(40, min_images=30)
+
+
 def test_a_small_run(proof: AttributeProof) -> None:
     # of positions only the center has five images
     assert [result.attribute.name for result in proof.attributes] == ["family", "digit"]

@@ -49,7 +49,8 @@ class Adapter(AdapterContent):
     lambdas : mapping from unit label to (component,) tensor
         One scale per component; empty for `linear`.
     accuracy : dict
-        Shares in [0, 1], None without test images: `zero_shot` and `adapted` on test, `val` of the chosen point.
+        Shares in [0, 1], None without test images: `zero_shot` and `adapted` on test, `zero_shot_val` and
+        `val` on the validation images.
     parameters : int
         Number of learned scales and weights.
     history : tuple of dict

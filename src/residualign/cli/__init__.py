@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     except Interrupted as interrupted:
-        _say("", interrupted_sentence(interrupted.again))
+        _say("", interrupted_sentence(interrupted.again, interrupted.kept))
         return INTERRUPTED
     except KeyboardInterrupt:
         _say("", interrupted_sentence(None))

@@ -74,7 +74,8 @@ def before_line(result: MethodResult) -> MethodLine:
 
     name = "class means" if result.classifier == "means" else "zero-shot"
     test = result.accuracy["zero_shot"]
-    return MethodLine(name, test, accuracy_interval(test, result.n_test))
+    # runs of earlier versions do not record the second
+    return MethodLine(name, test, accuracy_interval(test, result.n_test), result.accuracy.get("zero_shot_val"))
 
 
 def result_line(result: MethodResult) -> MethodLine:

@@ -11,11 +11,12 @@ from functools import cache
 from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand
 
 from residualign.cli.console import Out
 from residualign.commands._flags import INPUT, MACHINE, METHOD, OUTPUT, flag
-from residualign.commands._request import Field, command_line, fields_of, is_resumable
+from residualign.commands._request import Field, command_line, fields_of, places_of_work
+from residualign.runs.folder import holds_work
 
 __all__ = ["JSON", "Interrupted", "PlainHelp", "add_command", "resume_command"]
 
@@ -33,11 +34,11 @@ Result = TypeVar("Result", bound=_Printable)
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the user asked for it)
-    """Ctrl-C while a command ran. again: the command that resumes it; None if no work was kept."""
+    """Ctrl-C while a command ran. again: the command that resumes it, if one does. kept: whether work was kept."""
 
-    def __init__(self, again: str | None = None) -> None:
+    def __init__(self, again: str | None = None, kept: bool = False) -> None:
         super().__init__(again)
-        self.again = again
+        self.again, self.kept = again, kept
 
 
 class PlainHelp:
@@ -50,8 +51,23 @@ class PlainHelp:
         return option
 
 
+class _Argument(TyperArgument):
+    """An argument that `--help` shows by its name alone, without braces and without a type."""
+
+    def display_type_rich(self, ctx: Any) -> str | None:
+        return None
+
+    def get_usage_pieces(self, ctx: Any) -> list[str]:
+        name = str(self.metavar) + ("" if self.nargs == 1 or str(self.metavar).endswith("...") else "...")
+        return [name if self.required else f"[{name}]"]
+
+
 class _Command(PlainHelp, TyperCommand):
-    pass
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        for parameter in self.params:
+            if isinstance(parameter, TyperArgument):
+                parameter.__class__ = _Argument
 
 
 def add_command(
@@ -73,7 +89,7 @@ def add_command(
         try:
             result = run(made, out)
         except KeyboardInterrupt:
-            raise Interrupted(resume_command(name, made)) from None
+            raise Interrupted(resume_command(name, made), any(map(holds_work, places_of_work(made)))) from None
         out.finish(result.to_json())
         if not json:
             show(out, result)
@@ -151,8 +167,8 @@ def _given(field: Field, value: Any) -> Any:
 
 
 def resume_command(name: str, request: Any) -> str | None:
-    """The command that resumes an interrupted one; None if no work was kept."""
-    if not is_resumable(request):
+    """The command that resumes an interrupted one; None if it keeps no work."""
+    if not places_of_work(request):
         return None
     # with --overwrite it would discard the work that was kept
     kept = dataclasses.replace(request, overwrite=False) if hasattr(request, "overwrite") else request

@@ -25,7 +25,8 @@ _ALLOCATOR_SAYS = ("can't allocate memory", "not enough memory", "out of memory"
 def explain(error: BaseException) -> tuple[int, str] | None:
     """Exit code and message for a known kind of failure; None for any other, which is a bug."""
     if isinstance(error, BadInputError):
-        return BAD_INPUT, str(error)
+        # the library names its argument, a command its flag
+        return BAD_INPUT, str(error).replace("skip_bad=True", "--skip-bad")
     if isinstance(error, RunError):
         return FAILED, str(error)
     if _is_out_of_memory(error):
@@ -36,9 +37,13 @@ def explain(error: BaseException) -> tuple[int, str] | None:
     return None
 
 
-def interrupted_sentence(again: str | None) -> str:
-    """The message after Ctrl-C. again: the command that resumes; None if no work was kept."""
-    return "interrupted" if again is None else f"interrupted; completed work is kept. To resume: {again}"
+def interrupted_sentence(again: str | None, kept: bool = False) -> str:
+    """The message after Ctrl-C. again: the command to give again, if it can resume. kept: whether work was kept."""
+    if again is None:
+        return "interrupted"
+    if kept:
+        return f"interrupted; completed work is kept. To resume: {again}"
+    return f"interrupted before anything was completed. To start again: {again}"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
-__all__ = ["KEEPS_WORK", "NEUTRAL", "Field", "command_line", "command_words", "fields_of", "identity", "is_resumable"]
+__all__ = ["KEEPS_WORK", "NEUTRAL", "Field", "command_line", "command_words", "fields_of", "identity", "places_of_work"]
 
 
 class Role(Enum):
@@ -98,10 +98,10 @@ def identity(request: Any) -> dict[str, Any]:
     return {one.name: _plain(values[one.name]) for one in kept}
 
 
-def is_resumable(request: Any) -> bool:
-    """Whether the same command resumes after an interruption."""
-    values = vars(request)
-    return any(KEEPS_WORK in one.roles and values[one.name] is not None for one in fields_of(type(request)))
+def places_of_work(request: Any) -> tuple[str, ...]:
+    """The folders that keep finished work, from which the same command resumes; none for most commands."""
+    kept = (vars(request)[one.name] for one in fields_of(type(request)) if KEEPS_WORK in one.roles)
+    return tuple(str(place) for place in kept if place is not None)
 
 
 def command_words(command: str, request: Any) -> tuple[str, ...]:

@@ -46,14 +46,14 @@ class WhereRequest(Loading, Files):
 
     Maps follow a principal component of the head (--component) or a text (--text). With the DIR of an adapter and
     neither of them, they follow the margin between an image's first and second class; with a MODEL, they show the
-    length of each part. The parts sum to the head's exact value. Components are by default computed from the training
-    split of an adapter, or come with the model. With --out, writes heat maps over the images; with --quick, over at
+    length of each part. The parts sum to the head's exact value. Components are by default those of the adapter, or
+    come with the model. With --out, writes heat maps over the images; with --quick, over at
     most 20 of them.
     """
 
     source: Annotated[str, argument("MODEL|DIR", "A model, or the output directory of `residualign adapt`.")]
     images: ImagePaths
-    unit: UnitLabels = ()
+    unit: UnitLabels
     component: ComponentIndex = ()
     text: Annotated[str | None, flag("--text", METHOD, "Text that the maps follow.", metavar="TEXT")] = None
     against: Annotated[
@@ -155,7 +155,7 @@ def run(request: WhereRequest, progress: Progress = SILENT) -> WhereOutcome:
     else:
         model = load_model(request.source, device=request.device, dtype=request.dtype)
     heads = _heads(model.units, request.unit)
-    spectra = _spectra(request, model, progress) if request.component else None
+    spectra = _spectra(request, model, adapter, progress) if request.component else None
     decides = adapter is not None and request.text is None and not request.component
     outcome = _located(request, files, model, heads, adapter if decides else None, spectra, progress)
     return with_files(outcome, request, "where")
@@ -254,11 +254,15 @@ def _heads(units: Units, labels: Sequence[str]) -> list[str]:
     return heads
 
 
-def _spectra(request: WhereRequest, model: VisionModel, progress: Progress) -> Spectra:
-    """The components: of the given reference, of the store of an adapter's run, or those that come with the model."""
+def _spectra(request: WhereRequest, model: VisionModel, adapter: Adapter | None, progress: Progress) -> Spectra:
+    """The components: of the given reference, those that an adapter scales, or those that come with the model.
+
+    Units that the adapter does not scale by component take those of its run's training images.
+    """
     from residualign.errors import BadInputError
     from residualign.extraction import fit_spectrum
     from residualign.inputs.spectra import bundled_spectra, given_spectra
+    from residualign.report.measure import shown_spectra
     from residualign.spectrum import Spectra
     from residualign.store import Store
 
@@ -277,7 +281,7 @@ def _spectra(request: WhereRequest, model: VisionModel, progress: Progress) -> S
         )
     if spectra.model_fingerprint and spectra.model_fingerprint != model.fingerprint:
         raise BadInputError(f"the components were computed with different weights than {source!r} has")
-    return spectra
+    return spectra if adapter is None or request.reference is not None else shown_spectra(adapter, spectra)
 
 
 def _decision(

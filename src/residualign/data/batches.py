@@ -167,9 +167,9 @@ class _Read:
         for i, (row, key) in enumerate(zip(job.rows, job.keys, strict=True)):
             try:
                 pixels.append(self.transform(source.image(row, key)))
-            except BadImageError:
+            except BadImageError as error:
                 if not self.skip_bad:
-                    raise
+                    raise error.skippable() from error
                 skipped.append(i)
         if not pixels:
             return _Pixels(None, tuple(skipped))

@@ -188,7 +188,7 @@ def opened_images(paths: Iterable[Path], skip_bad: bool, skipped: list[str]) -> 
             yield path, read_image(path)
         except BadImageError as error:
             if not skip_bad:
-                raise
+                raise error.skippable() from error
             skipped.append(error.key)
 
 

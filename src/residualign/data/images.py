@@ -72,12 +72,16 @@ _DECODING_ERRORS = (
 
 
 class BadImageError(BadInputError):
-    """An image that cannot be used. `.key` names it, `.reason` says why; `--skip-bad` continues without it."""
+    """An image that cannot be used. `.key` names it, `.reason` says why."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(f"image {key!r} cannot be used: {reason}")
         self.key = key
         self.reason = reason
+
+    def skippable(self) -> BadImageError:
+        """The same, said where such images can be left out."""
+        return BadImageError(self.key, f"{self.reason}; leave such images out with skip_bad=True")
 
     def __reduce__(self) -> tuple[type[BadImageError], tuple[str, str]]:
         # exceptions pickle only their message; workers send this one to their parent

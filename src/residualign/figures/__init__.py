@@ -1,1 +1,1 @@
-"""One function per figure. Each takes a result; the page, files and notebooks show the same figure."""
+"""One function per figure. Each takes tables; the page, files and notebooks show the same figure."""

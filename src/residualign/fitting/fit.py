@@ -83,7 +83,12 @@ class FitRecord(Result):
         return {
             "accuracy": [
                 {"images": "test", "n": n("n_test"), "before": accuracy("zero_shot"), "adapted": accuracy("adapted")},
-                {"images": "validation", "n": n("n_val"), "before": None, "adapted": accuracy("val")},
+                {
+                    "images": "validation",
+                    "n": n("n_val"),
+                    "before": accuracy("zero_shot_val"),
+                    "adapted": accuracy("val"),
+                },
             ]
         }
 
@@ -175,7 +180,12 @@ def fit_method(
     test = store.split("test")
     fitted = Fitted(
         method=chosen.name,
-        accuracy={"zero_shot": None, "adapted": None, "val": solution.score.accuracy},
+        accuracy={
+            "zero_shot": None,
+            "adapted": None,
+            "val": solution.score.accuracy,
+            "zero_shot_val": _accuracy(base.logits(of_val.output), val.labels),
+        },
         parameters=sum(value.numel() for value in learned.values()),
         epochs=solution.epochs,
         learning_rate=solution.learning_rate,
@@ -274,4 +284,8 @@ def _test_accuracy(fitted: Fitted, test: StoreSplit) -> dict[str, float | None]:
         "zero_shot": fitted.base_classifier.logits(coordinates.output),
         "adapted": fitted.logits(coordinates, test.store.maps),
     }
-    return {name: float((of.argmax(dim=-1) == test.labels).double().mean()) for name, of in logits.items()}
+    return {name: _accuracy(of, test.labels) for name, of in logits.items()}
+
+
+def _accuracy(logits: Float[Tensor, "image class"], labels: Int[Tensor, " image"]) -> float:
+    return float((logits.argmax(dim=-1) == labels).double().mean())

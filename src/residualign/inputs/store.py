@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from residualign._messages import skipped_sentence
 from residualign._progress import Progress
@@ -16,6 +17,7 @@ from residualign.inputs.classifier import warn_of_unknown_words
 from residualign.inputs.options import InputOptions
 from residualign.inputs.subject import Subject, holds_store, load_subject
 from residualign.store import Store, StoreSplit, remove_store
+from residualign.store.plan import MANIFEST_NAME
 from residualign.units import Unit, Units
 
 __all__ = ["analyzed_split", "analyzed_store", "chosen_units", "make_store", "refuse_store_for_store"]
@@ -41,6 +43,7 @@ def make_store(
     if overwrite and holds_store(path):
         remove_store(path)
     model, data, loading = subject.model(), subject.data, subject.loading
+    was_complete = (Path(path) / MANIFEST_NAME).is_file()
     if uses_text:
         warn_of_unknown_words(model, data.class_names, progress)
     with progress.task("images") as tick:
@@ -56,6 +59,8 @@ def make_store(
             progress=tick,
         )
     subject.store = store
+    if was_complete:
+        progress.note(f"the store {store.path} was already complete; no image was read")
     if store.skipped:
         progress.warn(skipped_sentence(store.skipped))
     return store, time.perf_counter() - began

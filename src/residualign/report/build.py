@@ -141,7 +141,7 @@ def _method_lines(run: RunResults) -> tuple[MethodLine, ...]:
 
     first = run.results[0]
     name = "class means" if first.classifier == "means" else "zero-shot"
-    lines = [line(name, "before", first.accuracy["zero_shot"])]
+    lines = [line(name, "before", first.accuracy["zero_shot"], val_accuracy=first.accuracy.get("zero_shot_val"))]
     lines += [
         line(
             result.method,
@@ -156,9 +156,8 @@ def _method_lines(run: RunResults) -> tuple[MethodLine, ...]:
     ]
     probe = _probe(run)
     if probe is not None:
-        # without its seconds: the probe of an older run is fitted here, and the same run must give the same page
-        numbers = {"parameters": probe["parameters"], "val_accuracy": probe["val"]}
-        lines.append(line("linear probe", "probe", probe["accuracy"], **numbers))
+        numbers = {name: probe[name] for name in ("parameters", "seconds")}
+        lines.append(line("linear probe", "probe", probe["accuracy"], val_accuracy=probe["val"], **numbers))
     return tuple(lines)
 
 
@@ -173,7 +172,8 @@ def _probe(run: RunResults) -> dict[str, Any] | None:
     found = linear_probe(
         (train.embeddings(), train.labels), (val.embeddings(), val.labels), (test.embeddings(), test.labels)
     )
-    return found.to_json()
+    # without its seconds, which differ each time: the same run has to give the same page
+    return found.to_json() | {"seconds": None}
 
 
 def _moved_lines(measured: Measured) -> tuple[MovedLine, ...]:

@@ -25,6 +25,7 @@ __all__ = [
     "RunLog",
     "check_run_folder",
     "hide_from_git",
+    "holds_work",
     "open_run_folder",
     "verb_of",
 ]
@@ -178,14 +179,18 @@ def _leaving_no_trace_of_bad_input(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except BadInputError:
-        if not run.resumed and not _holds_work(run.path):
+        if not run.resumed and not holds_work(run.path):
             _remove_own(run.path)
         raise
 
 
-def _holds_work(folder: Path) -> bool:
-    """Whether the store has a shard or a method was fitted."""
-    return any((folder / STORE_NAME).glob("*-[0-9]*.safetensors")) or any((folder / METHODS_NAME).glob("*/*"))
+def holds_work(path: str | os.PathLike[str]) -> bool:
+    """Whether a store has a shard, or the folder of a run or a grid has one, a fitted method or a finished fit.
+
+    A URL is not looked at: it counts as one that does.
+    """
+    folder, finished = Path(path), (f"{STORE_NAME}/*-[0-9]*.safetensors", f"{METHODS_NAME}/*/*", RUNS_NAME)
+    return "://" in str(path) or any(any(folder.glob(one)) for one in ("*-[0-9]*.safetensors", *finished))
 
 
 def _remove_own(folder: Path) -> None:
