@@ -70,10 +70,9 @@ def _why(outcome: AdaptOutcome) -> str:
 
 def before_line(result: MethodResult) -> MethodLine:
     """The classifier before adapting."""
-    from residualign.cli.views import MethodLine
+    from residualign.cli.views import MethodLine, before_name
 
-    name = "class means" if result.classifier == "means" else "zero-shot"
-    test = result.accuracy["zero_shot"]
+    name, test = before_name(result.classifier), result.accuracy["zero_shot"]
     # runs of earlier versions do not record the second
     return MethodLine(name, test, accuracy_interval(test, result.n_test), result.accuracy.get("zero_shot_val"))
 

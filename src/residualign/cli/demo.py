@@ -11,7 +11,16 @@ from rich.text import Text
 from residualign._messages import percent
 from residualign.cli.classify import decided
 from residualign.cli.console import Out
-from residualign.cli.views import facts, has_blocks, heading, method_line, paragraph, seconds, share_bars
+from residualign.cli.views import (
+    facts,
+    first_and_last,
+    has_blocks,
+    heading,
+    method_line,
+    paragraph,
+    seconds,
+    share_bars,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,8 +47,50 @@ _N_HEADS = 3
 
 
 def show(story: Out, outcome: DemoOutcome) -> None:
-    """Print what follows the methods."""
-    _tell_the_rest(story, outcome)
+    """Print what follows the methods: heads, examples, and what to do next."""
+    from residualign.runs.results import head_shares
+
+    adapted = outcome.adapted
+    residual = next((result for result in adapted.results if result.method == "residual"), adapted.chosen)
+    heads, spectra = head_shares(residual), adapted.spectra.spectra
+    shown = first_and_last(heads, _N_HEADS)
+    story.show(
+        heading("Which heads were amplified, and which suppressed"),
+        "",
+        share_bars([(head.label, head.before, head.after) for head in shown], story.stdout, "head"),
+        "",
+        paragraph(
+            f"Shares of the variance of all {len(heads)} heads over the {spectra.n_samples:,} images that the "
+            f"principal components come from ({spectra.source}). L0.H1 is head 1 of layer 0.",
+            style="quiet",
+        ),
+        "",
+        heading("Some test images"),
+        "",
+    )
+    for example in outcome.examples:
+        _show_example(story, example)
+    folder = str(adapted.out)
+    story.show(
+        heading("The adapter"),
+        "",
+        facts(
+            ("folder", f"{folder}, {_size(adapted.out)} without the store of the pass"),
+            ("method", f"{adapted.chosen.method}; the adapter of every method is in {folder}/methods"),
+            ("page", f"residualign report {folder} makes a page that shows what was learned"),
+        ),
+        "",
+        heading("Your own images"),
+        "",
+        facts(
+            ("1", "residualign adapt mini FOLDER --out my-adapter"),
+            ("2", "residualign classify my-adapter IMAGE..."),
+            ("3", "residualign evaluate my-adapter FOLDER"),
+        ),
+        "",
+        paragraph(_YOURS, style="quiet"),
+        "",
+    )
 
 
 class Story(Out):
@@ -90,52 +141,6 @@ class Story(Out):
             ),
             "",
         )
-
-
-def _tell_the_rest(story: Out, outcome: DemoOutcome) -> None:
-    from residualign.runs.results import head_shares
-
-    adapted = outcome.adapted
-    residual = next((result for result in adapted.results if result.method == "residual"), adapted.chosen)
-    heads, spectra = head_shares(residual), adapted.spectra.spectra
-    shown = heads if len(heads) <= 2 * _N_HEADS else [*heads[:_N_HEADS], *heads[-_N_HEADS:]]
-    story.show(
-        heading("Which heads were amplified, and which suppressed"),
-        "",
-        share_bars([(head.label, head.before, head.after) for head in shown], story.stdout, "head"),
-        "",
-        paragraph(
-            f"Shares of the variance of all {len(heads)} heads over the {spectra.n_samples:,} images that the "
-            f"principal components come from ({spectra.source}). L0.H1 is head 1 of layer 0.",
-            style="quiet",
-        ),
-        "",
-        heading("Some test images"),
-        "",
-    )
-    for example in outcome.examples:
-        _show_example(story, example)
-    folder = str(adapted.out)
-    story.show(
-        heading("The adapter"),
-        "",
-        facts(
-            ("folder", f"{folder}, {_size(adapted.out)} without the store of the pass"),
-            ("method", f"{adapted.chosen.method}; the adapter of every method is in {folder}/methods"),
-            ("page", f"residualign report {folder} makes a page that shows what was learned"),
-        ),
-        "",
-        heading("Your own images"),
-        "",
-        facts(
-            ("1", "residualign adapt mini FOLDER --out my-adapter"),
-            ("2", "residualign classify my-adapter IMAGE..."),
-            ("3", "residualign evaluate my-adapter FOLDER"),
-        ),
-        "",
-        paragraph(_YOURS, style="quiet"),
-        "",
-    )
 
 
 def _show_example(story: Out, example: Example) -> None:

@@ -15,12 +15,12 @@ _SHOWN = 20
 
 def show(out: Out, outcome: EvaluateOutcome) -> None:
     """Print both classifiers, the change, and the classes, worst first."""
-    from residualign.cli.views import facts, plain_table
+    from residualign.cli.views import before_name, facts, plain_table
 
     adapter, comparison = outcome.adapter, outcome.comparison
-    before_name = "class means" if adapter.classifier.kind == "means" else "zero-shot"
+    before = before_name(adapter.classifier.kind)
     rows = []
-    for name, one in ((before_name, comparison.before), (adapter.method, comparison.after)):
+    for name, one in ((before, comparison.before), (adapter.method, comparison.after)):
         low, high = one.interval
         rows.append(
             (
@@ -47,7 +47,7 @@ def show(out: Out, outcome: EvaluateOutcome) -> None:
         plain_table((("", False), *columns), rows),
         "",
         plain_table(
-            (("class, worst first", False), ("images", True), (before_name, True), ("adapted", True)),
+            (("class, worst first", False), ("images", True), (before, True), ("adapted", True)),
             [(new.name, f"{new.n:,}", percent(old.accuracy), percent(new.accuracy)) for old, new in shown],
         ),
     )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from residualign.geometry import Geometry, LayerProfile, UnitGeometry
 
 _NAMES = {"head": "heads", "mlp": "MLPs"}
+_COLUMNS = tuple((title, True) for title in ("L", "N", "95 %", "L/N", "PC 1", "PR"))
 
 
 def show(printer: Out, outcome: GeometryOutcome) -> None:
@@ -39,15 +40,6 @@ def show(printer: Out, outcome: GeometryOutcome) -> None:
 def _show_units(printer: Out, units: tuple[UnitGeometry, ...]) -> None:
     from residualign.cli.views import plain_table
 
-    columns = (
-        ("unit", False),
-        ("L", True),
-        ("N", True),
-        ("95 %", True),
-        ("L/N", True),
-        ("PC 1", True),
-        ("PR", True),
-    )
     rows = [
         (
             one.label,
@@ -60,7 +52,7 @@ def _show_units(printer: Out, units: tuple[UnitGeometry, ...]) -> None:
         )
         for one in units
     ]
-    printer.show("", plain_table(columns, rows))
+    printer.show("", plain_table((("unit", False), *_COLUMNS), rows))
 
 
 def _show_profiles(printer: Out, found: Geometry) -> None:
@@ -71,15 +63,6 @@ def _show_profiles(printer: Out, found: Geometry) -> None:
         if not of_kind:
             continue
         dimension = of_kind["two_nn"]
-        columns = (
-            (f"layer, {name}", True),
-            ("L", True),
-            ("N", True),
-            ("95 %", True),
-            ("L/N", True),
-            ("PC 1", True),
-            ("PR", True),
-        )
         rows = [
             (
                 str(layer),
@@ -92,7 +75,7 @@ def _show_profiles(printer: Out, found: Geometry) -> None:
             )
             for i, layer in enumerate(dimension.layers)
         ]
-        printer.show("", plain_table(columns, rows))
+        printer.show("", plain_table(((f"layer, {name}", True), *_COLUMNS), rows))
         for sentence in _verdicts(dimension, of_kind["ratio"]):
             printer.show(f"  {sentence}")
     rest = [one for one in (*found.units, found.output) if one is not None and one.layer is None]

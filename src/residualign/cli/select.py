@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def show(out: Out, outcome: SelectOutcome) -> None:
     """Print the accuracy curves at some budgets, layer by layer, and what was chosen."""
-    from residualign.cli.views import facts, paragraph
+    from residualign.cli.views import before_name, facts, paragraph
     from residualign.selection.result import ENOUGH
 
     first = outcome.study
@@ -27,7 +27,7 @@ def show(out: Out, outcome: SelectOutcome) -> None:
         )
     )
     for study in outcome.studies:
-        before = "class means" if study.classifier == "means" else "zero-shot"
+        before = before_name(study.classifier)
         kept = "heads, all MLPs and the embedding" if study.keep_mlps else "heads and nothing else"
         out.show(
             "",

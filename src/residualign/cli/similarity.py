@@ -92,7 +92,7 @@ def _short(name: str) -> str:
 
 
 def _show_units(printer: Out, one: Compared, chosen: bool) -> None:
-    from residualign.cli.views import heading, paragraph, plain_table
+    from residualign.cli.views import first_and_last, heading, paragraph, plain_table
 
     assert one.result.spectral is not None
     means = {} if one.result.means is None else {mean.label: mean for mean in one.result.means}
@@ -110,8 +110,7 @@ def _show_units(printer: Out, one: Compared, chosen: bool) -> None:
     listed = [unit for unit in one.result.spectral.units if unit.label in labels]
     if not chosen:
         known = [unit for unit in listed if unit.kind == "head" and unit.cosine.weighted >= 0]
-        ranked = sorted(known, key=lambda unit: unit.cosine.weighted)
-        listed = ranked if len(ranked) <= 2 * _SHOWN else [*ranked[:_SHOWN], *ranked[-_SHOWN:]]
+        listed = list(first_and_last(sorted(known, key=lambda unit: unit.cosine.weighted), _SHOWN))
     what = "units" if chosen else f"heads, least similar first (the first and last {_SHOWN}; --json lists all)"
     rows = [line(unit) for unit in (*listed, one.result.spectral.output)]
     printer.show(
@@ -127,12 +126,11 @@ def _show_units(printer: Out, one: Compared, chosen: bool) -> None:
 
 
 def _show_cka(printer: Out, one: Compared) -> None:
-    from residualign.cli.views import heading, plain_table
+    from residualign.cli.views import first_and_last, heading, plain_table
 
     assert one.result.cka is not None
     known = [line for line in one.result.cka[:-1] if line.cka >= 0]
-    ranked = sorted(known, key=lambda line: line.cka)
-    shown = ranked if len(ranked) <= 2 * _SHOWN else [*ranked[:_SHOWN], *ranked[-_SHOWN:]]
+    shown = first_and_last(sorted(known, key=lambda line: line.cka), _SHOWN)
     rows = [(line.label, _figure(line.cka), _figure(line.debiased)) for line in (*shown, one.result.cka[-1])]
     titles = (("", False), ("CKA", True), ("debiased", True))
     printer.show("", heading(f"  {one.second.name}: the same images, least similar first"), plain_table(titles, rows))

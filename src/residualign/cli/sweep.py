@@ -16,17 +16,16 @@ _SHOWN = 10
 def show(out: Out, outcome: SweepOutcome) -> None:
     """Print the grid: the best settings on validation images, and the mean of every level."""
     from residualign._messages import percent
-    from residualign.cli.views import facts, plain_table, seconds
+    from residualign.cli.views import before_name, facts, plain_table, seconds
 
     sizes = " · ".join(f"{name} {size:,}" for name, size in outcome.sizes.items())
-    before = "class means" if outcome.classifier == "means" else "zero-shot"
     resumed = f", {outcome.resumed} of them from an earlier run" if outcome.resumed else ""
     out.show(
         facts(
             ("model", outcome.model),
             ("data", f"{outcome.data}: {sizes}"),
             ("components", "; ".join(f"{name}: {source}" for name, source in outcome.bases.items())),
-            ("before", f"{before} {percent(outcome.zero_shot)}"),
+            ("before", f"{before_name(outcome.classifier)} {percent(outcome.zero_shot)}"),
             ("runs", f"{len(outcome.runs)} in {seconds(outcome.seconds)}{resumed}"),
         )
     )

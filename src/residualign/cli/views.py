@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.cells import cell_len
 from rich.console import Console, JustifyMethod, RenderableType
@@ -18,7 +19,9 @@ __all__ = [
     "MethodLine",
     "bar",
     "bars_table",
+    "before_name",
     "facts",
+    "first_and_last",
     "has_blocks",
     "heading",
     "method_line",
@@ -28,6 +31,7 @@ __all__ = [
     "share_bars",
 ]
 
+Row = TypeVar("Row")
 _SHORT_BAR = 10
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BAR_WIDTH, _HALF_BAR, _READABLE, _WIDEST, _SHORT_NAME = 24, 14, 84, 44, 12
@@ -46,6 +50,16 @@ class MethodLine:
     val: float | None = None
     parameters: int | None = None
     seconds: float | None = None
+
+
+def first_and_last(rows: Sequence[Row], n: int) -> Sequence[Row]:
+    """All rows if they are few, else the first n and the last n."""
+    return rows if len(rows) <= 2 * n else [*rows[:n], *rows[-n:]]
+
+
+def before_name(classifier: str) -> str:
+    """What the classifier before adapting is called, by its kind."""
+    return "class means" if classifier == "means" else "zero-shot"
 
 
 def seconds(value: float | None) -> str:

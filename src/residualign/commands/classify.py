@@ -60,26 +60,14 @@ def run(request: ClassifyRequest, progress: Progress = SILENT) -> ClassifyOutcom
 
     `BadInputError` for an image that cannot be read, naming it, unless skip_bad; and if no image can be read.
     """
-    from residualign._messages import skipped_sentence
     from residualign.adapter.adapter import load_adapter
     from residualign.adapter.verdict import classify_images
-    from residualign.data.folders import opened_images
-    from residualign.errors import BadInputError
-    from residualign.inputs.sample import image_files
+    from residualign.inputs.images import image_files, read_in_batches
 
     files = image_files(request.images, request.quick)
     adapter = load_adapter(request.adapter, model=request.model, device=request.device, dtype=request.dtype)
     skipped: list[str] = []
     verdicts: list[Verdict] = []
-    with progress.task("images") as tick:
-        for start in range(0, len(files), request.batch_size):
-            batch = files[start : start + request.batch_size]
-            opened = list(opened_images(batch, request.skip_bad, skipped))
-            if opened:
-                verdicts += classify_images(adapter, [str(path) for path, _ in opened], [image for _, image in opened])
-            tick(start + len(batch), len(files))
-    if not verdicts:
-        raise BadInputError(f"none of the {len(files)} images could be read; the first is {skipped[0]!r}")
-    if skipped:
-        progress.warn(skipped_sentence(skipped))
+    for names, images in read_in_batches(files, request.batch_size, request.skip_bad, skipped, progress):
+        verdicts += classify_images(adapter, names, images)
     return ClassifyOutcome(request, adapter, tuple(verdicts), tuple(skipped))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +13,6 @@ from residualign.commands._flags import OUTPUT, Overwrite, Quick, Stream, Worker
 from residualign.commands._request import NEUTRAL
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from residualign.data.card import DataCard
     from residualign.data.registered import RegisteredSet
 
@@ -104,47 +100,17 @@ def run(request: DataRequest, progress: Progress = SILENT) -> SetsOutcome | Card
 
 def _write(card: DataCard, out: Path) -> None:
     from residualign._files import json_bytes, publish, saying_what_is_kept
-    from residualign.data.card import card_markdown
+    from residualign.data.card import card_markdown, card_sheet
 
     contents = (
         card_markdown(card, FILES[-1]).encode("utf-8", "backslashreplace"),
         json_bytes(card.to_json()),
-        _sheet(card),
+        card_sheet(card),
     )
     with saying_what_is_kept(out, "no image was changed"):
         out.mkdir(parents=True, exist_ok=True)
         for file, content in zip(FILES, contents, strict=True):
             publish(out / file, content)
-
-
-def _sheet(card: DataCard) -> bytes:
-    from residualign.figures.contact_sheet import ROWS, contact_sheet
-
-    data = card.data
-    bad = {one.key for one in card.bad}
-    rows = [(name, list(_pictures(card, label, bad))) for label, name in enumerate(data.class_names[:ROWS])]
-    # further classes are only counted on the page
-    rest: list[tuple[str, list[Image.Image]]] = [(name, []) for name in data.class_names[ROWS:]]
-    return contact_sheet(
-        [*rows, *rest], f"{Path(data.name).name}: {card.n_images:,} images", f"splits: {data.split_rule}"
-    )
-
-
-def _pictures(card: DataCard, label: int, bad: set[str]) -> Iterator[Image.Image]:
-    """The first readable images of a class, the training split first."""
-    from residualign.data.images import BadImageError
-    from residualign.figures.contact_sheet import COLUMNS
-
-    found = 0
-    for split in card.data.splits:
-        for position, own in enumerate(split.labels):
-            if found == COLUMNS:
-                return
-            if own == label and split.keys[position] not in bad:
-                # with --quick not every bad image is known
-                with contextlib.suppress(BadImageError):
-                    yield split.image(position)
-                    found += 1
 
 
 def _check_out(folder: Path, overwrite: bool) -> None:

@@ -103,10 +103,11 @@ def run(request: DecomposeRequest, progress: Progress = SILENT) -> DecomposeOutc
 
     from residualign._messages import skipped_sentence
     from residualign.decomposition.statistics import unit_statistics
+    from residualign.runs.files import check_output_file
 
     out = request.out
     if out is not None:
-        _check_out(out, request.overwrite)
+        check_output_file(out, request.overwrite)
     found = _from_images(request, progress) if request.images else _from_store(request)
     keys: list[str] = []
     collected: list[tuple[Tensor, Tensor]] = []
@@ -162,7 +163,7 @@ def _splits(request: DecomposeRequest) -> tuple[list[Split], tuple[str, ...], st
     from residualign.data.images import has_image_extension
     from residualign.data.split import Split
     from residualign.inputs.coordinates import images_to_read
-    from residualign.inputs.sample import image_files
+    from residualign.inputs.images import image_files
 
     images = request.images
     if len(images) == 1 and not (Path(images[0]).is_file() and has_image_extension(images[0])):
@@ -171,15 +172,6 @@ def _splits(request: DecomposeRequest) -> tuple[list[Split], tuple[str, ...], st
     keys = tuple(map(str, image_files(images, request.quick)))
     split = Split("images", keys, (0,) * len(keys), ImageFiles(), tuple(range(len(keys))))
     return [split], (), f"{len(keys)} image files"
-
-
-def _check_out(path: Path, overwrite: bool) -> None:
-    from residualign.errors import BadInputError
-
-    if path.is_dir():
-        raise BadInputError(f"{str(path)!r} is a folder, expected a file name for the contributions")
-    if path.exists() and not overwrite:
-        raise BadInputError(f"{str(path)!r} exists; add --overwrite to replace it, or choose another name")
 
 
 def _write(path: Path, found: _Source, keys: Sequence[str], collected: Sequence[tuple[Tensor, Tensor]]) -> None:

@@ -126,11 +126,11 @@ def run(request: ExplainRequest, progress: Progress = SILENT) -> ExplainOutcome:
     `BadInputError` for a dictionary or a method with a model that has no text tower, for units and components that do
     not exist, and as in the parts.
     """
-    from residualign.commands._outcome import check_files, with_files
     from residualign.inputs.store import analyzed_store
+    from residualign.runs.files import check_analysis_files, with_files
     from residualign.text.dictionary import load_texts
 
-    check_files(request)
+    check_analysis_files(request.out, request.format, request.overwrite)
     if request.dictionary is not None:
         # an unusable file is refused before the pass over the images
         load_texts(request.dictionary)
@@ -138,7 +138,7 @@ def run(request: ExplainRequest, progress: Progress = SILENT) -> ExplainOutcome:
         outcome = _explained(request, store, subject, progress)
     if request.out is not None and not outcome.figures:
         progress.note("no figure: a store contains no pictures, and the model has no text tower")
-    return with_files(outcome, request, "explain")
+    return with_files(outcome, "explain")
 
 
 def _explained(request: ExplainRequest, store: Store, subject: Subject, progress: Progress) -> ExplainOutcome:

@@ -104,16 +104,16 @@ class GeometryOutcome(Result):
 
 def run(request: GeometryRequest, progress: Progress = SILENT) -> GeometryOutcome:
     """Measure a split, and write tables and figures. Bad input is refused before any image is read where possible."""
-    from residualign.commands._outcome import check_files, with_files
     from residualign.extraction import spectra_of_split
     from residualign.geometry import measure_geometry
     from residualign.geometry.measure import Settings
     from residualign.inputs.spectra import choose_spectra
     from residualign.inputs.store import analyzed_split, analyzed_store, chosen_units
+    from residualign.runs.files import check_analysis_files, with_files
 
     # refuses numbers that are out of range
     Settings(request.variance_threshold, request.fraction, request.subsamples, request.seed)
-    check_files(request)
+    check_analysis_files(request.out, request.format, request.overwrite)
     with analyzed_store(request, progress, units=request.unit) as (store, subject):
         part = analyzed_split(store, request.split)
         chosen = chosen_units(store.units, request.unit) if request.unit else None
@@ -145,4 +145,4 @@ def run(request: GeometryRequest, progress: Progress = SILENT) -> GeometryOutcom
             components={"kind": kind, "source": spectra.source, "n_images": spectra.n_samples},
             skipped=tuple(store.skipped),
         )
-    return with_files(outcome, request, "geometry")
+    return with_files(outcome, "geometry")

@@ -142,11 +142,11 @@ def run(request: LambdasRequest, progress: Progress = SILENT) -> LambdasOutcome:
     """
     from residualign.adapter.adapter import load_adapter
     from residualign.adapter.lambdas import learning_curve
-    from residualign.commands._outcome import check_files, with_files
     from residualign.errors import BadInputError
     from residualign.extraction import fit_spectrum
+    from residualign.runs.files import check_analysis_files, with_files
 
-    check_files(request)
+    check_analysis_files(request.out, request.format, request.overwrite)
     adapter = load_adapter(request.adapter, model=request.model, device=request.device, dtype=request.dtype)
     if "lambdas" not in adapter.learned:
         raise BadInputError(
@@ -165,7 +165,7 @@ def run(request: LambdasRequest, progress: Progress = SILENT) -> LambdasOutcome:
         curves=learning_curve(adapter.history),
         stability=_stability(request, adapter, store, progress) if request.seeds > 1 else {},
     )
-    return with_files(outcome, request, "lambdas")
+    return with_files(outcome, "lambdas")
 
 
 def _put_back(
@@ -211,9 +211,6 @@ def _stability(
         )
     # class means are recomputed from the images of the store
     classifier = "means" if adapter.base_classifier.kind == "means" else adapter.base_classifier
-    names = {"threshold": "variance_threshold"}
-    given = ("mean", "rest", "shots", "threshold", "loss")
-    chosen = FitSettings(**{names.get(name, name): settings[name] for name in given if settings.get(name)})
     found: dict[Vary, tuple[Stability, ...]] = {}
     with progress.task("fits") as tick:
         for i, vary in enumerate(_VARIED):
@@ -226,7 +223,7 @@ def _stability(
                     spectra,
                     vary=vary,
                     classifier=classifier,
-                    settings=chosen,
+                    settings=FitSettings.of_record(settings),
                 )
                 tick(i * request.seeds + k + 1, len(_VARIED) * request.seeds)
             found[vary] = lambda_stability(fits, spectra)

@@ -129,9 +129,10 @@ def check(request: CheckRequest, progress: Progress = SILENT) -> CheckOutcome:
     """Check one model after another; write the results to `out`, if given."""
     from residualign._files import json_bytes, publish, saying_what_is_kept
     from residualign.model_check import check_model
+    from residualign.runs.files import check_output_file
 
     if request.out is not None:
-        _check_out(request.out, request.overwrite)
+        check_output_file(request.out, request.overwrite)
     found: list[CheckedModel | RefusedModel] = []
     for name in request.names:
         progress.note(f"checking {name}")
@@ -143,12 +144,3 @@ def check(request: CheckRequest, progress: Progress = SILENT) -> CheckOutcome:
             request.out.parent.mkdir(parents=True, exist_ok=True)
             publish(request.out, json_bytes(outcome.to_json()))
     return outcome
-
-
-def _check_out(path: Path, overwrite: bool) -> None:
-    from residualign.errors import BadInputError
-
-    if path.is_dir():
-        raise BadInputError(f"{str(path)!r} is a folder, expected a file name")
-    if path.exists() and not overwrite:
-        raise BadInputError(f"{str(path)!r} exists; add --overwrite to replace it, or choose another name")

@@ -104,8 +104,11 @@ class SelectOutcome(Result):
 
     def to_json(self) -> dict[str, Any]:
         """What `select --json` prints."""
+        from residualign.runs.results import BEFORE
         from residualign.selection.study import SCORED_ON
 
+        first, *others = (study.to_json() | {"zero_shot_is": BEFORE[study.classifier]} for study in self.studies)
+        chosen = None if self.selection is None else {"path": str(self.request.adapter), **self.selection.to_json()}
         return {
             "model": self.model,
             "data": self.study.name,
@@ -113,10 +116,10 @@ class SelectOutcome(Result):
             "means_from": self.means_from,
             "keep_mlps": self.request.keep_mlps,
             "seed": self.request.seed,
-            **_study_json(self.study),
-            "compared": [_study_json(study) for study in self.studies[1:]],
+            **first,
+            "compared": others,
             "overlaps": [one.row for one in self.overlaps],
-            "adapter": None if self.selection is None else _selection_json(self.selection, self.request.adapter),
+            "adapter": chosen,
             "out": None if self.request.out is None else str(self.request.out),
         }
 
@@ -137,16 +140,16 @@ class SelectOutcome(Result):
 
 def run(request: SelectRequest, progress: Progress = SILENT) -> SelectOutcome:
     """Score, ablate and choose. Bad input is refused before images are read where possible."""
-    from residualign.commands._outcome import check_files, with_files
     from residualign.inputs.classifier import chosen_classifier
     from residualign.inputs.store import analyzed_split, analyzed_store
+    from residualign.runs.files import check_analysis_files, with_files
     from residualign.selection.result import overlaps
     from residualign.selection.scores import parse_budget
     from residualign.selection.select import best_selection
     from residualign.selection.study import selection_subject
     from residualign.store import MAX_BYTES_IN_MEMORY
 
-    check_files(request)
+    check_analysis_files(request.out, request.format, request.overwrite)
     _check_adapter(request)
     with analyzed_store(request, progress, uses_text=request.classifier != "means") as (store, subject):
         if request.heads is not None:
@@ -177,7 +180,7 @@ def run(request: SelectRequest, progress: Progress = SILENT) -> SelectOutcome:
         outcome = SelectOutcome(
             request, str(store.model["name"]), subjects[0].source, studies, overlaps(studies), selection
         )
-    return with_files(outcome, request, "select")
+    return with_files(outcome, "select")
 
 
 def _check_adapter(request: SelectRequest) -> None:
@@ -238,13 +241,3 @@ def _study(request: SelectRequest, name: str, subject: SelectionSubject, progres
             seed=request.seed,
             progress=tick,
         )
-
-
-def _study_json(study: SelectionStudy) -> dict[str, Any]:
-    from residualign.runs.results import BEFORE
-
-    return {**study.to_json(), "zero_shot_is": BEFORE[study.classifier]}
-
-
-def _selection_json(selection: Selection, folder: Path | None) -> dict[str, Any]:
-    return {"path": str(folder), **selection.to_json()}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +12,6 @@ from residualign._result import Result
 from residualign.commands._flags import (
     METHOD,
     Files,
-    Inputs,
     Loading,
     Seed,
     Split,
@@ -26,8 +23,6 @@ from residualign.commands._flags import (
 
 if TYPE_CHECKING:
     from residualign.similarity.sources import Compared, Source
-    from residualign.spectrum import Spectra
-    from residualign.store import StoreSplit
 
 __all__ = ["SimilarityOutcome", "SimilarityRequest", "run"]
 
@@ -141,9 +136,10 @@ def run(request: SimilarityRequest, progress: Progress = SILENT) -> SimilarityOu
     A spectra file can take the place of a store; without activations there are no anchors and no CKA. `BadInputError`
     for sources that are neither, and for models of different weights whose images differ too, unless `same_space`.
     """
-    from residualign.commands._outcome import check_files, with_files
     from residualign.errors import BadInputError
+    from residualign.inputs.sources import opened_sources
     from residualign.inputs.store import chosen_units
+    from residualign.runs.files import check_analysis_files, with_files
     from residualign.similarity.sources import compare_sources
 
     if not 0 < request.variance_threshold <= 1:
@@ -152,82 +148,11 @@ def run(request: SimilarityRequest, progress: Progress = SILENT) -> SimilarityOu
         raise BadInputError("--anchors must be 0 or at least 2: a correlation over one anchor is not defined")
     if request.matching != "greedy" and not request.pairs:
         raise BadInputError("--matching applies to --pairs; give --pairs too")
-    check_files(request)
+    check_analysis_files(request.out, request.format, request.overwrite)
     with ExitStack() as opened:
-        found = _sources(opened, request, progress)
+        found = opened_sources(opened, request.sources, request, progress, split=request.split, units=request.unit)
         units = chosen_units(found[0].spectra.units, request.unit)
         compared = compare_sources(found, units, request, progress)
         skipped = {key: None for source in found if source.split is not None for key in source.split.store.skipped}
         outcome = SimilarityOutcome(request, compared, tuple(skipped))
-    return with_files(outcome, request, "similarity")
-
-
-def _sources(opened: ExitStack, request: SimilarityRequest, progress: Progress) -> list[Source]:
-    """Every source with its components; stores made from data are removed when `opened` closes."""
-    from residualign.errors import BadInputError
-    from residualign.extraction import fit_spectrum
-    from residualign.similarity.sources import Source
-    from residualign.spectrum import Spectra
-
-    typed = request.sources
-    of_model = not _is_made(typed[0])
-    if len(typed) < (3 if of_model else 2):
-        raise BadInputError(
-            "similarity compares two or more stores (or spectra files), or two or more data sets of one model, MODEL "
-            f"DATA DATA; got {' '.join(map(repr, typed))}"
-        )
-    given = typed[1:] if of_model else typed
-    parts: list[StoreSplit | Spectra] = []
-    for source in given:
-        if not of_model and _is_spectra_file(source):
-            parts.append(Spectra.load(source))
-        else:
-            model_or_store, data = (typed[0], source) if of_model else (source, None)
-            parts.append(_split(opened, request, model_or_store, data, progress))
-    names = _names(given, parts)
-    found = []
-    with progress.task("principal components") as tick:
-        for i, (name, source, part) in enumerate(zip(names, given, parts, strict=True)):
-            if isinstance(part, Spectra):
-                found.append(Source(name, source, "unknown", part, None))
-            else:
-                spectra = fit_spectrum(part.store, split=request.split)
-                found.append(Source(name, source, str(part.store.model["name"]), spectra, part))
-            tick(i + 1, len(given))
-    return found
-
-
-def _split(
-    opened: ExitStack, request: SimilarityRequest, source: str, data: str | None, progress: Progress
-) -> StoreSplit:
-    """The images of a store, or of one made from a model and data."""
-    from residualign.inputs.store import analyzed_split, analyzed_store
-
-    loading = {one.name: getattr(request, one.name) for one in fields(Loading)}
-    inputs = Inputs(source=source, data=data, **loading)
-    store, _ = opened.enter_context(analyzed_store(inputs, progress, units=request.unit))
-    return analyzed_split(store, request.split)
-
-
-def _is_spectra_file(source: str) -> bool:
-    return source.endswith(".safetensors") and Path(source).expanduser().is_file()
-
-
-def _is_made(source: str) -> bool:
-    """Whether this is a store or a spectra file rather than a model."""
-    here = Path(source).expanduser()
-    holds_store = any((here / name).exists() for name in ("manifest.json", "unfinished.json"))
-    return "://" in source or holds_store or _is_spectra_file(source)
-
-
-def _names(typed: Sequence[str], parts: Sequence[StoreSplit | Spectra]) -> list[str]:
-    """The data's own name if that tells the sources apart, else what was given."""
-    from residualign.spectrum import Spectra
-
-    own = [part.source if isinstance(part, Spectra) else str(part.store.data["name"]) for part in parts]
-    for names in (own, list(typed)):
-        short = [os.path.basename(name.rstrip("/")) or name for name in names]
-        for candidates in (short, names):
-            if len(set(candidates)) == len(candidates):
-                return list(candidates)
-    return [f"{i + 1}: {name}" for i, name in enumerate(own)]
+    return with_files(outcome, "similarity")

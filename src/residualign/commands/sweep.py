@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -40,21 +39,6 @@ __all__ = ["SweepOutcome", "SweepRequest", "run"]
 REFERENCE, TARGET = "reference", "target"
 
 _QUICK_SHOTS = 10
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Default levels of each factor."""
-
-    components: tuple[str, ...]
-    scaled: tuple[str, ...]
-    starts: tuple[str, ...]
-    learning_rates: tuple[str, ...]
-    repeats: int
-
-
-_USUAL = _Grid(("50%", "90%", "all"), ("heads", "mlps", "both"), ("ones", "randn"), ("none", "0.8"), 3)
-_QUICK = _Grid(("90%", "all"), ("heads", "both"), ("ones",), ("none",), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +129,9 @@ class SweepRequest(Inputs, Words):
 
     def settings(self, bases: tuple[str, ...]) -> tuple[Setting, ...]:
         """The grid on these bases. `BadInputError` for a level that does not exist."""
-        from residualign.fitting.sweep import settings_of
+        from residualign.fitting.sweep import QUICK_GRID, USUAL_GRID, settings_of
 
-        usual = _QUICK if self.quick else _USUAL
+        usual = QUICK_GRID if self.quick else USUAL_GRID
         return settings_of(
             self.keep_components or usual.components,
             self.scaled or usual.scaled,
@@ -244,9 +228,10 @@ def run(request: SweepRequest, progress: Progress = SILENT) -> SweepOutcome:
     A larger grid reuses the runs of a smaller one; what all runs share (store, components, mean, rest, shots,
     classifier) has to be the same. Bad input is refused before images are read where possible.
     """
-    from residualign.commands._outcome import with_files
-    from residualign.inputs.classifier import chosen_classifier
+    from residualign._files import DirectoryLock
+    from residualign.inputs.classifier import chosen_classifier, classifier_kind
     from residualign.inputs.store import analyzed_split, analyzed_store
+    from residualign.runs.files import with_files
     from residualign.runs.folder import STORE_NAME, RunLog
 
     _check_out(request)
@@ -254,7 +239,7 @@ def run(request: SweepRequest, progress: Progress = SILENT) -> SweepOutcome:
     request.settings(request.basis or (TARGET,))
     inside = None if request.out is None or request.data is None else str(request.out / STORE_NAME)
     with (
-        _locked(request.out),
+        nullcontext() if request.out is None else DirectoryLock(request.out),
         analyzed_store(request, progress, keep=inside, uses_text=request.classifier != "means") as (store, subject),
     ):
         began = time.perf_counter()
@@ -269,7 +254,7 @@ def run(request: SweepRequest, progress: Progress = SILENT) -> SweepOutcome:
             request=request,
             model=str(store.model["name"]),
             data=str(store.data["name"]),
-            classifier=_kind(classifier, store),
+            classifier=classifier_kind(classifier, store),
             zero_shot=runs[0].zero_shot,
             sizes={name: len(store.split(name)) for name in store.splits},
             bases={name: one.source for name, one in spectra.items()},
@@ -277,7 +262,7 @@ def run(request: SweepRequest, progress: Progress = SILENT) -> SweepOutcome:
             resumed=resumed,
             seconds=time.perf_counter() - began,
         )
-    return with_files(outcome, request, "sweep")
+    return with_files(outcome, "sweep")
 
 
 def _fitted(
@@ -321,14 +306,6 @@ def _check_out(request: SweepRequest) -> None:
     check_analysis_files(request.out, request.format, request.overwrite or begun or unfinished)
 
 
-@contextmanager
-def _locked(folder: Path | None) -> Iterator[None]:
-    from residualign._files import DirectoryLock
-
-    with nullcontext() if folder is None else DirectoryLock(folder):
-        yield
-
-
 def _bases(request: SweepRequest, subject: Subject, store: Store, progress: Progress) -> dict[str, Spectra]:
     """The spectra of the bases asked for, by name."""
     from residualign.errors import BadInputError
@@ -354,6 +331,8 @@ def _common(
     request: SweepRequest, store: Store, spectra: dict[str, Spectra], classifier: Classifier | str | None
 ) -> dict[str, Any]:
     """What all runs of one file have in common."""
+    from residualign.inputs.classifier import classifier_kind
+
     words: dict[str, Any] = {"classes": str(request.classes)} if request.classes is not None else {}
     words |= {"template": list(request.template)} if request.template else {}
     return {
@@ -361,15 +340,9 @@ def _common(
         "mean": request.scaled_mean,
         "rest": request.rest,
         "shots": request.few,
-        "classifier": _kind(classifier, store),
+        "classifier": classifier_kind(classifier, store),
         # a model and data have both in the fingerprint of their store
         **(words if request.data is None else {}),
         **({"quick": True} if request.quick and request.data is None else {}),
         **{f"{name} basis": one.fingerprint for name, one in spectra.items()},
     }
-
-
-def _kind(classifier: Classifier | str | None, store: Store) -> str:
-    if classifier is None:
-        return "means" if store.text_vectors is None else "text"
-    return classifier if isinstance(classifier, str) else classifier.kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -140,13 +140,13 @@ def run(request: WhereRequest, progress: Progress = SILENT) -> WhereOutcome:
     """Map the images, and write a table and heat maps. Errors: those of `load_model`, `load_adapter` and `locate`."""
     from residualign.adapter.adapter import load_adapter
     from residualign.adapter.files import CONFIG
-    from residualign.commands._outcome import check_files, with_files
-    from residualign.inputs.sample import image_files
+    from residualign.inputs.images import image_files
     from residualign.load import load_model
+    from residualign.runs.files import check_analysis_files, with_files
 
     is_adapter = (Path(request.source) / CONFIG).is_file()
     _check(request, is_adapter)
-    check_files(request)
+    check_analysis_files(request.out, request.format, request.overwrite)
     files = image_files(request.images, request.quick)
     adapter = None
     if is_adapter:
@@ -158,7 +158,7 @@ def run(request: WhereRequest, progress: Progress = SILENT) -> WhereOutcome:
     spectra = _spectra(request, model, adapter, progress) if request.component else None
     decides = adapter is not None and request.text is None and not request.component
     outcome = _located(request, files, model, heads, adapter if decides else None, spectra, progress)
-    return with_files(outcome, request, "where")
+    return with_files(outcome, "where")
 
 
 def _check(request: WhereRequest, is_adapter: bool) -> None:
@@ -189,14 +189,13 @@ def _located(
     progress: Progress,
 ) -> WhereOutcome:
     """The maps of all images. decider: the adapter whose margins they follow, if any."""
-    from residualign._messages import skipped_sentence
-    from residualign.errors import BadInputError
+    from residualign.inputs.images import read_in_batches
     from residualign.location import Location, locate
 
     skipped: list[str] = []
     names, classes, found = [], [], []
-    for batch in _batches(files, request, skipped, progress):
-        pixels = model.pixels([image for _, image in batch])
+    for paths, images in read_in_batches(files, request.batch_size, request.skip_bad, skipped, progress):
+        pixels = model.pixels(images)
         direction = None
         if decider is not None:
             direction, decided = _decision(decider, pixels, heads)
@@ -214,11 +213,7 @@ def _located(
                 batch_size=request.batch_size,
             )
         )
-        names += [str(path) for path, _ in batch]
-    if not found:
-        raise BadInputError(f"none of the {len(files)} images could be read; the first is {skipped[0]!r}")
-    if skipped:
-        progress.warn(skipped_sentence(skipped))
+        names += paths
     return WhereOutcome(
         request,
         model=model.name,
@@ -228,20 +223,6 @@ def _located(
         location=Location.cat(found),
         skipped=tuple(skipped),
     )
-
-
-def _batches(
-    files: Sequence[Path], request: WhereRequest, skipped: list[str], progress: Progress
-) -> Iterator[list[tuple[Path, Any]]]:
-    """Images that can be read, with their paths; batches of which none can are left out."""
-    from residualign.data.folders import opened_images
-
-    with progress.task("images") as tick:
-        for start in range(0, len(files), request.batch_size):
-            part = files[start : start + request.batch_size]
-            if batch := list(opened_images(part, request.skip_bad, skipped)):
-                yield batch
-            tick(start + len(part), len(files))
 
 
 def _heads(units: Units, labels: Sequence[str]) -> list[str]:

@@ -6,11 +6,12 @@ import hashlib
 import html
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from residualign._progress import Progress
 from residualign.data.images import BadImageError, decode, stored_as
@@ -19,7 +20,10 @@ from residualign.data.prefetch import WorkAhead
 from residualign.data.split import EncodedSource, ImageData, ImageSource, Split
 from residualign.errors import BadInputError
 
-__all__ = ["DataCard", "Duplicates", "ImageFacts", "Spread", "card_markdown", "make_card"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["DataCard", "Duplicates", "ImageFacts", "Spread", "card_markdown", "card_sheet", "make_card"]
 
 QUICK_EACH, QUICK_MOST = 5, 1000
 """A quick card decodes at most so many images per class and split, and at most so many per split."""
@@ -302,3 +306,33 @@ def card_markdown(card: DataCard, sheet: str) -> str:
 def _cell(text: str) -> str:
     """The text, escaped for Markdown and HTML."""
     return "".join(f"&#{ord(c)};" if c in "|*_`[]\\#~!" else html.escape(c) for c in " ".join(text.split()))
+
+
+def card_sheet(card: DataCard) -> bytes:
+    """The contact sheet of a data set as PNG: the first readable images of its first classes."""
+    from residualign.figures.contact_sheet import ROWS, contact_sheet
+
+    data = card.data
+    bad = {one.key for one in card.bad}
+    rows = [(name, list(_pictures(card, label, bad))) for label, name in enumerate(data.class_names[:ROWS])]
+    # further classes are only counted on the page
+    rest: list[tuple[str, list[Image.Image]]] = [(name, []) for name in data.class_names[ROWS:]]
+    return contact_sheet(
+        [*rows, *rest], f"{Path(data.name).name}: {card.n_images:,} images", f"splits: {data.split_rule}"
+    )
+
+
+def _pictures(card: DataCard, label: int, bad: set[str]) -> Iterator[Image.Image]:
+    """The first readable images of a class, the training split first."""
+    from residualign.figures.contact_sheet import COLUMNS
+
+    found = 0
+    for split in card.data.splits:
+        for position, own in enumerate(split.labels):
+            if found == COLUMNS:
+                return
+            if own == label and split.keys[position] not in bad:
+                # with --quick not every bad image is known
+                with suppress(BadImageError):
+                    yield split.image(position)
+                    found += 1

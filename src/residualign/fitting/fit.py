@@ -49,6 +49,12 @@ class FitSettings:
     dtype: torch.dtype = torch.float32
     max_bytes: int = MAX_BYTES
 
+    @classmethod
+    def of_record(cls, settings: Mapping[str, Any]) -> FitSettings:
+        """Mean, rest, shots, threshold and loss as the record of a fit has them."""
+        names = {"mean": "mean", "rest": "rest", "shots": "shots", "threshold": "variance_threshold", "loss": "loss"}
+        return cls(**{field: settings[name] for name, field in names.items() if settings.get(name)})
+
 
 @dataclass(frozen=True, repr=False)
 class FitRecord(Result):

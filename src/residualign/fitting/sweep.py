@@ -22,8 +22,11 @@ from residualign.units import UnitKind
 
 __all__ = [
     "FACTORS",
+    "QUICK_GRID",
     "SCALED",
+    "USUAL_GRID",
     "FactorLevel",
+    "Grid",
     "Run",
     "Setting",
     "SettingSummary",
@@ -38,6 +41,21 @@ SCALED: Mapping[str, tuple[UnitKind, ...]] = {"heads": ("head",), "mlps": ("mlp"
 
 FACTORS = ("components", "scaled", "basis", "start", "learning_rate")
 """What settings can differ in, apart from the seed."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Levels of each factor, and the number of seeds."""
+
+    components: tuple[str, ...]
+    scaled: tuple[str, ...]
+    starts: tuple[str, ...]
+    learning_rates: tuple[str, ...]
+    repeats: int
+
+
+USUAL_GRID = Grid(("50%", "90%", "all"), ("heads", "mlps", "both"), ("ones", "randn"), ("none", "0.8"), 3)
+QUICK_GRID = Grid(("90%", "all"), ("heads", "both"), ("ones",), ("none",), 1)
 
 _COMPONENTS = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<share>\s*%)?")
 _LBFGS, _FINDER = "none", "auto"

@@ -17,7 +17,7 @@ from residualign.store import Store
 if TYPE_CHECKING:
     from residualign.models.vision_model import VisionModel
 
-__all__ = ["chosen_classifier", "warn_of_unknown_words"]
+__all__ = ["chosen_classifier", "classifier_kind", "warn_of_unknown_words"]
 
 
 def chosen_classifier(
@@ -42,6 +42,13 @@ def chosen_classifier(
     warn_of_unknown_words(model, class_names, progress)
     vectors = zero_shot_vectors(model.encode_text, class_names, templates or store.templates or (DEFAULT_TEMPLATE,))
     return text_classifier(vectors, class_names, model.logit_scale, model.logit_bias)
+
+
+def classifier_kind(classifier: Classifier | str | None, store: Store) -> str:
+    """The kind of what `chosen_classifier` gives; None is text where the store has class vectors from text."""
+    if classifier is None:
+        return "means" if store.text_vectors is None else "text"
+    return classifier if isinstance(classifier, str) else classifier.kind
 
 
 def warn_of_unknown_words(model: VisionModel, class_names: Sequence[str], progress: Progress) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from residualign.data import ImageData
-from residualign.data.folders import expand_images
 from residualign.store import Store
 
-__all__ = ["QUICK_EACH", "QUICK_MOST", "image_files", "sample_of_data", "sample_of_store", "sample_rows"]
+__all__ = ["QUICK_EACH", "QUICK_MOST", "sample_of_data", "sample_of_store", "sample_rows"]
 
 QUICK_EACH, QUICK_MOST = 20, 1000
 """At most this many images per class and split with `--quick`, and about this many per split."""
@@ -29,12 +26,6 @@ def sample_of_store(store: Store) -> Store:
     """A small sample of every split, the same each time."""
     rows = {name: sample_rows(store.split(name).labels.tolist()) for name in store.splits}
     return store.subset({name: torch.tensor(own, dtype=torch.int64) for name, own in rows.items()})
-
-
-def image_files(paths: Sequence[str | os.PathLike[str]], quick: bool) -> tuple[Path, ...]:
-    """The files of `expand_images`; with quick as many of them as of one class, equally spaced."""
-    files = expand_images(paths)
-    return tuple(files[row] for row in sample_rows([0] * len(files))) if quick else files
 
 
 def sample_rows(labels: Sequence[int]) -> list[int]:

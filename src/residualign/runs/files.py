@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from residualign._files import plain, publish, saying_what_is_kept
 from residualign._result import Table
 from residualign.errors import BadInputError
 from residualign.figures._figure import IMAGE_FORMATS, Figure
 
-__all__ = ["FORMATS", "check_analysis_files", "write_analysis_files"]
+__all__ = ["FORMATS", "check_analysis_files", "check_output_file", "with_files", "write_analysis_files"]
 
 FORMATS = ("json", "csv", *IMAGE_FORMATS)
 """The values of `--format`."""
 
 DEFAULT_FORMATS = ("json", "csv", "png")
+
+Outcome = TypeVar("Outcome")
 
 
 def check_analysis_files(folder: str | os.PathLike[str] | None, formats: Sequence[str] | None, overwrite: bool) -> None:
@@ -40,6 +43,28 @@ def check_analysis_files(folder: str | os.PathLike[str] | None, formats: Sequenc
         raise BadInputError(
             f"{str(path)!r} is not empty; add --overwrite to replace files there, or choose another name"
         )
+
+
+def check_output_file(path: Path, overwrite: bool) -> None:
+    """`BadInputError` for a folder, and for a file that exists, unless overwrite."""
+    if path.is_dir():
+        raise BadInputError(f"{str(path)!r} is a folder, expected a file name")
+    if path.exists() and not overwrite:
+        raise BadInputError(f"{str(path)!r} exists; add --overwrite to replace it, or choose another name")
+
+
+def with_files(outcome: Outcome, name: str) -> Outcome:
+    """Write the outcome of a command to the `--out` of its request, if given, and return it with its `files`.
+
+    The outcome has `request`, `to_json()`, `tables`, `figures` and a field `files`.
+    """
+    given: Any = outcome
+    if given.request.out is None:
+        return outcome
+    files = write_analysis_files(
+        given.request.out, name, given.to_json(), given.tables, given.figures, given.request.format
+    )
+    return dataclasses.replace(given, files=files)  # type: ignore[no-any-return]
 
 
 def write_analysis_files(
