@@ -1,27 +1,22 @@
-"""What every analysis shares: a store for the moment or for good, units by name, tables and figures as files."""
+"""What every command opens: a store for the moment or for good, a sample of it, units by name, new words."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from matplotlib.figure import Figure as Drawing
 
 from residualign._progress import SILENT, Silent
 from residualign.classification.classifier import Classifier
 from residualign.commands._flags import Inputs
 from residualign.commands.select import SelectRequest
-from residualign.errors import BadInputError, RunError
-from residualign.figures._figure import Figure
+from residualign.errors import BadInputError
 from residualign.inputs.classifier import chosen_classifier
 from residualign.inputs.store import analyzed_split, analyzed_store, chosen_units
-from residualign.runs.files import FORMATS, check_analysis_files, write_analysis_files
 from residualign.units import Units
 from tests.cli.conftest import make_images
 from tests.random_models import save_clip
@@ -122,73 +117,6 @@ def test_units_by_label_and_group_each_once_in_unit_order() -> None:
     assert chosen_units(units, (), default="heads") == units.of_kind("head")
     with pytest.raises(BadInputError, match=r"no unit 'L2\.H0'"):
         chosen_units(units, ["L2.H0"])
-
-
-def drawn() -> Drawing:
-    made = Drawing(figsize=(2, 1))
-    made.add_subplot().plot([1, 2, 3])
-    return made
-
-
-FIGURE = Figure(drawn)
-
-
-TABLE = [{"unit": "L0.H0", "value": 0.125}, {"unit": 'a, "b"\n<c>', "value": None}]
-
-
-def test_each_format_gets_its_files(tmp_path: Path) -> None:
-    payload = {"value": math.nan, "rows": ({"x": 1.5},), "infinite": [math.inf]}
-    written = write_analysis_files(
-        tmp_path / "new" / "out",
-        "result",
-        payload,
-        {"units": TABLE, "none": []},
-        {"curve": FIGURE},
-        list(FORMATS),
-    )
-    assert [path.name for path in written] == [
-        "result.json",
-        "units.csv",
-        "none.csv",
-        "curve.png",
-        "curve.svg",
-        "curve.pdf",
-    ]
-    out = tmp_path / "new" / "out"
-    assert json.loads((out / "result.json").read_text()) == {"value": None, "rows": [{"x": 1.5}], "infinite": [None]}
-    with open(out / "units.csv", newline="", encoding="utf-8") as file:
-        assert list(csv.DictReader(file)) == [
-            {"unit": "L0.H0", "value": "0.125"},
-            {"unit": TABLE[1]["unit"], "value": ""},
-        ]
-    assert (out / "none.csv").read_bytes() == b""
-    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert b"<svg" in (out / "curve.svg").read_bytes()
-    assert (out / "curve.pdf").read_bytes().startswith(b"%PDF")
-
-
-def test_by_default_json_csv_and_png_and_equal_calls_give_equal_bytes(tmp_path: Path) -> None:
-    first, second = (write_analysis_files(tmp_path / name, "r", {}, {"t": TABLE}, {"f": FIGURE}) for name in ("a", "b"))
-    assert [path.suffix for path in first] == [".json", ".csv", ".png"]
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-
-
-def test_what_is_there_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
-    check_analysis_files(None, None, overwrite=False)
-    check_analysis_files(tmp_path / "new", ["csv"], overwrite=False)
-    (tmp_path / "mine.txt").write_text("x")
-    for folder, said in ((tmp_path, "not empty"), (tmp_path / "mine.txt", "is a file")):
-        with pytest.raises(BadInputError, match=said):
-            check_analysis_files(folder, None, overwrite=False)
-    check_analysis_files(tmp_path, None, overwrite=True)
-    with pytest.raises(BadInputError, match="give --out DIR too"):
-        check_analysis_files(None, ["png"], overwrite=False)
-
-
-def test_a_place_that_cannot_be_written_says_what_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(RunError, match="0 of 1 files were written"):
-        write_analysis_files(tmp_path / "file" / "out", "r", {}, {}, {}, ["json"])
 
 
 def test_a_quick_sample_is_small_spread_out_and_the_same_each_time(

@@ -85,6 +85,7 @@ def run(request: AdaptRequest, progress: Progress = SILENT) -> AdaptOutcome:
 
 def run_as(request: AdaptRequest, origin: Origin, progress: Progress) -> AdaptOutcome:
     """`run`, for a given command."""
+    from residualign.inputs.classifier import refuse_lonely_classes
     from residualign.inputs.store import refuse_store_for_store
     from residualign.inputs.subject import load_subject
     from residualign.runs.folder import check_run_folder, open_run_folder
@@ -94,7 +95,7 @@ def run_as(request: AdaptRequest, origin: Origin, progress: Progress) -> AdaptOu
     key = run_key(request, origin)
     check_run_folder(request.out, key, overwrite=request.overwrite)
     subject = load_subject(request.source, request.data, request, progress, model=request.model)
-    _refuse_lonely_classes(subject, request)
+    refuse_lonely_classes(subject, request.classifier)
     with open_run_folder(request.out, key, origin.words, overwrite=request.overwrite) as folder:
         if folder.resumed:
             progress.note(f"resuming the unfinished run in {folder.path}")
@@ -255,19 +256,3 @@ class _Run:
             probe = linear_probe(train, val, test if len(test[1]) else None)
         self.progress.done(probe, probe.seconds)
         return probe
-
-
-def _refuse_lonely_classes(subject: Subject, request: AdaptRequest) -> None:
-    """Refuse a class of one image before the pass: class means leave one image out while fitting."""
-    from residualign.errors import BadInputError
-
-    if subject.data is None or (request.classifier != "means" and subject.model().has_text):
-        return
-    train = subject.data.train
-    counts = train.class_counts(len(subject.data.class_names))
-    lonely = [name for name, count in zip(subject.data.class_names, counts, strict=True) if count == 1]
-    if lonely:
-        raise BadInputError(
-            f"class {lonely[0]!r} has only one training image, but class means leave one image out while fitting; "
-            "give at least two images per class, or use a model with a text tower"
-        )

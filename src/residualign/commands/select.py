@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -142,6 +141,7 @@ def run(request: SelectRequest, progress: Progress = SILENT) -> SelectOutcome:
     """Score, ablate and choose. Bad input is refused before images are read where possible."""
     from residualign.inputs.classifier import chosen_classifier
     from residualign.inputs.store import analyzed_split, analyzed_store
+    from residualign.inputs.subject import names_apart, open_store_like
     from residualign.runs.files import check_analysis_files, with_files
     from residualign.selection.result import overlaps
     from residualign.selection.scores import parse_budget
@@ -154,7 +154,7 @@ def run(request: SelectRequest, progress: Progress = SILENT) -> SelectOutcome:
     with analyzed_store(request, progress, uses_text=request.classifier != "means") as (store, subject):
         if request.heads is not None:
             parse_budget(request.heads, len(store.units.of_kind("head")))
-        stores = [store, *(_compared(path, store) for path in request.compare)]
+        stores = [store, *(open_store_like(store, path) for path in request.compare)]
         # every split is read once
         stores = [one.in_memory(MAX_BYTES_IN_MEMORY // len(stores)) for one in stores]
         store = stores[0]
@@ -164,7 +164,7 @@ def run(request: SelectRequest, progress: Progress = SILENT) -> SelectOutcome:
             spectra = _reference(request, subject, one, progress)
             classifier = chosen_classifier(request, subject, one, progress) if one is store else request.classifier
             subjects.append(selection_subject(one, spectra, classifier))
-        names = _names(stores)
+        names = names_apart(stores)
         studies = tuple(_study(request, *one, progress) for one in zip(names, subjects, strict=True))
         selection = None
         if request.adapter is not None:
@@ -197,19 +197,6 @@ def _check_adapter(request: SelectRequest) -> None:
         raise BadInputError(f"{str(path)!r} is not empty; add --overwrite to replace the adapter there")
 
 
-def _compared(path: str, first: Store) -> Store:
-    from residualign.errors import BadInputError
-    from residualign.inputs.subject import open_store
-
-    store = open_store(path)
-    if store.model["fingerprint"] != first.model["fingerprint"]:
-        raise BadInputError(
-            f"the stores {path!r} and {first.path!r} were made with different weights; selections are compared for "
-            "one model only"
-        )
-    return store
-
-
 def _reference(request: SelectRequest, subject: Subject, store: Store, progress: Progress) -> Any:
     """Spectra whose means replace what is ablated; None takes the training images of the store."""
     from residualign.inputs.spectra import choose_spectra
@@ -217,14 +204,6 @@ def _reference(request: SelectRequest, subject: Subject, store: Store, progress:
     if request.reference is None:
         return None
     return choose_spectra(store, subject, request.reference, progress, seed=request.seed).spectra
-
-
-def _names(stores: Sequence[Store]) -> list[str]:
-    """Names of the stores' data, with their paths where two have the same name."""
-    names = [str(store.data["name"]) for store in stores]
-    return [
-        f"{name} ({store.path})" if names.count(name) > 1 else name for name, store in zip(names, stores, strict=True)
-    ]
 
 
 def _study(request: SelectRequest, name: str, subject: SelectionSubject, progress: Progress) -> SelectionStudy:

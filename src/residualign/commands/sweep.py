@@ -30,13 +30,10 @@ from residualign.commands._request import KEEPS_WORK
 if TYPE_CHECKING:
     from residualign.classification.classifier import Classifier
     from residualign.fitting.sweep import FactorLevel, Run, Setting, SettingSummary
-    from residualign.inputs.subject import Subject
     from residualign.spectrum import Spectra
     from residualign.store import Store
 
 __all__ = ["SweepOutcome", "SweepRequest", "run"]
-
-REFERENCE, TARGET = "reference", "target"
 
 _QUICK_SHOTS = 10
 
@@ -230,13 +227,14 @@ def run(request: SweepRequest, progress: Progress = SILENT) -> SweepOutcome:
     """
     from residualign._files import DirectoryLock
     from residualign.inputs.classifier import chosen_classifier, classifier_kind
+    from residualign.inputs.spectra import spectra_of_bases
     from residualign.inputs.store import analyzed_split, analyzed_store
     from residualign.runs.files import with_files
     from residualign.runs.folder import STORE_NAME, RunLog
 
     _check_out(request)
     # unknown levels are refused before the pass
-    request.settings(request.basis or (TARGET,))
+    request.settings(request.basis or ("target",))
     inside = None if request.out is None or request.data is None else str(request.out / STORE_NAME)
     with (
         nullcontext() if request.out is None else DirectoryLock(request.out),
@@ -246,7 +244,7 @@ def run(request: SweepRequest, progress: Progress = SILENT) -> SweepOutcome:
         store = store.in_memory()
         for name in ("train", "val"):
             analyzed_split(store, name)
-        spectra = _bases(request, subject, store, progress)
+        spectra = spectra_of_bases(request.basis, store, subject, request.reference, progress, seed=request.seed)
         classifier = chosen_classifier(request, subject, store, progress)
         log = RunLog(request.out, _common(request, store, spectra, classifier), overwrite=request.overwrite)
         runs, resumed = _fitted(request, store, spectra, classifier, log, progress)
@@ -304,27 +302,6 @@ def _check_out(request: SweepRequest) -> None:
     begun = request.out is not None and (request.out / RUNS_NAME).is_file()
     unfinished = request.out is not None and (request.out / STORE_NAME).is_dir()
     check_analysis_files(request.out, request.format, request.overwrite or begun or unfinished)
-
-
-def _bases(request: SweepRequest, subject: Subject, store: Store, progress: Progress) -> dict[str, Spectra]:
-    """The spectra of the bases asked for, by name."""
-    from residualign.errors import BadInputError
-    from residualign.extraction import fit_spectrum
-    from residualign.inputs.spectra import choose_spectra
-
-    spectra = {}
-    for name in dict.fromkeys(request.basis or (TARGET, REFERENCE)):
-        if name == TARGET:
-            spectra[TARGET] = fit_spectrum(store)
-            continue
-        chosen = choose_spectra(store, subject, request.reference, progress, seed=request.seed)
-        if chosen.kind != "training split":
-            spectra[REFERENCE] = chosen.spectra
-        elif request.basis:
-            raise BadInputError(
-                "the model comes without spectra; name the images of the reference basis with --reference"
-            )
-    return spectra
 
 
 def _common(

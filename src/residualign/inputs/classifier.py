@@ -17,7 +17,7 @@ from residualign.store import Store
 if TYPE_CHECKING:
     from residualign.models.vision_model import VisionModel
 
-__all__ = ["chosen_classifier", "classifier_kind", "warn_of_unknown_words"]
+__all__ = ["chosen_classifier", "classifier_kind", "refuse_lonely_classes", "warn_of_unknown_words"]
 
 
 def chosen_classifier(
@@ -49,6 +49,19 @@ def classifier_kind(classifier: Classifier | str | None, store: Store) -> str:
     if classifier is None:
         return "means" if store.text_vectors is None else "text"
     return classifier if isinstance(classifier, str) else classifier.kind
+
+
+def refuse_lonely_classes(subject: Subject, classifier: ClassifierKind | None) -> None:
+    """Refuse a class of one image before the pass: class means leave one image out while fitting."""
+    if subject.data is None or (classifier != "means" and subject.model().has_text):
+        return
+    names = subject.data.class_names
+    lonely = [name for name, n in zip(names, subject.data.train.class_counts(len(names)), strict=True) if n == 1]
+    if lonely:
+        raise BadInputError(
+            f"class {lonely[0]!r} has only one training image, but class means leave one image out while fitting; "
+            "give at least two images per class, or use a model with a text tower"
+        )
 
 
 def warn_of_unknown_words(model: VisionModel, class_names: Sequence[str], progress: Progress) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +22,15 @@ from residualign.store import Store
 if TYPE_CHECKING:
     from residualign.models.vision_model import VisionModel
 
-__all__ = ["BUNDLED_NAME", "ChosenSpectra", "SpectraKind", "bundled_spectra", "choose_spectra", "given_spectra"]
+__all__ = [
+    "BUNDLED_NAME",
+    "ChosenSpectra",
+    "SpectraKind",
+    "bundled_spectra",
+    "choose_spectra",
+    "given_spectra",
+    "spectra_of_bases",
+]
 
 BUNDLED_NAME = "spectra.safetensors"
 """A model directory may contain the spectra of a reference set under this name; `mini` does."""
@@ -86,6 +94,28 @@ def choose_spectra(
     moments.update(few_images(store, shots, seed).split("train").coordinates())
     source = f"{store.data['name']}, train, {shots} images per class"
     return ChosenSpectra(moments.spectra(store.maps, source=source, model_fingerprint=expected), "training split")
+
+
+def spectra_of_bases(
+    wanted: Sequence[str], store: Store, subject: Subject, reference: str | None, progress: Progress, *, seed: int = 0
+) -> dict[str, Spectra]:
+    """Spectra by basis: "target", those of the training images, and "reference", those of `choose_spectra`.
+
+    Without any wanted, both, or the target alone for a model without spectra; `BadInputError` if those were wanted.
+    """
+    spectra = {}
+    for name in dict.fromkeys(wanted or ("target", "reference")):
+        if name == "target":
+            spectra[name] = fit_spectrum(store)
+            continue
+        chosen = choose_spectra(store, subject, reference, progress, seed=seed)
+        if chosen.kind != "training split":
+            spectra[name] = chosen.spectra
+        elif wanted:
+            raise BadInputError(
+                "the model comes without spectra; name the images of the reference basis with --reference"
+            )
+    return spectra
 
 
 def bundled_spectra(model_name: str) -> Path | None:

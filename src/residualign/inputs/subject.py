@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from residualign.store import Store
 if TYPE_CHECKING:
     from residualign.models.vision_model import VisionModel
 
-__all__ = ["Subject", "holds_store", "load_subject", "open_store"]
+__all__ = ["Subject", "holds_store", "load_subject", "names_apart", "open_store", "open_store_like"]
 
 
 @dataclass
@@ -85,6 +86,25 @@ def open_store(path: str) -> Store:
             f"{path!r} is not a store{hint}; expected a store made by `residualign extract`, or MODEL and DATA"
         )
     return Store.open(path)
+
+
+def open_store_like(first: Store, path: str) -> Store:
+    """Open a store to compare with another; `BadInputError` for one made with different weights."""
+    store = open_store(path)
+    if store.model["fingerprint"] != first.model["fingerprint"]:
+        raise BadInputError(
+            f"the stores {path!r} and {first.path!r} were made with different weights; selections are compared for "
+            "one model only"
+        )
+    return store
+
+
+def names_apart(stores: Sequence[Store]) -> list[str]:
+    """Names of the stores' data, with their paths where two have the same name."""
+    names = [str(store.data["name"]) for store in stores]
+    return [
+        f"{name} ({store.path})" if names.count(name) > 1 else name for name, store in zip(names, stores, strict=True)
+    ]
 
 
 def holds_store(path: str | os.PathLike[str]) -> bool:
