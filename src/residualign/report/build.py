@@ -156,7 +156,7 @@ def _method_lines(run: RunResults) -> tuple[MethodLine, ...]:
     ]
     probe = _probe(run)
     if probe is not None:
-        numbers = {name: probe[name] for name in ("parameters", "seconds")}
+        numbers = {name: probe.get(name) for name in ("parameters", "seconds")}
         lines.append(line("linear probe", "probe", probe["accuracy"], val_accuracy=probe["val"], **numbers))
     return tuple(lines)
 
