@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
-__all__ = ["SILENT", "Progress", "Silent", "Tick"]
+__all__ = ["SILENT", "Progress", "Silent", "Tick", "Ticking"]
 
 Tick = Callable[[int, int], None]
 """Called with (done, total) as a task proceeds."""
@@ -46,6 +46,18 @@ class Silent:
 
     def done(self, result: object, seconds: float) -> None:
         """Nothing."""
+
+
+class Ticking(Silent):
+    """Only the steps of every task are heard, by one plain callable."""
+
+    def __init__(self, tick: Tick) -> None:
+        self._tick = tick
+
+    @contextmanager
+    def task(self, description: str) -> Iterator[Tick]:
+        """The callable itself."""
+        yield self._tick
 
 
 SILENT = Silent()

@@ -89,8 +89,11 @@ def test_a_page_with_everything_the_run_has(run: Run, copy: Path, words: Path) -
 
 
 def test_two_runs_give_the_same_page(copy: Path, words: Path) -> None:
-    first, second = (build_report(copy, dictionary=words).html for _ in range(2))
-    assert first == second
+    steps: list[tuple[int, int]] = []
+    first = build_report(copy, dictionary=words).html
+    assert build_report(copy, dictionary=words, progress=lambda done, total: steps.append((done, total))).html == first
+    # the last step of each task: texts of the dictionary, dimensions, words
+    assert sum(done == total for done, total in steps) == 3
 
 
 def test_lambdas_are_those_of_the_method_that_scales_heads(copy: Path, words: Path) -> None:

@@ -88,17 +88,17 @@ def run(request: ReportRequest, progress: Progress = SILENT) -> ReportOutcome:
     """
     from residualign._files import publish, saying_what_is_kept
     from residualign.errors import BadInputError
-    from residualign.report.build import build_report
+    from residualign.report.build import report_of_run
     from residualign.runs.files import check_analysis_files, write_analysis_files
     from residualign.runs.folder import REPORT_NAME
+    from residualign.runs.opened import open_run
 
     check_analysis_files(request.out, request.format, request.overwrite)
     page = Path(request.out or request.adapter) / REPORT_NAME
     if page.exists() and not request.overwrite:
         raise BadInputError(f"{str(page)!r} exists; add --overwrite to replace it, or choose another folder with --out")
-    report = build_report(
-        request.adapter,
-        store=request.store,
+    report = report_of_run(
+        open_run(request.adapter, store=request.store, model=request.model, device=request.device),
         model=request.model,
         dictionary=request.dictionary,
         device=request.device,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from residualign._progress import SILENT, Progress
+from residualign._progress import SILENT, Progress, Tick, Ticking
 from residualign.adapter.lambdas import learning_curve
 from residualign.classification.classifier import linear_probe
 from residualign.classification.evaluation import wilson_interval
@@ -18,37 +18,38 @@ from residualign.report.report import Report
 from residualign.runs.opened import RunResults, open_run
 from residualign.runs.results import BEFORE
 
-__all__ = ["build_report"]
+__all__ = ["build_report", "report_of_run"]
 
 
 def build_report(
-    run: str | os.PathLike[str] | RunResults,
+    run: str | os.PathLike[str],
     *,
     store: str | None = None,
     model: str | None = None,
     dictionary: str | os.PathLike[str] | None = None,
     device: str = "cpu",
     quick: bool = False,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> Report:
     """Build the report of a finished run: one page, its tables and its figures.
 
     Parameters
     ----------
-    run
-        The folder that ``residualign adapt --out`` wrote, or that run as `residualign.runs.opened.open_run` gives it.
-    store
+    run : str or path
+        The folder that ``residualign adapt --out`` wrote.
+    store : str, optional
         Where the activation store of the run is, if it has been moved.
-    model
+    model : str, optional
         Where the model is, if it has been moved. Only its text tower is used.
-    dictionary
+    dictionary : str or path, optional
         A text file of descriptions, one per line. By default, the dictionary that comes with the package.
-    device
+    device : str
         Where the text tower runs, for example ``"cpu"`` or ``"cuda:0"``.
-    quick
+    quick : bool
         Measure dimensions and words on at most 200 images each, which a note on the page says.
-    progress
-        Told about tasks and warnings. By default, nobody is.
+    progress : callable, optional
+        Called with (steps done, steps in all) of each long task in turn. What a user should be warned of is a note on
+        the page.
 
     Returns
     -------
@@ -72,8 +73,27 @@ def build_report(
     >>> report = ra.build_report("my-adapter")  # doctest: +SKIP
     >>> report.save("report.html")  # doctest: +SKIP
     """
-    progress = progress or SILENT
-    opened = run if isinstance(run, RunResults) else open_run(run, store=store, model=model, device=device)
+    opened = open_run(run, store=store, model=model, device=device)
+    return report_of_run(
+        opened,
+        model=model,
+        dictionary=dictionary,
+        device=device,
+        quick=quick,
+        progress=SILENT if progress is None else Ticking(progress),
+    )
+
+
+def report_of_run(
+    opened: RunResults,
+    *,
+    model: str | None = None,
+    dictionary: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+    quick: bool = False,
+    progress: Progress = SILENT,
+) -> Report:
+    """`build_report` for a run that is open; progress is told about tasks and warnings."""
     notes: list[str] = []
     words = texts_of_run(opened, model, device, dictionary, notes, progress)
     measured = measure_run(opened, words, notes, progress, quick=quick)
