@@ -169,7 +169,7 @@ def test_every_command_that_reads_images_can_be_tried_on_a_sample() -> None:
 
 def test_a_sample_is_what_quick_reads(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """One image per class and split, or one file."""
-    monkeypatch.setattr("residualign.inputs.sample.QUICK_EACH", 1)
+    monkeypatch.setattr("residualign.data.sample.QUICK_EACH", 1)
     monkeypatch.setattr("residualign.report.measure.QUICK_IMAGES", 5)
     quick: dict[str, Any] = {"quick": True}
     folder = (Path(place.images),)

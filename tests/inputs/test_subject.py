@@ -122,7 +122,7 @@ def test_units_by_label_and_group_each_once_in_unit_order() -> None:
 def test_a_quick_sample_is_small_spread_out_and_the_same_each_time(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("residualign.inputs.sample.QUICK_EACH", 3)
+    monkeypatch.setattr("residualign.data.sample.QUICK_EACH", 3)
     images = make_images(tmp_path / "images", {"cat": 23, "dog": 2 * 5})
     for _ in range(2):
         with analyzed_store(asked(clip, images, quick=True), SILENT) as (store, subject):

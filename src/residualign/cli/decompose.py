@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residualign._messages import percent
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
+    from residualign._result import Row
     from residualign.commands.decompose import DecomposeOutcome
 
 _SHOWN = 12
@@ -17,7 +18,7 @@ def show(printer: Out, outcome: DecomposeOutcome) -> None:
     """Print the units with the largest shares of variance."""
     from residualign.cli.views import bars_table, facts
 
-    def share(unit: dict[str, Any]) -> float:
+    def share(unit: Row) -> float:
         return float(unit["variance_share"])
 
     statistics = outcome.statistics

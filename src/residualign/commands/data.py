@@ -26,7 +26,7 @@ FILES = ("README.md", "data.json", "contact_sheet.png")
 class DataRequest:
     """Describe a data set: classes and splits, sizes, unreadable images, duplicates across splits.
 
-    Decodes every image; with --quick a few per class. --out writes a card, its JSON and a contact sheet. Without DATA,
+    Decodes every image, or with --quick a sample. --out writes a card, its JSON and a contact sheet. Without DATA,
     lists the registered names.
     """
 

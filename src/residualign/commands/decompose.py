@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from residualign._progress import SILENT, Progress
-from residualign._result import Result
+from residualign._result import Result, Row
 from residualign.commands._flags import OUTPUT, Loading, ModelOrStore, Overwrite, argument, flag
 from residualign.commands._request import NEUTRAL
 
@@ -57,16 +57,9 @@ class DecomposeOutcome(Result):
     skipped: tuple[str, ...]
 
     @property
-    def units(self) -> list[dict[str, Any]]:
+    def units(self) -> list[Row]:
         """One row per unit."""
-        found = self.statistics
-        columns = zip(
-            found.units, found.norm.tolist(), found.variance.tolist(), found.variance_share.tolist(), strict=True
-        )
-        return [
-            {"label": unit.label, "kind": unit.kind, "norm": norm, "variance": variance, "variance_share": share}
-            for unit, norm, variance, share in columns
-        ]
+        return self.statistics.rows
 
     def to_json(self) -> dict[str, Any]:
         """What `decompose --json` prints."""

@@ -17,6 +17,7 @@ from residualign._progress import Progress
 from residualign.data.images import BadImageError, decode, stored_as
 from residualign.data.load import load_data
 from residualign.data.prefetch import WorkAhead
+from residualign.data.sample import sample_rows
 from residualign.data.split import EncodedSource, ImageData, ImageSource, Split
 from residualign.errors import BadInputError
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["DataCard", "Duplicates", "ImageFacts", "Spread", "card_markdown", "card_sheet", "make_card"]
-
-QUICK_EACH, QUICK_MOST = 5, 1000
-"""A quick card decodes at most so many images per class and split, and at most so many per split."""
 
 _EXAMPLES = 20
 
@@ -162,7 +160,7 @@ def make_card(
     `BadInputError` for data that no command accepts. Decodes each image once, and keeps a hash of each in memory.
     """
     data, limits = _load(name, stream)
-    wanted = [(split, _some(split) if quick else range(len(split))) for split in data.splits]
+    wanted = [(split, sample_rows(split.labels) if quick else range(len(split))) for split in data.splits]
     facts = []
     with progress.task("images") as tick:
         total = sum(len(positions) for _, positions in wanted)
@@ -197,18 +195,6 @@ def _load(name: str, stream: bool) -> tuple[ImageData, str | None]:
             return load_data(name, split=False, stream=stream), str(error)
         except BadInputError:
             raise error from None
-
-
-def _some(split: Split) -> list[int]:
-    """Positions of the first images of each class, ascending; fewer per class if there are many classes."""
-    each = max(1, min(QUICK_EACH, QUICK_MOST // max(1, len(set(split.labels)))))
-    seen: Counter[int] = Counter()
-    chosen = []
-    for position, label in enumerate(split.labels):
-        seen[label] += 1
-        if seen[label] <= each:
-            chosen.append(position)
-    return chosen[:QUICK_MOST]
 
 
 def _examine(wanted: Sequence[tuple[Split, Sequence[int]]], workers: int) -> Generator[ImageFacts, None, None]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from residualign._messages import skipped_sentence
 from residualign._progress import Progress
 from residualign.data.folders import expand_images, opened_images
+from residualign.data.sample import sample_rows
 from residualign.errors import BadInputError
-from residualign.inputs.sample import sample_rows
 
 if TYPE_CHECKING:
     from PIL import Image
