@@ -1,4 +1,7 @@
-"""Writing a file so that it is either complete or absent, with a plain sentence where it cannot be written."""
+"""Writing a file so that it is either complete or absent, with a plain sentence where it cannot be written.
+
+Nothing is written or removed through a link: see `open_new`, `refuse_link` and `check_file_name`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
@@ -23,11 +26,16 @@ __all__ = [
     "LOCK_NAME",
     "TEMPORARY_SUFFIX",
     "DirectoryLock",
+    "check_file_name",
+    "is_link",
     "json_bytes",
     "json_line",
+    "open_new",
     "plain",
     "publish",
+    "publish_together",
     "read_tensors",
+    "refuse_link",
     "saying_what_is_kept",
 ]
 
@@ -54,18 +62,67 @@ def publish(path: str | os.PathLike[str], content: bytes) -> None:
     next write of the same name overwrites. Raises the plain `OSError`; see `saying_what_is_kept`.
     """
     target = Path(path)
-    temporary = target.with_name(target.name + TEMPORARY_SUFFIX)
+    publish_together(target.parent, {target.name: content})
+
+
+def publish_together(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> None:
+    """Write every file under a temporary name, and only then rename them all, in order; otherwise as `publish`."""
+    staged = {name: Path(folder) / (name + TEMPORARY_SUFFIX) for name in contents}
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        for name, content in contents.items():
+            with open_new(staged[name]) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        # renaming replaces a link that has the name, not the file that it points to
+        for name, path in staged.items():
+            os.replace(path, Path(folder) / name)
     except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        for path in staged.values():
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    _sync_folder(Path(folder))
+
+
+def open_new(path: str | os.PathLike[str]) -> IO[bytes]:
+    """A new file, open for writing; a file or a link of the same name is removed first and never written through.
+
+    Temporary names can be guessed, so that a folder of somebody else may hold a link by that name.
+    """
+    Path(path).unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+def is_link(path: str | os.PathLike[str]) -> bool:
+    """Whether this is a symbolic link, or a junction on Windows, whatever it points to."""
+    # Python 3.11 does not know junctions
+    return os.path.islink(path) or bool(getattr(os.path, "isjunction", lambda _: False)(path))
+
+
+def refuse_link(path: str | os.PathLike[str], way_out: str) -> None:
+    """`BadInputError` for a link in place of a folder in which files are written or removed."""
+    if is_link(path):
+        raise BadInputError(
+            f"{os.fspath(path)!r} is a link, expected a folder: nothing is written or removed through a link; {way_out}"
+        )
+
+
+def check_file_name(name: object, what: str = "file name") -> str:
+    """The name, if it names a file or folder in the folder where it is used.
+
+    `BadInputError` for a path, `..`, anything that a file system of any machine reads as one, and control characters.
+    what: what the name is, for the sentence.
+    """
+    if (
+        not isinstance(name, str)
+        or name in ("", ".", "..")
+        or any(kind(name).name != name for kind in (PurePosixPath, PureWindowsPath))
+        or any(ord(sign) < 32 for sign in name)
+    ):
+        raise BadInputError(f"{what} {name!r} cannot be used in a file name; expected a plain name without slashes")
+    return name
 
 
 def _sync_folder(folder: Path) -> None:
@@ -146,6 +203,9 @@ class DirectoryLock:
             raise BadInputError(f"{self.folder} is a file, expected a folder or a new name")
         with saying_what_is_kept(self.folder, "nothing was changed there"):
             self.folder.mkdir(parents=True, exist_ok=True)
+            if is_link(self.folder / LOCK_NAME):
+                # no run of ours has it: whoever opened it would lock, and some versions empty, a different file
+                os.unlink(self.folder / LOCK_NAME)
             try:
                 self._lock.acquire()
             except Timeout:

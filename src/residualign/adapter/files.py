@@ -5,7 +5,6 @@ Handles files, not models. Files that do not fit together are refused.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from residualign._files import TEMPORARY_SUFFIX, json_line, read_tensors, saying_what_is_kept
+from residualign._files import json_line, publish_together, read_tensors, saying_what_is_kept
 from residualign.adapter.card import model_card
 from residualign.adapter.compact import CompactScaling, CompactUnit
 from residualign.classification.classifier import Classifier
@@ -93,25 +92,7 @@ def write_adapter(folder: str | os.PathLike[str], adapter: AdapterContent) -> No
     }
     with saying_what_is_kept(folder, "no adapter was written there"):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        _publish_together(Path(folder), contents)
-
-
-def _publish_together(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write every file under a temporary name, and only then rename them all, in order."""
-    staged = {name: folder / (name + TEMPORARY_SUFFIX) for name in contents}
-    try:
-        for name, content in contents.items():
-            with open(staged[name], "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for name, path in staged.items():
-            os.replace(path, folder / name)
-    except OSError:
-        for path in staged.values():
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-        raise
+        publish_together(folder, contents)
 
 
 def _field(mapping: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:

@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from residualign._files import TEMPORARY_SUFFIX, plain, publish, saying_what_is_kept
+from residualign._files import (
+    TEMPORARY_SUFFIX,
+    check_file_name,
+    is_link,
+    plain,
+    publish,
+    refuse_link,
+    saying_what_is_kept,
+)
 from residualign.errors import BadInputError
 
 __all__ = [
@@ -66,7 +74,7 @@ class RunFolder:
 
     def method_path(self, method: str) -> Path:
         """The folder of one of several methods; made if it does not exist."""
-        path = self.path / METHODS_NAME / method
+        path = self.path / METHODS_NAME / check_file_name(method, "method")
         with _kept(path):
             path.mkdir(parents=True, exist_ok=True)
         return path
@@ -95,7 +103,8 @@ def check_run_folder(path: str | os.PathLike[str], request: Mapping[str, Any], *
     """The state of `path` for this request; nothing is changed.
 
     request: everything that decides the result, as JSON types. Raises `BadInputError` for a file, a folder with other
-    content, an unfinished run of a different request, and a finished one without `overwrite`.
+    content, an unfinished run of a different request, and a finished one without `overwrite`; for a run with links
+    where it has folders, and with `overwrite` for a link to a run.
     """
     folder = Path(path)
     if not os.path.lexists(folder):
@@ -112,7 +121,10 @@ def check_run_folder(path: str | os.PathLike[str], request: Mapping[str, Any], *
             )
         return "absent"
     content = _read_state(folder)
+    for inner in (folder / STORE_NAME, folder / METHODS_NAME, *(folder / METHODS_NAME).glob("*")):
+        refuse_link(inner, "remove it, or choose another folder; a store may be elsewhere with --store")
     if overwrite:
+        refuse_link(folder, "give the path of the folder itself")
         return "finished" if content["state"] == "finished" else "unfinished"
     if content["state"] == "finished":
         raise BadInputError(
@@ -202,6 +214,8 @@ def _remove_own(folder: Path) -> None:
         remove_store(store)
     with _kept(folder):
         for method in (folder / METHODS_NAME).glob("*/"):
+            if is_link(method):
+                continue
             for name in (*ADAPTER_FILES, RESULT_NAME):
                 (method / name).unlink(missing_ok=True)
             _remove_if_empty(method)
@@ -271,10 +285,17 @@ class RunLog:
         self.records.append(content)
         if self._path is None:
             return
-        with saying_what_is_kept(self._path, _RUNS_KEPT), open(self._path, "a", encoding="utf-8") as file:
+        with (
+            saying_what_is_kept(self._path, _RUNS_KEPT),
+            open(self._path, "a", encoding="utf-8", opener=_unlinked) as file,
+        ):
             file.write(json.dumps(content) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _unlinked(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _read_log(path: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:

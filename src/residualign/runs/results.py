@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from residualign._files import check_file_name
 from residualign._result import Result
 from residualign.fitting.coefficients import OUTPUT
 from residualign.fitting.fit import FitRecord, Fitted
@@ -82,7 +83,9 @@ class MethodResult(FitRecord):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> MethodResult:
-        """The inverse of `to_json`; `KeyError` or `TypeError` for anything else."""
+        """The inverse of `to_json`; `KeyError`, `TypeError` or `BadInputError` for anything else."""
+        # the folder of its adapter is named after it
+        check_file_name(content["method"], "method")
         return cls(**{**content, "units": tuple(UnitScale(**unit) for unit in content["units"])})
 
 

@@ -11,7 +11,7 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
-from residualign._files import TEMPORARY_SUFFIX, publish
+from residualign._files import TEMPORARY_SUFFIX, check_file_name, publish
 from residualign.errors import BadInputError
 
 __all__ = ["Folder", "LocalFolder", "RemoteFolder", "open_folder", "sha256"]
@@ -31,30 +31,33 @@ class LocalFolder:
         """Names of all files; empty where the folder is absent."""
         return set(os.listdir(self.path)) if self.path.is_dir() else set()
 
+    def _file(self, name: str) -> Path:
+        return self.path / check_file_name(name)
+
     def size(self, name: str) -> int | None:
         """Size of a file in bytes, None where it is absent."""
-        file = self.path / name
+        file = self._file(name)
         return file.stat().st_size if file.is_file() else None
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file that is either complete or absent, whenever the process ends."""
-        publish(self.path / name, content)
+        publish(self._file(name), content)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        (self.path / name).unlink(missing_ok=True)
+        self._file(name).unlink(missing_ok=True)
 
     def view(self, name: str) -> NDArray[np.uint8]:
         """The bytes of a file; where the system can, they are read as they are used."""
-        return np.memmap(self.path / name, dtype=np.uint8, mode="r")
+        return np.memmap(self._file(name), dtype=np.uint8, mode="r")
 
     def read(self, name: str) -> bytes:
         """All bytes of a small file."""
-        return (self.path / name).read_bytes()
+        return self._file(name).read_bytes()
 
     def open(self, name: str) -> Any:
         """A file, open for reading from its beginning."""
-        return open(self.path / name, "rb")
+        return open(self._file(name), "rb")
 
     def remove_leftovers(self) -> None:
         """Remove files that a killed run did not finish writing."""
@@ -74,7 +77,7 @@ class RemoteFolder:
         self._path = path.rstrip("/")
 
     def _file(self, name: str) -> str:
-        return f"{self._path}/{name}"
+        return f"{self._path}/{check_file_name(name)}"
 
     def names(self) -> set[str]:
         self._filesystem.invalidate_cache()

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
+from residualign._files import check_file_name
 from residualign.decomposition.coordinates import Layout
 from residualign.errors import BadInputError
 from residualign.store.folder import Folder
@@ -128,6 +129,8 @@ class StorePlan:
                 f"shard size and batch size are at least 1, got {self.shard_size} and {self.batch_size}"
             )
         for name, split in self.splits.items():
+            # shards are named after their split
+            check_file_name(name, "split")
             if len(split.keys) != len(split.labels):
                 raise BadInputError(f"split {name!r} has {len(split.keys)} keys but {len(split.labels)} labels")
             if len(set(split.keys)) != len(split.keys):
@@ -277,7 +280,9 @@ class Manifest:
             expected = content["fingerprint"]
         except (KeyError, TypeError, AttributeError) as error:
             raise BadInputError(f"{folder.name}/{MANIFEST_NAME} is damaged: {error}") from None
-        if manifest.plan.fingerprint != expected or len(manifest.shards) != len(manifest.plan.shards()):
+        listed = tuple(ShardRange(entry.split, entry.index, entry.start, entry.stop) for entry in manifest.shards)
+        misnamed = any(entry.name != shard.name for entry, shard in zip(manifest.shards, listed, strict=True))
+        if manifest.plan.fingerprint != expected or listed != manifest.plan.shards() or misnamed:
             raise BadInputError(f"{folder.name}/{MANIFEST_NAME} was changed: it does not fit its own fingerprint")
         return manifest
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
-from residualign._files import LOCK_NAME, DirectoryLock, saying_what_is_kept
+from residualign._files import LOCK_NAME, DirectoryLock, refuse_link, saying_what_is_kept
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.store.folder import LocalFolder, open_folder, sha256
@@ -168,9 +168,11 @@ def remove_store(path: str | os.PathLike[str]) -> None:
     """Remove a store, finished or not, and nothing else; its local folder too where that is then empty.
 
     The manifest goes first: what is left of an interrupted removal is not a store. Raises `BadInputError` where another
-    run writes to it, `RunError` where a file cannot be removed.
+    run writes to it and where the folder is a link, `RunError` where a file cannot be removed.
     """
     folder = open_folder(path)
+    if isinstance(folder, LocalFolder):
+        refuse_link(folder.path, "give the path of the folder itself")
     names = folder.names()
     if MANIFEST_NAME not in names and UNFINISHED_NAME not in names:
         raise BadInputError(f"{folder.name} does not hold a store")
