@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import zipfile
 from collections.abc import Callable
@@ -71,28 +72,41 @@ def test_the_probe_is_fitted_to_the_same_few_images(
 
     monkeypatch.setattr(classifiers, "linear_probe", watched)
     out = tmp_path / "out"
-    ran = run("adapt", clip, images, "--out", out, "--method", "coarse", "--shots", 2, "--json")
+    ran = run("adapt", clip, images, "--out", out, "--method", "coarse", "--shots", 2, "--seed", 3, "--json")
     assert ran.json["n_train"] == 6
-    few = few_images(Store.open(out / "store"), 2, 0)
+    assert load_adapter(out).settings["seed"] == 3
+    few = few_images(Store.open(out / "store"), 2, 3)
     for got, name in zip(seen[0], ("train", "val", "test"), strict=True):
         assert torch.equal(got, few.split(name).embeddings())
 
 
+@pytest.mark.parametrize(
+    ("linear", "why"),
+    [(0.1, "the best validation accuracy"), (0.8, "the best validation accuracy, with the fewest parameters")],
+)
 def test_validation_chooses_and_not_the_test_images(
-    run: Run, clip: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, clip: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linear: float, why: str
 ) -> None:
-    """One method is best on validation images, the other on test images: the first is shipped."""
+    """Best on validation images, not on test images, is shipped; of equals the one with the fewest parameters."""
     real = results.method_result
-    told = {"coarse": (0.9, 0.1), "linear": (0.1, 0.9)}
+    told = {"coarse": (0.8, 0.1), "linear": (linear, 0.9)}
 
     def altered(fitted: Any, *more: Any) -> Any:
         val, adapted = told[fitted.method]
         made = real(fitted, *more)
-        return dataclasses.replace(made, accuracy={**made.accuracy, "val": val, "adapted": adapted})
+        accuracy = {"val": val, "adapted": adapted, "zero_shot": 0.4, "zero_shot_val": 0.3}
+        return dataclasses.replace(made, accuracy={**made.accuracy, **accuracy})
 
     monkeypatch.setattr(results, "method_result", altered)
-    ran = run("adapt", clip, images, "--out", tmp_path / "out", "--method", "linear", "--method", "coarse", "--json")
-    assert ran.json["method"] == "coarse"
+    ran = run("adapt", clip, images, "--out", tmp_path / "out", "--method", "linear", "--method", "coarse")
+    assert load_adapter(tmp_path / "out").method == "coarse"
+    assert f"{tmp_path / 'out'}, coarse: {why}\n" in re.sub(" +\n", "\n", ran.out)
+    assert "of the training split: " in ran.out
+    shown = {line.split()[0]: re.findall(r"[\d.]+(?= %)", line)[:2] for line in ran.out.splitlines() if " %" in line}
+    # validation first, then test, as the titles say
+    expected = {"zero-shot": (0.3, 0.4), "linear": (linear, 0.9), "coarse": (0.8, 0.1)}
+    for name, figures in expected.items():
+        assert shown[name] == [f"{100 * figure:.1f}" for figure in figures]
 
 
 def test_class_means_say_so(run: Run, vit: Path, images: Path, tmp_path: Path) -> None:
@@ -132,6 +146,8 @@ def test_a_store_gives_what_model_and_data_give(run: Run, clip: Path, images: Pa
     other = run("adapt", clip, images, "--store", store, "--out", tmp_path / "b", "--json").json
     assert one["accuracy"] == other["accuracy"]
     assert one["store"] == other["store"] == str(store)
+    # no image was read
+    assert one["seconds"]["extract"] == 0 < one["seconds"]["spectrum"]
     assert (tmp_path / "a" / "adapter.safetensors").read_bytes() == (
         tmp_path / "b" / "adapter.safetensors"
     ).read_bytes()

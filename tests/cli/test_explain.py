@@ -64,7 +64,7 @@ def test_a_store_says_what_model_and_data_say(
     first = run("explain", clip, images, "--store", store, *options).json
     again = run("explain", store, *options).json
     assert again == first
-    assert (again["split"], again["n_images"]) == ("test", 6)
+    assert (again["split"], again["n_images"], again["reference"]["n_images"]) == ("test", 6, 6)
     other = run("explain", store, *options, "--reference", images).json
     assert other["reference"]["n_images"] == 30
     assert other["units"][0]["chosen"] == first["units"][0]["chosen"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -104,8 +105,6 @@ def test_a_model_that_has_moved(run: Run, adapted: Path, clip: Path, vit: Path, 
 
 
 def test_evaluate_agrees_with_adapt(run: Run, adapted: Path, data: Path) -> None:
-    import json
-
     summary = json.loads((adapted / "summary.json").read_text())
     ran = run("evaluate", adapted, data, "--json")
     assert ran.code == 0
@@ -161,6 +160,9 @@ def test_decompose_writes_contributions(run: Run, clip: Path, data: Path, tmp_pa
     with safe_open(out, "pt") as file:
         torch.testing.assert_close(file.get_tensor("contributions"), expected.values)
         torch.testing.assert_close(file.get_tensor("output"), expected.output)
+        header = json.loads(file.metadata()["residualign"])
+    assert header["keys"] == [str(path) for path in paths]
+    assert header["units"] == list(ra.load_model(str(clip)).units.labels)
     refused = run("decompose", clip, *paths, "--out", out)
     assert refused.code == 2
     assert "exists; add --overwrite" in refused.sentence
@@ -169,14 +171,20 @@ def test_decompose_writes_contributions(run: Run, clip: Path, data: Path, tmp_pa
 
 def test_evaluate_takes_new_names_for_a_store(run: Run, clip: Path, adapted: Path, data: Path, tmp_path: Path) -> None:
     other, store, names = tmp_path / "other", tmp_path / "store", tmp_path / "names.json"
-    for own, new in {"cat": "a", "dog": "b", "zero": "c"}.items():
+    for own, new in {"cat": "c", "dog": "b", "zero": "a"}.items():
         shutil.copytree(data / own, other / new)
     assert run("extract", clip, other, "--store", store).code == 0
     assert "does not know 3 of the data's 3 classes" in run("evaluate", adapted, store).sentence
-    names.write_text('["cat", "dog", "zero"]')
+    # in a different order than the adapter's
+    names.write_text('["zero", "dog", "cat"]')
     ran = run("evaluate", adapted, store, "--classes", names, "--json")
     assert ran.code == 0, ran.err
-    assert ran.json["accuracy"] == run("evaluate", adapted, data, "--json").json["accuracy"]
+    adapter, test = ra.load_adapter(adapted), Store.open(store).split("test")
+    predicted = [adapter.class_names[i] for i in adapter.logits(test.coordinates()).argmax(dim=1)]
+    right = [
+        name == {"a": "zero", "b": "dog", "c": "cat"}[key[0]] for name, key in zip(predicted, test.keys, strict=True)
+    ]
+    assert ran.json["accuracy"]["adapted"] == pytest.approx(sum(right) / len(right))
 
 
 def test_evaluate_on_a_store_counts_its_skipped_test_images(

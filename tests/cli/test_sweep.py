@@ -97,13 +97,40 @@ def test_it_goes_on_from_what_is_there(run: Run, store: Path, tmp_path: Path, fi
 def test_runs_of_other_conditions_are_refused(run: Run, store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run("sweep", store, *GRID, "--out", out).code == 0
-    ran = run("sweep", store, *GRID, "--rest", "zero", "--out", out)
-    assert (ran.code, "runs with a different rest: 'keep' there, 'zero' here" in ran.sentence) == (2, True)
+    for words, sentence in (
+        (("--rest", "zero"), "runs with a different rest: 'keep' there, 'zero' here"),
+        (("--mean", "drop"), "mean: 'keep' there, 'drop' here"),
+        (("--shots", "3"), "shots: None there, 3 here"),
+        (("--classifier", "means"), "classifier: 'text' there, 'means' here"),
+        (("--template", "the digit {} ."), "template: None there, ['the digit {} .'] here"),
+        # the sample of a store is not the store
+        (("--quick",), "quick: None there, True here"),
+    ):
+        ran = run("sweep", store, *GRID, *words, "--out", out)
+        assert (ran.code, sentence in ran.sentence) == (2, True), ran.err
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "notes.txt").write_text("mine")
     ran = run("sweep", store, *GRID, "--out", foreign)
     assert (ran.code, "is not empty" in ran.sentence) == (2, True)
+
+
+def test_what_all_runs_share_reaches_every_fit_and_validation_chooses(
+    run: Run, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def made(held: object, spectra: object, setting: sweep.Setting, **options: object) -> sweep.Run:
+        seen.append((setting.components, setting.seed, options["mean"], options["rest"], options["shots"]))
+        val, test = (0.9, 0.1) if setting.components == "2" else (0.1, 0.9)
+        return sweep.Run(setting, val, test, 0.5, parameters=7, epochs=1, found_learning_rate=None, seconds=0.1)
+
+    monkeypatch.setattr(sweep, "run_setting", made)
+    words = ("--mean", "drop", "--rest", "zero", "--shots", 3, "--seed", 4, "--repeats", 2)
+    found = run("sweep", store, *GRID, *words, "--json").json
+    # a seed chooses the images, also where every lambda starts at one
+    assert seen == [(level, seed, "drop", "zero", 3) for level in ("2", "all") for seed in (4, 5)]
+    assert found["best"]["components"] == "2"
 
 
 def test_model_and_data_keep_their_store_inside(run: Run, clip: Path, data: Path, store: Path, tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def test_a_text_against_others(run, clip, pictures):
     for image in found["images"]:
         whole = np.sum(image["maps"][0]) + np.sum(image["prefix"][0]) + image["constant"][0]
         assert whole == pytest.approx(image["total"][0], abs=1e-5)
+    alone = run("where", clip, pictures, "--unit", "L1.H0", "--text", "cat", "--json").json
+    assert all(abs(a["total"][0] - b["total"][0]) > 1e-4 for a, b in zip(alone["images"], found["images"], strict=True))
 
 
 def test_components_and_decisions_of_an_adapter(run, clip, tmp_path, pictures):

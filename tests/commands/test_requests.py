@@ -147,7 +147,10 @@ def test_a_flag_means_one_thing_everywhere() -> None:
         for one in fields_of(request):
             if not one.is_argument:
                 parameter = one.parameter
-                told.setdefault(one.flag, set()).add((parameter.help, parameter.rich_help_panel, parameter.metavar))
+                roles = frozenset(one.roles)
+                told.setdefault(one.flag, set()).add(
+                    (parameter.help, parameter.rich_help_panel, parameter.metavar, roles)
+                )
                 assert one.flag == "--" + one.name.replace("_", "-")
     several = {
         # a folder for tables and figures, one that a run keeps its work in, or a file
@@ -252,6 +255,9 @@ def test_speed_and_places_are_not_part_of_the_identity() -> None:
     assert identity(one) == identity(other)
     assert identity(one) != identity(dataclasses.replace(one, dtype="float64"))
     assert identity(one) != identity(dataclasses.replace(one, seed=1))
+    # whatever decides a number, a sample of the images too
+    decisive = {"source", "data", "model", "classes", "template", "classifier", "method", "reference", "shots", "mean"}
+    assert set(identity(one)) == decisive | {"loss", "seed", "quick", "dtype"}
 
 
 @pytest.mark.parametrize(
