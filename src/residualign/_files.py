@@ -152,13 +152,20 @@ def json_bytes(value: Any) -> bytes:
 
     >>> json_bytes({"accuracy": float("nan")})
     b'{\n "accuracy": null\n}\n'
+    >>> json_bytes(["\udc80"])  # a file name that is not UTF-8
+    b'[\n "\\udc80"\n]\n'
     """
-    return (json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return _encoded(json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def json_line(value: Any) -> bytes:
     """One record of a file of JSON lines."""
-    return (json.dumps(plain(value), ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return _encoded(json.dumps(plain(value), ensure_ascii=False, allow_nan=False))
+
+
+def _encoded(text: str) -> bytes:
+    # lone surrogates, which UTF-8 cannot encode, are written as the escapes of JSON
+    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def read_tensors(path: str | os.PathLike[str], format: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from residualign._files import json_line, publish_together, read_tensors, saying_what_is_kept
+from residualign._files import json_bytes, json_line, publish_together, read_tensors, saying_what_is_kept
 from residualign.adapter.card import model_card
 from residualign.adapter.compact import CompactScaling, CompactUnit
 from residualign.classification.classifier import Classifier
@@ -88,7 +88,7 @@ def write_adapter(folder: str | os.PathLike[str], adapter: AdapterContent) -> No
         TENSORS: tensors,
         HISTORY: b"".join(map(json_line, adapter.history)),
         CARD: model_card(content).encode(),
-        CONFIG: (json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+        CONFIG: json_bytes(config),
     }
     with saying_what_is_kept(folder, "no adapter was written there"):
         Path(folder).mkdir(parents=True, exist_ok=True)

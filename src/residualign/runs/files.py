@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from residualign._files import plain, publish, saying_what_is_kept
+from residualign._files import json_bytes, publish, saying_what_is_kept
 from residualign._result import Table
 from residualign.errors import BadInputError
 from residualign.figures._figure import IMAGE_FORMATS, Figure
@@ -83,7 +82,7 @@ def write_analysis_files(
     wanted = tuple(dict.fromkeys(formats or DEFAULT_FORMATS))
     contents: dict[str, Callable[[], bytes]] = {}
     if "json" in wanted:
-        contents[f"{name}.json"] = lambda: (json.dumps(plain(payload), indent=1, allow_nan=False) + "\n").encode()
+        contents[f"{name}.json"] = lambda: json_bytes(payload)
     if "csv" in wanted:
         contents |= {f"{key}.csv": partial(_csv, table) for key, table in tables.items()}
     for ending in IMAGE_FORMATS:

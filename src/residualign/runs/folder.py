@@ -19,6 +19,8 @@ from residualign._files import (
     TEMPORARY_SUFFIX,
     check_file_name,
     is_link,
+    json_bytes,
+    json_line,
     plain,
     publish,
     refuse_link,
@@ -96,7 +98,7 @@ class RunFolder:
             "command": list(self.command),
             "request": dict(self.request),
         }
-        self.write(RUN_NAME, (json.dumps(content, indent=1) + "\n").encode())
+        self.write(RUN_NAME, json_bytes(content))
 
 
 def check_run_folder(path: str | os.PathLike[str], request: Mapping[str, Any], *, overwrite: bool = False) -> State:
@@ -277,7 +279,7 @@ class RunLog:
         lines = [header, *self.records]
         with saying_what_is_kept(self._path, _RUNS_KEPT):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            publish(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+            publish(self._path, b"".join(map(json_line, lines)))
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Append one run; on disk when this returns. `RunError` if it cannot be written."""
@@ -287,9 +289,9 @@ class RunLog:
             return
         with (
             saying_what_is_kept(self._path, _RUNS_KEPT),
-            open(self._path, "a", encoding="utf-8", opener=_unlinked) as file,
+            open(self._path, "ab", opener=_unlinked) as file,
         ):
-            file.write(json.dumps(content) + "\n")
+            file.write(json_line(content))
             file.flush()
             os.fsync(file.fileno())
 

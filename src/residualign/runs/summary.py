@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import platform
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -82,7 +81,7 @@ def write_summary(outcome: AdaptOutcome, folder: RunFolder, data: ImageData | No
         "examples": examples,
         "pictures": {} if thumbnails is None else thumbnails.names,
     }
-    folder.write(SUMMARY_NAME, (json.dumps(content, indent=1) + "\n").encode())
+    folder.write(SUMMARY_NAME, json_bytes(content))
 
 
 def _examples(outcome: AdaptOutcome) -> list[dict[str, Any]]:
