@@ -264,7 +264,10 @@ def stored(
 def check_inputs(source: object, data: object, reading: Reading) -> None:
     """`BadInputError` for a store with data and for a model without; `TypeError` for a keyword that nothing reads."""
     if unknown := reading.keys() - Reading.__annotations__.keys():
-        raise TypeError(f"unexpected keyword argument {', '.join(map(repr, sorted(unknown)))}")
+        raise TypeError(
+            f"unexpected keyword argument {', '.join(map(repr, sorted(unknown)))}; expected the parameters of the "
+            f"function, or of reading images: {', '.join(Reading.__annotations__)}"
+        )
     if isinstance(source, VisionModel):
         if data is None:
             raise BadInputError("a model needs data: give a model and data, or a store")

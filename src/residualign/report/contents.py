@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from residualign._result import Row, Table
+from residualign._result import Row, Table, one_line
 
 __all__ = [
     "MEASURES",
@@ -195,7 +195,7 @@ class Fact:
     value: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ReportContents:
     """Everything a report shows.
 
@@ -235,6 +235,9 @@ class ReportContents:
     findings: tuple[str, ...]
     notes: tuple[str, ...]
     pictures: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return one_line(f"ReportContents({self.title!r}, {len(self.units)} units, {len(self.findings)} findings)")
 
     @property
     def confusion(self) -> list[Row]:

@@ -9,7 +9,8 @@ from math import comb
 from typing import TYPE_CHECKING, Any
 
 from residualign._files import plain
-from residualign._result import Result, Table
+from residualign._messages import percent
+from residualign._result import Result, Table, one_line
 from residualign.errors import BadInputError
 from residualign.selection.ablation import LAYER_KINDS
 from residualign.selection.scores import Budget, score_title
@@ -35,7 +36,7 @@ ENOUGH = 0.95
 """Share of the model's own accuracy for which the fewest heads are reported."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeadScores:
     """One score for every head. labels and values: in unit order. seed: of the random score, else None."""
 
@@ -50,8 +51,11 @@ class HeadScores:
         order = sorted(range(len(self.labels)), key=lambda i: -self.values[i])
         return tuple(self.labels[i] for i in order)
 
+    def __repr__(self) -> str:
+        return one_line(f"HeadScores({self.score}, {len(self.labels)} heads, best first: {', '.join(self.ranked)})")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SelectionCurve:
     """Accuracy with the best 1, 2, ... heads of a score, in [0, 1], everything else ablated.
 
@@ -67,6 +71,12 @@ class SelectionCurve:
     def at(self, n_heads: int) -> float:
         """Accuracy with that many heads."""
         return self.accuracy[n_heads - 1]
+
+    def __repr__(self) -> str:
+        return one_line(
+            f"SelectionCurve({self.score}, the rest at its {self.ablation}: {percent(self.accuracy[-1])} with all "
+            f"{len(self.accuracy)} heads)"
+        )
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class TextMatch:
     score: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ComponentWords:
     """What the two ends of one component say, largest first; 0 is the component of the largest variance.
 
@@ -49,6 +49,11 @@ class ComponentWords:
     negative: tuple[TextMatch, ...]
     images_positive: tuple[tuple[str, float], ...]
     images_negative: tuple[tuple[str, float], ...]
+
+    def __repr__(self) -> str:
+        ends = [texts[0].text if texts else "no text" for texts in (self.positive, self.negative)]
+        share = percent(self.explained_variance_ratio)
+        return one_line(f"ComponentWords({self.index}, {share} of the variance: + {ends[0]}; - {ends[1]})")
 
 
 @dataclass(frozen=True, repr=False)

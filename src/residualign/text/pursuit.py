@@ -119,9 +119,9 @@ def somp(data: Samples | Float[Tensor, "image dim"], dictionary: TextDictionary,
     the norm over the samples of a text's coefficients in the last joint fit. Exactly what the plain loop gives, but no
     residual is ever formed, and most texts are ruled out by a bound.
 
-    `BadInputError` for n_texts below one, and for samples of another size than the dictionary's. Costs a step: O(atom x
-    dim) and O(image x rank) for each text that the bound leaves; memory O(image x rank + atom x dim). Source: Tropp,
-    Gilbert and Strauss 2006, algorithm 3.1, as arXiv 2411.00246 uses it.
+    `BadInputError` for n_texts below one, and for samples of a different size than the dictionary's. Cost per step:
+    O(atom x dim), and O(image x rank) for each text that the bound leaves; memory O(image x rank + atom x dim).
+    Source: Tropp, Gilbert and Strauss 2006, algorithm 3.1, as arXiv 2411.00246 uses it.
     """
     samples = _checked(data, dictionary, n_texts)
     path = _greedy(samples, dictionary.atoms, n_texts, _largest_sum_of_magnitudes)
@@ -147,8 +147,8 @@ def text_span(
     Then the samples are centered. weights: the norm over the samples of the coefficients on the text's direction at its
     step. Of the samples only `factor` and `mean` are used, so the cost does not depend on their number.
 
-    `BadInputError` as in `somp`, and for a rank below one. O(atom x dim) a step. Source: Gandelsman et al. 2310.05916,
-    algorithm 1.
+    `BadInputError` as in `somp`, and for a rank below one. O(atom x dim) per step. Source: Gandelsman et al.
+    2310.05916, algorithm 1.
     """
     if rank is not None and rank < 1:
         raise BadInputError(f"rank is at least 1; got {rank}")
@@ -175,8 +175,8 @@ def omp(direction: Float[Tensor, " dim"], dictionary: TextDictionary, n_texts: i
     their signs: a positive text speaks of the end the direction points to, a negative one of the other.
     explained_variance_ratio: share of the direction's squared length. A direction of zeros has no texts.
 
-    `BadInputError` for n_texts below one, and for another size than the dictionary's. O(atom x dim) a step. Source:
-    Pati, Rezaiifar and Krishnaprasad 1993.
+    `BadInputError` for n_texts below one, and for a different size than the dictionary's. O(atom x dim) per step.
+    Source: Pati, Rezaiifar and Krishnaprasad 1993.
     """
     return omp_each(direction[None], dictionary, n_texts)[0]
 
@@ -184,7 +184,7 @@ def omp(direction: Float[Tensor, " dim"], dictionary: TextDictionary, n_texts: i
 def omp_each(
     directions: Float[Tensor, "direction dim"], dictionary: TextDictionary, n_texts: int
 ) -> tuple[Chosen, ...]:
-    """`omp` of several directions at once, each by itself: the products with all texts are one matrix a step."""
+    """`omp` of several directions at once, each by itself: the products with all texts are one matrix per step."""
     if n_texts < 1:
         raise BadInputError(f"n_texts is at least 1; got {n_texts}")
     if directions.shape[1] != dictionary.dim:
@@ -272,7 +272,7 @@ class _Path:
 
 
 def _greedy(samples: Samples, atoms: Float[Tensor, "atom dim"], count: int, pick: Pick) -> _Path:
-    """Choose at most `count` atoms. O(atom x dim) a step, and what `pick` costs."""
+    """Choose at most `count` atoms. O(atom x dim) per step, and what `pick` costs."""
     factor, total = samples.factor, samples.sum_of_squares
     images = atoms @ factor.mT
     left = atoms.square().sum(dim=1)
