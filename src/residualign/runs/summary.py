@@ -15,6 +15,7 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
+from residualign._files import json_bytes
 from residualign.data import ImageData
 from residualign.runs.folder import RunFolder
 from residualign.text.explain import explain_units
