@@ -30,6 +30,14 @@ def seed() -> int:
     return 42
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Models that tests load are not noted among those of the user who runs them; commands in processes inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def fork_server() -> None:
     """The server that worker processes come from, begun with all that any test's workers import: there is only one."""

@@ -15,9 +15,10 @@ from residualign.errors import BadInputError
 from residualign.models.hub import fetch
 from residualign.models.names import ModelSource, resolve, without_pooling
 from residualign.models.tower import Tower, mean_of_patches, refuse_non_finite
+from residualign.models.trust import no_remote_code, refuse_unnamed_model, remember_model
 from residualign.models.vision_model import VisionModel
 
-__all__ = ["TOLERANCES", "check_sum", "load_model"]
+__all__ = ["TOLERANCES", "check_sum", "load_model", "load_named_by_file"]
 
 # Largest residual_error of a model that is accepted, by the dtype its tower runs in. In the half types the tower rounds
 # its own output and every unit's value to 11 (float16) or 8 (bfloat16) bits; contributions are summed in float32.
@@ -61,8 +62,9 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
 
     Notes
     -----
-    Models that are not on disk are downloaded once, into the cache of their library. The check costs a forward pass of
-    four images of noise. docs/models.md lists the supported families.
+    Models that are not on disk are downloaded once, into the cache of their library. No code that comes with a model is
+    run. The name is noted for this user, so that an adapter or a store that names the model may load it. The check
+    costs a forward pass of four images of noise. docs/models.md lists the supported families.
 
     Examples
     --------
@@ -70,14 +72,29 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
     >>> ra.load_model("mini")
     VisionModel('mini', Units(n_layers=6, n_heads=6), dim=128, float32, text=True)
     """
+    model = _loaded(os.fspath(name), device, dtype)
+    remember_model(model.name)
+    return model
+
+
+def load_named_by_file(name: str, named_by: str, *, device: str = "cpu", dtype: str = "float32") -> VisionModel:
+    """`load_model` for a name that stands in a file, which may be a stranger's.
+
+    named_by: says which file. `BadInputError` for a model that the user has not named before, see `models.trust`.
+    """
+    refuse_unnamed_model(name, named_by)
+    return _loaded(name, device, dtype)
+
+
+def _loaded(name: str, device: str, dtype: str) -> VisionModel:
     if dtype not in _DTYPES:
         raise BadInputError(f"dtype is one of {', '.join(_DTYPES)}; got {dtype!r}")
-    name = os.fspath(name)
     plain, takes_mean = without_pooling(name)
     source = resolve(plain)
     wanted_device = _device(device)
     try:
-        model = _load(source)
+        with no_remote_code():
+            model = _load(source)
         if takes_mean:
             model.tower = mean_of_patches(model.tower, source.name)
         refuse_non_finite(model.tower, source.name)

@@ -81,14 +81,17 @@ class Adapter(AdapterContent):
         Raises
         ------
         BadInputError
-            If the model cannot be found, or is not the one the adapter was fitted on.
+            If the model cannot be found, is not the one the adapter was fitted on, or was never loaded by its name
+            before: an adapter may be a stranger's.
         """
         if self._model is None:
-            from residualign.load import load_model
+            from residualign.load import load_named_by_file
+            from residualign.models.trust import refuse_unnamed_model
 
             name = str(self.model_info.get("name"))
+            refuse_unnamed_model(name, "the adapter")
             try:
-                model = load_model(name, device=self.device, dtype=self.dtype)
+                model = load_named_by_file(name, "the adapter", device=self.device, dtype=self.dtype)
             except BadInputError as error:
                 raise BadInputError(f"{error} (if the model has moved, give its new place as `model`)") from error
             self.attach(model)
@@ -353,7 +356,8 @@ def load_adapter(
     folder : str or path
         The folder of the adapter, or of a finished run.
     model : VisionModel, str or path, optional
-        A loaded model, or the name of one that has moved. None loads the one the adapter names when it is first needed.
+        A loaded model, or the name of one. None loads the one the adapter names when it is first needed, if its user
+        has loaded it by that name before, or it is in the local cache of the hub.
     device, dtype : str
         Where, and in which floating-point type, a model is loaded: see `load_model`.
 

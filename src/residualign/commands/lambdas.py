@@ -200,7 +200,7 @@ def _stability(
 
     settings = adapter.settings
     loading = Loading(device=request.device, dtype=request.dtype)
-    subject = Subject(request.model or str(store.model["name"]), loading, store=store)
+    subject = Subject(request.model or str(store.model["name"]), loading, store=store, recorded=request.model is None)
     spectra = choose_spectra(
         store, subject, None, progress, shots=settings.get("shots"), seed=settings.get("seed", 0)
     ).spectra

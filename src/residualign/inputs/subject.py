@@ -13,7 +13,7 @@ from residualign.data import ImageData, load_data
 from residualign.errors import BadInputError
 from residualign.inputs.options import LoadingOptions, PromptOptions
 from residualign.inputs.sample import sample_of_data, sample_of_store
-from residualign.load import load_model
+from residualign.load import load_model, load_named_by_file
 from residualign.store import Store
 
 if TYPE_CHECKING:
@@ -24,18 +24,26 @@ __all__ = ["Subject", "holds_store", "load_subject", "names_apart", "open_store"
 
 @dataclass
 class Subject:
-    """A model and data, or a finished store alone. loading: how images are read and the encoder runs."""
+    """A model and data, or a finished store alone.
+
+    loading: how images are read and the encoder runs. recorded: whether the name of the model is the one in the store.
+    """
 
     model_name: str
     loading: LoadingOptions
     data: ImageData | None = None
     store: Store | None = None
+    recorded: bool = False
     _model: VisionModel | None = field(default=None, repr=False)
 
     def model(self) -> VisionModel:
         """The model, loaded when it is first needed; `BadInputError` if the store was made with different weights."""
         if self._model is None:
-            model = load_model(self.model_name, device=self.loading.device, dtype=self.loading.dtype)
+            how = {"device": self.loading.device, "dtype": self.loading.dtype}
+            if self.recorded:
+                model = load_named_by_file(self.model_name, "the store", **how)
+            else:
+                model = load_model(self.model_name, **how)
             if self.store is not None and model.fingerprint != self.store.model["fingerprint"]:
                 raise BadInputError(
                     f"model {self.model_name!r} does not have the weights that the store {self.store.path} was made "
@@ -57,7 +65,7 @@ def load_subject(
         store = open_store(source)
         if loading.quick:
             store = sample_of_store(store)
-        subject = Subject(model or str(store.model["name"]), loading, store=store)
+        subject = Subject(model or str(store.model["name"]), loading, store=store, recorded=model is None)
         if model is not None:
             # what was named must be right even where nothing else needs it: its spectra and dictionary come with it
             subject.model()

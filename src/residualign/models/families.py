@@ -67,6 +67,7 @@ class _Checkpoint:
                     dtype=torch.float32,
                     use_safetensors=not older,
                     weights_only=True,
+                    trust_remote_code=False,
                     output_loading_info=True,
                     **options,
                 )
@@ -86,7 +87,7 @@ class _Checkpoint:
             f"model {self.name!r} has no readable tokenizer; expected the tokenizer files that come with the checkpoint"
         )
         try:
-            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(self.source)
+            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(self.source, trust_remote_code=False)
         except ImportError as error:
             raise BadInputError(
                 f"model {self.name!r} has a SentencePiece tokenizer, which needs: pip install 'residualign[siglip]'"

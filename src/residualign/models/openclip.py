@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -33,10 +33,20 @@ from residualign.models.pooling import (
 from residualign.models.preprocess import TransformPreprocess
 from residualign.models.text import TextEncoder
 from residualign.models.tower import Block, Tower, layer_scale
+from residualign.models.trust import check_keywords, own_config
 from residualign.models.vision_model import VisionModel
 from residualign.models.weights import neutral_tensors
 
 __all__ = ["explicit_attention", "load", "timm_tower", "tower"]
+
+_TOKENIZER_KEYWORDS = (
+    "additional_special_tokens",
+    "clean",
+    "context_length",
+    "language",
+    "reduction_mask",
+    "strip_sep_token",
+)
 
 _SCHEMAS = ("local-dir:", "hf-hub:")
 
@@ -80,6 +90,7 @@ def load(name: str) -> VisionModel:
     quick = tag is not None and _wants_quick_gelu(open_clip, name, identifier, tag)
     try:
         with _quiet(), cache_alone_without_network(spec):
+            _check_tokenizer(own_config(spec, "open_clip_config.json"))
             model = open_clip.create_model(identifier, tag, force_quick_gelu=quick, require_pretrained=True)
             tokenizer = open_clip.get_tokenizer(identifier)
     except Exception as error:
@@ -89,6 +100,15 @@ def load(name: str) -> VisionModel:
     describe = timm_tower if type(model.visual).__name__ == "TimmModel" else tower
     preprocess, text = _preprocess(model.visual.preprocess_cfg), OpenClipText(model, tokenizer)
     return VisionModel(name, spec, model, describe(model, name), preprocess, text)
+
+
+def _check_tokenizer(config: Mapping[str, Any]) -> None:
+    """`BadInputError` for keywords of the tokenizer beyond the few that set how texts are cleaned and cut."""
+    part: Any = config
+    for key in ("model_cfg", "text_cfg", "tokenizer_kwargs"):
+        part = part.get(key) if isinstance(part, Mapping) else None
+    # the library hands all of them on, some to loaders that run code or read files
+    check_keywords(part, _TOKENIZER_KEYWORDS, "text_cfg.tokenizer_kwargs of open_clip_config.json")
 
 
 @contextlib.contextmanager

@@ -73,7 +73,7 @@ def load_preprocess(path: str, name: str) -> Preprocess:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(path)
         if is_rescale_first(settings):
             return Preprocess(RescaleFirst(settings, name))
-        processor = AutoImageProcessor.from_pretrained(path, backend="pil")
+        processor = AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise BadInputError(
             f"model {name!r} has no readable image preprocessing; expected the preprocessor_config.json "

@@ -7,6 +7,7 @@ output projection do not matter here: heads are read at the projection's input.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from residualign.models.pooling import (
 )
 from residualign.models.preprocess import TransformPreprocess
 from residualign.models.tower import Block, Tower, layer_scale
+from residualign.models.trust import check_keywords, own_config
 from residualign.models.vision_model import VisionModel
 from residualign.models.weights import neutral_tensors
 
@@ -80,6 +82,7 @@ def load(name: str) -> VisionModel:
     spec = name.removeprefix("timm:")
     try:
         with cache_alone_without_network(spec):
+            check_keywords(own_config(spec, "config.json").get("model_args"), _keywords(), "model_args of config.json")
             model = timm.create_model(spec, pretrained=True, num_classes=0)
     except Exception as error:
         # the library raises whatever its config, its downloads and torch raise
@@ -88,6 +91,14 @@ def load(name: str) -> VisionModel:
     settings = timm.data.resolve_model_data_config(model)
     preprocess = TransformPreprocess(timm.data.create_transform(**settings, is_training=False), settings)
     return VisionModel(name, spec, model, tower(model, name), preprocess)
+
+
+def _keywords() -> set[str]:
+    """Keywords that a checkpoint may give its architecture: those of the transformers that timm builds."""
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
+
+    return {name for kind in (VisionTransformer, Eva) for name in inspect.signature(kind).parameters}
 
 
 def tower(model: Any, name: str) -> Tower:

@@ -15,7 +15,7 @@ from residualign.data.split import ImageData
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
 from residualign.extraction import Reading, spectra_of_split, split_of, stored
-from residualign.load import load_model
+from residualign.load import load_named_by_file
 from residualign.models.vision_model import VisionModel
 from residualign.spectrum import Spectra, Spectrum
 from residualign.store import Store, StoreSplit
@@ -137,7 +137,7 @@ def _dictionary(
             raise BadInputError(no_text_sentence(name))
         return None
     texts = choose_texts(dictionary, name)
-    model = model or load_model(name)
+    model = model or load_named_by_file(name, "the store")
     if model.fingerprint != store.model["fingerprint"]:
         raise BadInputError(
             f"model {model.name!r} has other weights than the one that made the store; give the right one: "
