@@ -84,7 +84,7 @@ Stream = Annotated[
 SkipBad = Annotated[bool, flag("--skip-bad", INPUT, "Skip unreadable images and count them."), NEUTRAL]
 ModelPath = Annotated[
     str | None,
-    flag("--model", INPUT, "The model that the adapter or store was made with, if it has moved or is new here.", metavar="MODEL"),
+    flag("--model", INPUT, "Model of the adapter or store, if it has moved or is new here.", metavar="MODEL"),
 ]
 Split = Annotated[SplitName, flag("--split", INPUT, "Split to use.")]
 Dictionary = Annotated[
