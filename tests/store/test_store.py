@@ -103,8 +103,8 @@ def test_taking_images_keeps_their_order_keys_and_labels(filled):
     assert taken.take(torch.tensor([1])).keys == (split.keys[3],)
     assert len(split.take(torch.tensor([], dtype=torch.int64)).coordinates()) == 0
     for outside in (61, -1):
-        with pytest.raises(IndexError, match="61 images"):
-            split.take(torch.tensor([outside]))
+        with pytest.raises(IndexError, match=f"61 images, asked for {outside}"):
+            split.take(torch.tensor([5, outside, 7]))
 
 
 def test_skipped_images_are_named_and_left_out(tmp_path):
@@ -408,6 +408,25 @@ def test_a_store_in_memory_holds_the_same_numbers(filled, monkeypatch):
     assert len(held.split("train").coordinates()) == len(plain["train"])
 
 
+def test_what_is_kept_in_memory_has_a_limit(tmp_path, monkeypatch):
+    """In the type it has in memory, of all splits together; embeddings alone are not worth keeping everything."""
+    store = fill(tmp_path / "store", make_plan(dtype="float16"))
+    sizes = {
+        name: sum(tensor.nbytes for tensor in store.split(name).coordinates().tensors().values())
+        for name in ("train", "val")
+    }
+    read, rows = [], StoreReader.rows
+    monkeypatch.setattr(StoreReader, "rows", lambda reader, name, *rest: read.append(name) or rows(reader, name, *rest))
+    for limit, expected in ((sum(sizes.values()), ["train", "train", "val"]),
+                            (sum(sizes.values()) - 1, ["train", "train", "val", "val"])):  # fmt: skip
+        read.clear()
+        held = store.in_memory(limit)
+        held.split("train").embeddings()
+        for name in ("train", "train", "val", "val"):
+            held.split(name).coordinates()
+        assert read == expected
+
+
 def test_a_subset_is_some_images_of_some_splits(filled):
     rows = torch.tensor([5, 2, 9])
     for store in (filled, filled.in_memory()):
@@ -418,6 +437,8 @@ def test_a_subset_is_some_images_of_some_splits(filled):
         # positions count in the subset
         again = part.subset({"train": torch.tensor([1])})
         assert again.split("train").keys == (filled.split("train").keys[2],)
+        # and other splits stay as they were taken
+        assert part.subset({"val": rows}).split("train").keys == part.split("train").keys
         assert len(store.split("train")) == len(filled.split("train"))
     with pytest.raises(BadInputError, match="no split 'dev'"):
         filled.subset({"dev": rows})

@@ -326,8 +326,9 @@ class StoreSplit:
             If a position is outside the split.
         """
         positions = indices.cpu().numpy()
-        if len(positions) and not (positions.min() >= 0 and positions.max() < len(self)):
-            raise IndexError(f"split {self.name!r} has {len(self)} images, asked for {positions.max()}")
+        outside = positions[(positions < 0) | (positions >= len(self))]
+        if len(outside):
+            raise IndexError(f"split {self.name!r} has {len(self)} images, asked for {outside[0]}")
         return StoreSplit(self.store, self.name, self._rows[positions])
 
     def coordinates(self) -> Coordinates:
