@@ -168,11 +168,22 @@ def test_bad_images_stop_or_are_skipped_and_named(model_dir: Path, folder: Path,
     (data / "dog" / "07.png").write_bytes((data / "dog" / "09.png").read_bytes()[:60])
     with pytest.raises(ra.BadInputError, match=r"(cat/04|dog/07)\.png"):
         _store(model_dir, data, tmp_path / "store")
-    store = _store(model_dir, data, tmp_path / "store", skip_bad=True)
+    seen: list[tuple[int, int]] = []
+    store = _store(model_dir, data, tmp_path / "store", skip_bad=True, progress=lambda *done: seen.append(done))
+    assert seen[-1] == (N_IMAGES, N_IMAGES)
     assert sorted(store.skipped) == ["cat/04.png", "dog/07.png"]
     kept = [key for name in ("train", "val", "test") for key in store.split(name).keys]
     assert len(kept) == N_IMAGES - 2
     assert not set(kept) & set(store.skipped)
+    # and spectra without a store are of the same images
+    assert store.split("train").skipped
+    n_train = len(ra.load_data(data).train)
+    spectra = ra.fit_spectrum(
+        ra.load_model(model_dir), ra.load_data(data), skip_bad=True, progress=lambda *done: seen.append(done)
+    )
+    assert spectra.n_samples == n_train - len(store.split("train").skipped)
+    assert spectra.images == ra.fit_spectrum(store).images
+    assert seen[-1] == (n_train, n_train)
     (data / "cat" / "notes.txt").write_text("not an image")
     with pytest.raises(ra.BadInputError, match=r"notes\.txt"):
         _store(model_dir, data, tmp_path / "other")

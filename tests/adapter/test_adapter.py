@@ -217,16 +217,24 @@ def test_attribution_takes_images_or_coordinates(model):
     torch.testing.assert_close(found.values, expected.values, rtol=1e-4, atol=1e-5)
     rows = found.tables["images"]
     assert [row["class"] for row in rows] == adapter.predict(images)
-    assert len(found.tables["units"]) == N * len(found.labels)
+    assert [row["second"] for row in rows] == [CLASSES[i] for i in found.second]
+    units = found.tables["units"]
+    assert [row["margin"] for row in units] == found.values.flatten().tolist()
+    assert [row["share"] for row in units] == found.shares.flatten().tolist()
     assert rows[0]["units"].startswith(f"{found.top(0)[0][0]} ")
     assert len(repr(found)) <= 200
-    assert len(json.loads(json.dumps(found.to_json()))["images"]) == N
+    told = json.loads(json.dumps(found.to_json()))["images"]
+    assert [(one["class"], one["second"], one["margin"]) for one in told] == [
+        (row["class"], row["second"], row["margin"]) for row in rows
+    ]
+    assert [one["shares"] for one in told] == found.shares.tolist()
 
 
 def test_what_moved_over_the_images_of_a_store(model):
     adapter = random_adapter(model)
     labels, coordinates = torch.zeros(N, dtype=torch.int64), coordinates_of(model, N)
-    store = store_of(adapter.maps, {"train": (labels, coordinates)}, model=dict(adapter.model_info))
+    splits = {"train": (labels, coordinates), "test": (labels, coordinates_of(model, N, seed=8))}
+    store = store_of(adapter.maps, splits, model=dict(adapter.model_info))
     assert adapter.moved(store).to_json() == adapter.moved(ra.fit_spectrum(store)).to_json()
     assert adapter.moved(store)[0].explained_variance is not None
     assert list(adapter.moved(store).figures) == ["moved"]

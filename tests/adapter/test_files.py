@@ -216,5 +216,27 @@ def test_the_card_names_a_hub_model_as_its_base_and_shortens_long_lists(model):
     assert "class 100" not in card
 
 
+def test_the_card_says_how_it_was_made_and_judged_on_which_images(model):
+    config = to_config(random_adapter(model))
+    config |= {"classifier": "means", "mean": "drop", "rest": "zero"}
+    config["accuracy"] = {"zero_shot": 0.25, "adapted": 0.75, "val": 0.5}
+    config["settings"] = {"n_train": 31, "n_val": 17, "n_test": 4, "seed": 0}
+    body = model_card(config)
+    for row in (
+        "| test, class means, before adapting | 0.2500 | 4 |",
+        "| test, adapted | 0.7500 | 4 |",
+        "| validation, adapted | 0.5000 | 17 |",
+        "| unit means | drop |",
+        "| what is not scaled | zero |",
+        "| class vectors from | means of training images |",
+        "| training images | 31 |",
+        "| seed | 0 |",
+    ):
+        assert row in body
+    assert "| shots" not in body
+    config["accuracy"] = dict.fromkeys(config["accuracy"])
+    assert "## Accuracy" not in model_card(config)
+
+
 def test_escaping_keeps_one_line():
     assert escape("two\nlines  `x`") == "two lines \\`x\\`"

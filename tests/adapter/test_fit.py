@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from PIL import Image
 
 import residualign as ra
 from residualign.data import ImageData
+from residualign.fitting.fit import FitSettings, fit_method
 from residualign.fitting.solvers import ScheduleFree
 from residualign.models.vision_model import VisionModel
 from tests import random_models
-from tests.fitting.standin import make_store
+from tests.fitting.standin import make_spectra, make_store
 
 QUICK = ScheduleFree(learning_rate=0.1, max_epochs=2)
 
@@ -67,6 +69,24 @@ def test_an_unknown_method_is_refused_before_the_pass(
     monkeypatch.setattr("residualign.extraction.extract", None)
     with pytest.raises(ra.BadInputError, match="no method 'residuals'"):
         ra.fit(*subject, method="residuals")
+
+
+def test_every_option_reaches_the_fit() -> None:
+    store = make_store(text=True, sizes={"train": 41, "val": 23, "test": 11})
+    spectra = make_spectra(store.maps)
+    options: dict[str, Any] = {
+        **{"shots": 5, "variance_threshold": 0.6, "seed": 3, "solver": QUICK},
+        **{"mean": "drop", "rest": "mean", "start": "randn", "dtype": torch.float64},
+    }
+    adapter = ra.fit(store, None, "residual-heads", spectra, classifier="means", **options)
+    fitted = fit_method(store, "residual-heads", spectra, classifier="means", settings=FitSettings(**options))
+    assert adapter.settings == fitted.settings
+    assert (fitted.settings["classifier"], fitted.settings["n_train"], fitted.settings["seed"]) == ("means", 15, 3)
+    torch.testing.assert_close(adapter.learned["lambdas"], fitted.learned["lambdas"].float(), rtol=0, atol=0)
+    # and the adapter says where its components are from
+    assert adapter.spectra == {"source": "noise", "fingerprint": spectra.fingerprint, "n_samples": spectra.n_samples}
+    own = ra.fit(store, method="coarse", solver=QUICK)
+    assert own.spectra == {"source": "training split", "fingerprint": None, "n_samples": 41}
 
 
 def test_what_does_not_belong_together_is_refused(subject: tuple[VisionModel, ImageData]) -> None:

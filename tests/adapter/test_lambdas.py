@@ -171,6 +171,9 @@ def test_how_many_carry_the_gain():
     assert curve.needed_for(0.5) == 2
     assert curve.needed_for(0.0) == 3
     assert curve.needed_for(1.0) == 0
+    rows = curve.tables["put_back"]
+    assert rows[2] == {"order": "largest", "seed": None, "put_back": 2, "accuracy": 0.55}
+    assert [row["put_back"] for row in rows] == [0, 1, 2, 3]
 
 
 def test_bad_input():

@@ -57,6 +57,11 @@ def test_the_store_says_what_it_holds(filled):
     assert filled.skipped == ()
     assert filled.splits == ("train", "val", "test")
     assert "train 61, val 11, test 0" in repr(filled)
+    assert filled.tables["classes"] == [
+        {"class": "a", "train": 21, "val": 4, "test": 0},
+        {"class": "b", "train": 20, "val": 4, "test": 0},
+        {"class": "c", "train": 20, "val": 3, "test": 0},
+    ]
     torch.testing.assert_close(filled.text_vectors, text_vectors(), rtol=0, atol=0)
     for name, tensor in vars(make_maps()).items():
         torch.testing.assert_close(getattr(filled.maps, name), tensor, rtol=0, atol=0)
@@ -110,6 +115,9 @@ def test_taking_images_keeps_their_order_keys_and_labels(filled):
 def test_skipped_images_are_named_and_left_out(tmp_path):
     store = fill(tmp_path / "store", skip=BROKEN)
     assert store.skipped == BROKEN
+    assert store.split("val").skipped == ("val/0",)
+    content = store.to_json()
+    assert (content["skipped"], content["splits"]) == (list(BROKEN), {"train": 58, "val": 10, "test": 0})
     plan = make_plan()
     for name in ("train", "val"):
         kept = [key not in BROKEN for key in plan.splits[name].keys]
