@@ -290,6 +290,14 @@ def test_a_changed_number_is_found_when_it_is_read(copy):
         store.verify()
 
 
+def test_a_shard_that_changed_after_it_was_read_is_found_by_verifying(copy):
+    store = Store.open(copy)
+    store.split("val").coordinates()
+    flip(copy / "val-00000.safetensors", -5)
+    with pytest.raises(BadInputError, match=r"val-00000\.safetensors is damaged"):
+        store.verify()
+
+
 def test_a_changed_header_is_found(copy):
     shard = copy / "val-00000.safetensors"
     content = shard.read_bytes()

@@ -68,6 +68,8 @@ class StoreReader:
 
     def verify(self) -> None:
         """Compare the checksum of every file, reading all of them. Raises `BadInputError` naming one that differs."""
+        # also those that were compared when they were first read: they may have changed since
+        self._verified.clear()
         for entry in self._manifest.files:
             self._check_file(entry)
         for shard in self._manifest.shards:
