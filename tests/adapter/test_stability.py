@@ -12,6 +12,8 @@ from scipy.stats import rankdata, spearmanr
 
 from residualign.adapter.stability import _share, fit_seeds, lambda_stability
 from residualign.errors import BadInputError
+from residualign.fitting.fit import FitSettings
+from residualign.fitting.solvers import LBFGS, Candidate
 from tests.fitting.standin import make_spectra, make_store
 
 
@@ -99,6 +101,17 @@ def test_fits_with_several_seeds():
     moments = make_spectra(store.maps)
     found = lambda_stability(images, moments)
     assert [(one.kind, one.weighted, one.n_lambdas) for one in found] == [("head", False, 6), ("head", True, 6)]
+
+
+def test_every_seed_draws_its_images_and_every_fit_has_the_settings():
+    store = make_store(text=True, sizes={"train": 41, "val": 23, "test": 11})
+    settings = FitSettings(solver=LBFGS([Candidate()], max_iterations=3))
+    found = fit_seeds(store, [0, 1], "coarse", vary="images", classifier="means", settings=settings)
+    assert [one.settings["seed"] for one in found] == [0, 1]
+    assert [one.settings["classifier"] for one in found] == ["means", "means"]
+    assert max(len(one.history) for one in found) <= 3
+    # L-BFGS from ones depends on the images alone
+    assert not torch.equal(*(one.learned["lambdas"] for one in found))
 
 
 def test_a_share_of_every_class():

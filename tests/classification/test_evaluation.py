@@ -162,7 +162,15 @@ def test_everything_is_json(example):
     back = json.loads(json.dumps(described, allow_nan=False))
     found = compare(example[0], _after(example), example[1], CLASSES)
     assert all(len(repr(one)) <= 200 for one in (found, found.after))
-    assert [row["after"] for row in found.tables["classes"]] == [one.accuracy for one in found.after.per_class]
+    rows = found.tables["classes"]
+    assert [row["before"] for row in rows] == [one.accuracy for one in found.before.per_class]
+    assert [row["after"] for row in rows] == [one.accuracy for one in found.after.per_class]
+    one = found.after.per_class[2]
+    assert found.after.tables["classes"][2] == {
+        **{"class": one.name, "n": one.n, "accuracy": one.accuracy},
+        **{"low": one.interval[0], "high": one.interval[1]},
+    }
+    assert (back["before"]["accuracy"], back["after"]["accuracy"]) == (found.before.accuracy, found.after.accuracy)
     assert back["after"]["confusion"][2][2] == described["after"]["confusion"][2][2]
     assert len(back["before"]["per_class"]) == len(CLASSES)
 
@@ -187,3 +195,5 @@ def test_classes_are_matched_by_name_and_missing_ones_listed():
         BadInputError, match="does not know 2 of the data's 3 classes: 'bat', 'owl'; it knows 'cat', 'dog'"
     ):
         match_classes(("cat", "dog"), ("bat", "dog", "owl"))
+    with pytest.raises(BadInputError, match=r"it knows '0', .*, '9' and 3 more$"):
+        match_classes([str(i) for i in range(13)], ["x"])

@@ -28,6 +28,11 @@ def test_the_chosen_probe_is_scikit_learns_on_unit_embeddings():
         scores[strength] = model.score(unit(val), val[1].numpy()), model.score(unit(test), test[1].numpy())
     best = max(scores, key=lambda strength: (scores[strength][0], -strength))
     assert (probe.strength, probe.val_accuracy, probe.accuracy) == (best, *scores[best])
+    assert [probe.to_json()[name] for name in ("accuracy", "val", "strength")] == [
+        scores[best][1],
+        scores[best][0],
+        best,
+    ]
     assert probe.parameters == CLASSES * DIM + CLASSES
 
 

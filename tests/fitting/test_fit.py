@@ -65,6 +65,15 @@ def test_the_result_predicts_what_it_says(store, spectra, method):
         part = store.split(name)
         predicted = result.logits(part.coordinates(), store.maps).argmax(dim=-1)
         assert result.accuracy[key] == (predicted == part.labels).double().mean().item()
+    for name, key in (("test", "zero_shot"), ("val", "zero_shot_val")):
+        part = store.split(name)
+        predicted = result.base_classifier.logits(part.coordinates().output).argmax(dim=-1)
+        assert result.accuracy[key] == (predicted == part.labels).double().mean().item()
+    assert [tuple(row.values()) for row in result.tables["accuracy"]] == [
+        ("test", SIZES["test"], result.accuracy["zero_shot"], result.accuracy["adapted"]),
+        ("validation", SIZES["val"], result.accuracy["zero_shot_val"], result.accuracy["val"]),
+    ]
+    assert result.settings["threshold"] == (0.9 if method == "residual-heads" else None)
 
 
 def test_lambdas_come_by_label_in_unit_order(store, spectra):

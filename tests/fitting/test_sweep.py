@@ -77,11 +77,13 @@ def test_a_scaling_that_is_given_is_the_one_that_is_fitted(store, spectra):
 def test_a_run_is_its_fit(store, spectra):
     bases = {"target": make_spectra(store.maps, seed=3), "reference": spectra}
     setting = Setting("80%", "heads", "reference", "randn", "0.5", 4)
-    run = run_setting(store, bases, setting, rest="zero", mean="drop")
+    run = run_setting(store, bases, setting, classifier="means", rest="zero", mean="drop", shots=7)
     expected = fit(
         store,
         "residual-heads",
         spectra,
+        classifier="means",
+        shots=7,
         solver=setting.solver(),
         start="randn",
         variance_threshold=0.8,
@@ -89,8 +91,9 @@ def test_a_run_is_its_fit(store, spectra):
         seed=4,
     )
     assert (run.val, run.test) == (expected.accuracy["val"], expected.accuracy["adapted"])
+    assert run.zero_shot == expected.accuracy["zero_shot"]
     assert (run.parameters, run.epochs, run.found_learning_rate) == (expected.parameters, expected.epochs, 0.5)
-    again = run_setting(store, bases, setting, rest="zero", mean="drop")
+    again = run_setting(store, bases, setting, classifier="means", rest="zero", mean="drop", shots=7)
     assert replace(again, seconds=0.0) == replace(run, seconds=0.0)
     assert Run.from_json(run.to_json()) == run
 
@@ -135,6 +138,8 @@ def test_means_and_spread_over_seeds():
     assert (first.n_seeds, second.n_seeds) == (2, 1)
     assert (first.val, first.test) == (pytest.approx(0.6), pytest.approx(0.6))
     assert first.test_sd == pytest.approx(stdev([0.4, 0.8]))
+    assert first.val_sd == pytest.approx(stdev([0.5, 0.7]))
+    assert first.seconds == 1.0
     assert second.test_sd is second.val_sd is None
     (alone,) = summarize_runs([made(0.5, None, 0, start="randn"), made(0.6, None, 1, start="randn")])
     assert alone.test is alone.test_sd is None
