@@ -102,7 +102,8 @@ def test_validation_chooses_and_not_the_test_images(
     assert load_adapter(tmp_path / "out").method == "coarse"
     assert f"{tmp_path / 'out'}, coarse: {why}\n" in re.sub(" +\n", "\n", ran.out)
     assert "of the training split: " in ran.out
-    shown = {line.split()[0]: re.findall(r"[\d.]+(?= %)", line)[:2] for line in ran.out.splitlines() if " %" in line}
+    lines = [line.strip() for line in ran.out.splitlines() if " %" in line]
+    shown = {line.partition("  ")[0]: re.findall(r"[\d.]+(?= %)", line)[:2] for line in lines}
     # validation first, then test, as the titles say
     expected = {"zero-shot": (0.3, 0.4), "linear": (linear, 0.9), "coarse": (0.8, 0.1)}
     for name, figures in expected.items():
@@ -146,8 +147,6 @@ def test_a_store_gives_what_model_and_data_give(run: Run, clip: Path, images: Pa
     other = run("adapt", clip, images, "--store", store, "--out", tmp_path / "b", "--json").json
     assert one["accuracy"] == other["accuracy"]
     assert one["store"] == other["store"] == str(store)
-    # no image was read
-    assert one["seconds"]["extract"] == 0 < one["seconds"]["spectrum"]
     assert (tmp_path / "a" / "adapter.safetensors").read_bytes() == (
         tmp_path / "b" / "adapter.safetensors"
     ).read_bytes()

@@ -96,17 +96,17 @@ def test_it_goes_on_from_what_is_there(run: Run, store: Path, tmp_path: Path, fi
 
 def test_runs_of_other_conditions_are_refused(run: Run, store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run("sweep", store, *GRID, "--out", out).code == 0
+    assert run("sweep", store, *GRID, "--shots", 10, "--repeats", 1, "--out", out).code == 0
     for words, sentence in (
         (("--rest", "zero"), "runs with a different rest: 'keep' there, 'zero' here"),
         (("--mean", "drop"), "mean: 'keep' there, 'drop' here"),
-        (("--shots", "3"), "shots: None there, 3 here"),
+        (("--shots", "3"), "shots: 10 there, 3 here"),
         (("--classifier", "means"), "classifier: 'text' there, 'means' here"),
         (("--template", "the digit {} ."), "template: None there, ['the digit {} .'] here"),
         # the sample of a store is not the store
         (("--quick",), "quick: None there, True here"),
     ):
-        ran = run("sweep", store, *GRID, *words, "--out", out)
+        ran = run("sweep", store, *GRID, "--shots", 10, *words, "--out", out)
         assert (ran.code, sentence in ran.sentence) == (2, True), ran.err
     foreign = tmp_path / "foreign"
     foreign.mkdir()
