@@ -72,6 +72,37 @@ def test_a_click_opens_a_head(show, page) -> None:
     assert complaints(browser) == []
 
 
+def test_components_show_their_ends_and_their_shares_before_and_after(show, page) -> None:
+    browser = show(page)
+    browser.find_element("css selector", "button[data-unit='L2.H1']").click()
+    (unit,) = (unit for unit in make_contents().units if unit.label == "L2.H1")
+    after = [one.share * one.scale**2 for one in unit.components]
+    lines = browser.find_elements("css selector", "#components .component")
+    for k, (line, one) in enumerate(zip(lines, unit.components, strict=False)):
+        shares = f"{100 * one.share:.1f} % of the unit’s variance before, {100 * after[k] / sum(after):.1f} % after"
+        assert line.text.startswith(f"Component {k} · {shares} · lambda {one.scale:.2f}")
+        ends = [end.text for end in line.find_elements("css selector", ".ends > div")]
+        for end, name, texts in zip(ends, ("positive", "negative"), (one.positive, one.negative), strict=True):
+            assert end.startswith(f"{name} end\n{texts.texts[0]}; ")
+
+
+def test_colors_of_the_map_say_which_way_and_how_far(show, page) -> None:
+    browser = show(page)
+    units = {unit.label: unit.measures for unit in make_contents().units if unit.layer is not None}
+    against = {one.get_attribute("data-unit") for one in browser.find_elements("css selector", "#map button.against")}
+    assert against == {label for label, measures in units.items() if measures["change"] < 1}
+    browser.execute_script("document.querySelector('input[value=two_nn]').click()")
+    values = {label: measures["two_nn"] for label, measures in units.items() if measures["two_nn"] is not None}
+    low, high = min(values.values()), max(values.values())
+    legend = browser.execute_script(
+        "return [...document.getElementById('legend').childNodes].map((x) => x.textContent)"
+    )
+    assert legend == [f"{low:.1f}", "", f"{high:.1f}"]
+    script = "return document.querySelector(`button[data-unit='${arguments[0]}']`).style.getPropertyValue('--v')"
+    for label, value in values.items():
+        assert float(browser.execute_script(script, label)) == pytest.approx((value - low) / (high - low), abs=2e-3)
+
+
 def test_the_map_is_walked_with_arrow_keys(show, page) -> None:
     from selenium.webdriver.common.keys import Keys
 
@@ -190,6 +221,9 @@ def test_changed_images_are_sorted_and_filtered_by_keyboard(show, page) -> None:
     assert cards(browser) == ["test/2.png", "test/3.png", "test/4.png", first]
     sort.send_keys(Keys.ARROW_DOWN)
     assert cards(browser) == ["test/2.png", "test/3.png", first, "test/4.png"]
+    sort.send_keys(Keys.ARROW_DOWN)
+    # by class, in the order of their names: the one with markup, apple, plum
+    assert cards(browser) == ["test/2.png", first, "test/3.png", "test/4.png"]
     kinds = browser.find_elements("css selector", "#changed-controls input")
     assert [kind.get_attribute("value") for kind in kinds] == ["all", "corrected", "newly wrong", "still wrong"]
     kinds[0].send_keys(Keys.ARROW_RIGHT)
