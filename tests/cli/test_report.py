@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import residualign as ra
+from residualign._messages import percent
+from residualign.classification.evaluation import wilson_interval
 from residualign.report.build import build_report
 from tests.cli.conftest import Ran, make_images
 from tests.report.test_page import Elements
@@ -71,6 +73,22 @@ def test_a_page_with_everything_the_run_has(run: Run, copy: Path, words: Path) -
     assert lines["linear"]["parameters"] == summary["results"][1]["parameters"]
     assert lines[summary["chosen"]]["is_chosen"]
     assert sum(map(sum, ran.json["confusion_after"])) == ran.json["n_test"] == 12
+    accuracy, n = lines["residual"]["accuracy"], ran.json["n_test"]
+    chosen = next(one for one in summary["results"] if one["method"] == summary["chosen"])
+    said = f"from {percent(chosen['accuracy']['zero_shot'])} to {percent(chosen['accuracy']['adapted'])} with"
+    scaled = [one for one in summary["results"][0]["units"] if one["label"] != "output"]
+    before, after = (sum(one[f"variance_{when}"] for one in scaled) for when in ("before", "after"))
+    gains = {one["label"]: one["variance_after"] / after / (one["variance_before"] / before) for one in scaled}
+    found = {unit["label"]: unit["measures"]["change"] for unit in ran.json["units"]}
+    assert {
+        "interval": lines["residual"]["interval"],
+        "accuracies said": said in ran.json["findings"][0],
+        "changes": {label: value for label, value in found.items() if value is not None},
+    } == {
+        "interval": pytest.approx(wilson_interval(round(accuracy * n), n)),
+        "accuracies said": True,
+        "changes": pytest.approx(gains, rel=1e-4),
+    }
     heads = [unit for unit in ran.json["units"] if unit["kind"] == "head"]
     for unit in heads:
         assert unit["texts"]
@@ -124,6 +142,10 @@ def test_images_that_changed_are_counted_and_explained(copy: Path, words: Path) 
         assert image.picture is not None
         sizes = [abs(value) for _, value in image.parts]
         assert sizes == sorted(sizes, reverse=True)
+    for kind in ("corrected", "newly wrong", "still wrong"):
+        # all have a picture
+        changes = [image.change for image in contents.changed if image.kind == kind]
+        assert changes == sorted(changes, reverse=True)
 
 
 def test_tables_and_figures_for_papers(run: Run, copy: Path, words: Path, tmp_path: Path) -> None:
