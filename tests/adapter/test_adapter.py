@@ -122,6 +122,8 @@ def test_the_model_may_run_in_another_dtype(clip_dir, model, tmp_path, dtype):
     other = load_adapter(tmp_path, dtype=dtype)
     embedded, expected = other.embed(pictures(N)), adapter.embed(pictures(N))
     assert str(embedded.dtype) == {"float64": "torch.float64", "bfloat16": "torch.float32"}[dtype]
+    named = load_adapter(tmp_path, model=str(clip_dir), dtype=dtype)
+    assert named.model.describe()["dtype"] == dtype
     tolerance = {"float64": 1e-5, "bfloat16": 0.1}[dtype]
     assert (embedded - expected).norm() < tolerance * expected.norm()
 
@@ -157,6 +159,9 @@ def test_the_coordinates_of_a_store_need_no_model(model, tmp_path):
     loaded = load_adapter(tmp_path)
     loaded.attach_store(store)
     assert torch.equal(loaded.logits(coordinates), adapter.logits(coordinates))
+    # also after the maps of the model were in use
+    adapter.attach_store(store)
+    assert adapter.maps is store.maps
 
 
 @pytest.mark.parametrize("images", [[], pictures(1)[0], "image.png"])

@@ -203,6 +203,11 @@ def test_few_shots_use_at_most_four_validation_images_a_class(store, spectra):
     assert sizes == {2: (6, 6, SIZES["test"]), 6: (18, 12, SIZES["test"])}
 
 
+def test_the_seed_draws_the_images_of_few_shots(store, spectra):
+    one, other = (fit(store, "coarse", spectra, shots=4, seed=s, solver=QUICK) for s in (0, 1))
+    assert not torch.equal(one.learned["lambdas"], other.learned["lambdas"])
+
+
 def test_the_rest_of_the_images_is_not_used_by_few_shots(store):
     """Neither for class means nor for spectra: other images may hold anything."""
     part = store.split("train")
