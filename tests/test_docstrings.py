@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import is_dataclass
+from functools import reduce
 from importlib import import_module
 from typing import Any
 
@@ -49,7 +50,12 @@ def _is_public_method(kind: type, name: str) -> bool:
     return not name.startswith("_") and inspect.isfunction(member)
 
 
-FUNCTIONS = [f"{residualign._HOMES[name]}.{name}" for name in residualign.__all__ if name[0].islower()]
+# by the file it is in: `location.locate` is a function and also a file, whose docstring would be read instead
+FUNCTIONS = [
+    f"{getattr(residualign, name).__module__.removeprefix('residualign.')}.{name}"
+    for name in residualign.__all__
+    if name[0].islower()
+]
 METHODS = [method for path in CLASSES for method in _methods(path)]
 
 
@@ -69,11 +75,14 @@ def _errors(name: str) -> list[tuple[str, str]]:
 
 def _found(name: str) -> Any:
     """The object of this path below the package."""
-    parts = name.split(".")
-    where: Any = residualign
-    for i, part in enumerate(parts):
-        where = getattr(where, part, None) or import_module(f"residualign.{'.'.join(parts[: i + 1])}")
-    return where
+    parts = ["residualign", *name.split(".")]
+    for i in range(len(parts) - 1, 0, -1):
+        try:
+            module = import_module(".".join(parts[:i]))
+        except ModuleNotFoundError:
+            continue
+        return reduce(getattr, parts[i:], module)
+    raise AssertionError(f"nothing is at {name}")
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES, *METHODS])

@@ -47,6 +47,7 @@ def locate(
     Parameters
     ----------
     model : VisionModel
+        The model, from `load_model`.
     images : sequence of PIL.Image, str or path, or (image, 3, height, width) tensor
         Images, paths of images, or preprocessed pixels.
     units : sequence of Unit or str
