@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-__all__ = ["interval", "listed", "percent", "points", "skipped_sentence", "whole_percent"]
+__all__ = [
+    "interval",
+    "listed",
+    "percent",
+    "points",
+    "sentence",
+    "skipped_sentence",
+    "visible",
+    "whole_percent",
+]
 
 NONE = "–"
 """Shown in a table where there is no number."""
@@ -64,3 +74,38 @@ def skipped_sentence(keys: Sequence[str]) -> str:
     if len(keys) == 1:
         return f"skipped 1 unreadable image: {keys[0]!r}"
     return f"skipped {len(keys):,} unreadable images, the first is {keys[0]!r}"
+
+
+# control characters, halves of surrogate pairs, line and paragraph separators, and format characters without a form of
+# their own; joiners stay inside words of scripts, and emoji, that are written with them
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff]|(?<![^\x00-\x7f])[\u200c\u200d]"
+)
+
+
+def visible(text: str) -> str:
+    r"""The text with an escape for every character that shows nothing but changes what is shown.
+
+    A name from a file of a stranger could otherwise move the cursor, rewrite lines above, ring, end a line, or turn the
+    direction of the text that follows it.
+
+    >>> print(visible("cat\x1b[2J"), visible("a\nb"), visible("a\u202egnp.exe"))
+    cat\x1b[2J a\nb a\u202egnp.exe
+    """
+    return _UNSEEN.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+_SENTENCE, _ITS_END, _SLACK = 1600, 400, 100
+
+
+def sentence(text: str) -> str:
+    r"""A sentence as it is told: one line, `visible`, and cut in the middle where it is long: ends say what to do.
+
+    >>> sentence("first\n  second\x1b"), len(sentence("x" * 10**6))
+    ('first second\\x1b', 2030)
+    """
+    left = len(text) - _SENTENCE - _ITS_END
+    if left > _SLACK:
+        return f"{sentence(text[:_SENTENCE])} ... [{left:,} characters] ... {sentence(text[-_ITS_END:])}"
+    return visible(" ".join(line.strip() for line in text.splitlines()) if "\n" in text else text)

@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from residualign._files import plain
-from residualign._messages import NONE
+from residualign._messages import NONE, visible
 
 if TYPE_CHECKING:
     from residualign.figures._figure import Figure
@@ -62,7 +62,7 @@ def one_line(text: str) -> str:
     >>> len(one_line("x" * 500))
     200
     """
-    text = " ".join(text.split())
+    text = visible(" ".join(text.split()))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
@@ -85,4 +85,4 @@ def html_table(table: Table, most: int = _ROWS) -> str:
 def _cell(value: Any) -> str:
     if value is None or value != value:
         return NONE
-    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+    return escape(f"{value:.4g}" if isinstance(value, float) else visible(str(value)))

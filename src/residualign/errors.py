@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from residualign._messages import sentence
+
 __all__ = ["BadInputError", "RunError", "is_full", "system_reason"]
 
 _REASONS = {
@@ -22,8 +24,12 @@ _REASONS = {
 class BadInputError(ValueError):
     """Something the caller gave cannot be used: one sentence that names it, what was expected and what came.
 
-    The command line ends with exit code 2 and prints the sentence alone.
+    The command line ends with exit code 2 and prints the sentence alone. The sentence is cut where it is very long, and
+    control characters of names in it are shown as escapes.
     """
+
+    def __init__(self, told: str = "") -> None:
+        super().__init__(sentence(told))
 
 
 class RunError(RuntimeError):
@@ -31,6 +37,9 @@ class RunError(RuntimeError):
 
     The command line ends with exit code 1 and prints the sentence alone. What was done stays on disk.
     """
+
+    def __init__(self, told: str = "") -> None:
+        super().__init__(sentence(told))
 
 
 def system_reason(error: OSError) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from residualign._messages import visible
 from residualign.figures._figure import Figure
 from residualign.report.contents import MEASURES
 from residualign.report.page import FIGURES, MAX_BYTES, render_page
@@ -90,7 +91,7 @@ def test_no_text_ends_the_element_the_data_stand_in(text: str) -> None:
     page = render_page(replace(contents, units=(*contents.units[:-1], unit)), {})
     elements = Elements(page)
     assert len(elements.scripts) == 2
-    assert json.loads(elements.scripts[0])["units"][-1]["texts"] == [text]
+    assert json.loads(elements.scripts[0])["units"][-1]["texts"] == [visible(text)]
     block = page[page.index('id="data">') + 10 :]
     assert not set("<>&\u2028\u2029") & set(block[: block.index("</script>")])
 

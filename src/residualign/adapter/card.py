@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from residualign._messages import visible
 from residualign.units import Unit
 
 __all__ = ["escape", "model_card"]
@@ -84,7 +85,7 @@ Settings were chosen on the validation images, so their accuracy is not an estim
 
 def escape(text: str) -> str:
     """Text on one line that Markdown shows verbatim, in running text and in tables."""
-    flat = " ".join(text.split())
+    flat = visible(" ".join(text.split()))
     return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~&$:@=^])", r"\\\1", flat)
 
 

@@ -19,6 +19,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
+from residualign._messages import sentence
 from residualign.errors import BadInputError
 from residualign.store import Store
 
@@ -219,8 +220,10 @@ def text_classifier(
     if pairs:
         first, second = (classifier.class_names[i] for i in pairs[0])
         warnings.warn(
-            f"the text vectors of {first!r} and {second!r} nearly coincide (cosine {cosine[tuple(pairs[0])]:.4f}; "
-            f"{len(pairs)} such pairs): the text tower may not know these words; consider --classifier means",
+            sentence(
+                f"the text vectors of {first!r} and {second!r} nearly coincide (cosine {cosine[tuple(pairs[0])]:.4f}; "
+                f"{len(pairs)} such pairs): the text tower may not know these words; consider --classifier means"
+            ),
             CoincidentClassesWarning,
             stacklevel=2,
         )

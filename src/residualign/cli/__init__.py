@@ -12,6 +12,7 @@ from typing import TextIO
 
 from rich.text import Text
 
+from residualign._messages import sentence as told
 from residualign.cli.app import app
 from residualign.cli.commands import Interrupted
 from residualign.cli.console import error_console
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(prefix: str, sentence: str) -> None:
-    error_console().print(Text.assemble((prefix, "bad"), sentence), soft_wrap=True)
+    error_console().print(Text.assemble((prefix, "bad"), told(sentence)), soft_wrap=True)
 
 
 def _settle_the_environment() -> None:
@@ -82,7 +83,7 @@ def _warnings_as_sentences() -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, UserWarning):
-            error_console().print(Text.assemble(("warning: ", "warn"), str(message)), soft_wrap=True)
+            error_console().print(Text.assemble(("warning: ", "warn"), told(str(message))), soft_wrap=True)
         else:
             usual(message, category, filename, lineno, file, line)
 

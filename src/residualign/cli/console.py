@@ -8,11 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 from rich.theme import Theme
 
 from residualign._files import plain
+from residualign._messages import sentence as told
+from residualign._messages import visible
 from residualign._progress import Tick
 
 if TYPE_CHECKING:
@@ -33,6 +36,17 @@ _THEME = Theme(
         "quiet": "bright_black",
     }
 )
+
+
+class _VisibleConsole(Console):
+    """Shows control and format characters of names as escapes, wherever they come from; its own colors are no text."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text == "\n":
+                yield segment
+            else:
+                yield Segment("\n".join(map(visible, segment.text.split("\n"))), segment.style)
 
 
 class Out:
@@ -68,15 +82,15 @@ class Out:
 
     def note(self, sentence: str) -> None:
         """Print a note on stderr."""
-        self.stderr.print(Text(sentence, style="quiet"), soft_wrap=True)
+        self.stderr.print(Text(told(sentence), style="quiet"), soft_wrap=True)
 
     def warn(self, sentence: str) -> None:
         """Print a warning on stderr."""
-        self.stderr.print(Text.assemble(("warning: ", "warn"), sentence), soft_wrap=True)
+        self.stderr.print(Text.assemble(("warning: ", "warn"), told(sentence)), soft_wrap=True)
 
     def error(self, sentence: str) -> None:
         """Print why one of several items failed, where the command continues with the next."""
-        self.stderr.print(Text.assemble(("error: ", "bad"), sentence), soft_wrap=True)
+        self.stderr.print(Text.assemble(("error: ", "bad"), told(sentence)), soft_wrap=True)
 
     def done(self, result: object, seconds: float) -> None:
         """Do nothing: most commands print results at their end."""
@@ -120,4 +134,4 @@ def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     # a pipe has no width, and its output must not be truncated
     width = None if stream.isatty() else _PIPE_WIDTH
-    return Console(file=stream, theme=_THEME, highlight=False, emoji=False, markup=False, width=width)
+    return _VisibleConsole(file=stream, theme=_THEME, highlight=False, emoji=False, markup=False, width=width)

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from residualign._messages import NONE, interval, percent
+from residualign._messages import NONE, interval, percent, visible
 
 __all__ = [
     "MethodLine",
@@ -94,7 +94,7 @@ def facts(*pairs: tuple[str, str]) -> RenderableType:
     table.add_column(style="quiet", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs:
-        table.add_row(name, value)
+        table.add_row(visible(name), visible(value))
     return Padding(table, (0, 0, 0, 2), expand=False)
 
 
@@ -105,7 +105,7 @@ def paragraph(text: str, style: str = "") -> RenderableType:
 
 def heading(text: str) -> RenderableType:
     """The heading of a section."""
-    return Text(text, style="heading")
+    return Text(visible(text), style="heading")
 
 
 def method_line(line: MethodLine | None, console: Console, marked: bool = False) -> Text:
@@ -134,11 +134,11 @@ def share_bars(rows: Sequence[tuple[str, float, float]], console: Console, title
     """Two shares per row as bars side by side: (label, before, after)."""
     table = _table()
     for name in (title, "before", "", "after", ""):
-        table.add_column(name, no_wrap=True, justify="left" if name else "right")
+        table.add_column(visible(name), no_wrap=True, justify="left" if name else "right")
     largest = max((max(before, after) for _, before, after in rows), default=1.0) or 1.0
     for label, before, after in rows:
         table.add_row(
-            label,
+            visible(label),
             Text(bar(before / largest, _HALF_BAR, has_blocks(console)), style="quiet"),
             percent(before),
             Text(bar(after / largest, _HALF_BAR, has_blocks(console)), style="good" if after > before else "warn"),
@@ -150,6 +150,8 @@ def share_bars(rows: Sequence[tuple[str, float, float]], console: Console, title
 def plain_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str | Text]]) -> RenderableType:
     """A table without rules; long cells are truncated to the terminal. columns: (title, whether it holds numbers)."""
     table = _table()
+    # escapes count for the width
+    rows = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     for i, (title, numeric) in enumerate(columns):
         # only the first column gives way, and not below a short name; no other takes more than half a terminal
         longest = max(cell_len(str(cell)) for cell in (title, *(row[i] for row in rows)))
@@ -173,7 +175,9 @@ def bars_table(
     unicode = has_blocks(console)
     for label, value, figures in rows:
         length = abs(value) / largest if largest > 0 else 0.0
-        table.add_row(label, Text(bar(length, _BAR_WIDTH, unicode), style="accent" if value >= 0 else "bad"), *figures)
+        table.add_row(
+            visible(label), Text(bar(length, _BAR_WIDTH, unicode), style="accent" if value >= 0 else "bad"), *figures
+        )
     return Padding(table, (0, 0, 0, 2), expand=False)
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from residualign._messages import visible
 from residualign._progress import Progress
 from residualign.data.images import BadImageError, decode, stored_as
 from residualign.data.load import load_data
@@ -291,7 +292,7 @@ def card_markdown(card: DataCard, sheet: str) -> str:
 
 def _cell(text: str) -> str:
     """The text, escaped for Markdown and HTML."""
-    return "".join(f"&#{ord(c)};" if c in "|*_`[]\\#~!" else html.escape(c) for c in " ".join(text.split()))
+    return "".join(f"&#{ord(c)};" if c in "|*_`[]\\#~!" else html.escape(c) for c in visible(" ".join(text.split())))
 
 
 def card_sheet(card: DataCard) -> bytes:

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from residualign._messages import NONE, interval, percent
+from residualign._messages import NONE, interval, percent, visible
 from residualign.figures._figure import Figure
 from residualign.report.contents import MEASURES, ReportContents, UnitLine
 
@@ -70,7 +70,12 @@ def _environment() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("residualign.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("residualign.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        # markup of our own is of a different type
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     environment.filters |= {
         "percent": percent,
@@ -107,9 +112,7 @@ def _data(contents: ReportContents, measures: Sequence[Any]) -> str:
         "first_unit": first,
     }
     text = json.dumps(_rounded(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    text = text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"})
-    # file names may contain lone surrogates, which UTF-8 cannot encode
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"})
 
 
 def _packed(unit: UnitLine) -> dict[str, Any]:
@@ -128,7 +131,9 @@ def _packed(unit: UnitLine) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers to five digits; None for what is not finite."""
+    """Numbers to five digits; None for what is not finite; texts as they are shown."""
+    if isinstance(value, str):
+        return visible(value)
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -102,6 +102,16 @@ def _csv(table: Table) -> bytes:
     buffer = io.StringIO()
     if table:
         writer = csv.DictWriter(buffer, list(table[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-    return buffer.getvalue().encode()
+        writer.writerow({name: _as_text(name) for name in table[0]})
+        writer.writerows({name: _as_text(value) for name, value in row.items()} for row in table)
+    # half a surrogate pair, as in names of files that are not UTF-8, cannot be encoded
+    return buffer.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _as_text(cell: Any) -> Any:
+    """A text that a spreadsheet would run as a formula gets an apostrophe before it; numbers stay."""
+    if not isinstance(cell, str):
+        return cell
+    guarded = f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    # ends a row, and the writer does not put it in quotes
+    return guarded.replace("\r", "\\r")
