@@ -103,7 +103,7 @@ def extract(
     Raises
     ------
     BadInputError
-        If an image cannot be read, or `path` holds something else.
+        If an image cannot be read or its embedding is NaN or infinite, or `path` holds something else.
     RunError
         If the disk is full or not writable. Shards written so far stay, and the same call goes on from them.
 
@@ -140,7 +140,9 @@ def extract(
                 skipped: list[str] = []
                 for batch in islice(read, len(of_shard)):
                     if batch.pixels is not None:
-                        batches.append(trace_coordinates(model.tower, model.pixels(batch.pixels)).to("cpu"))
+                        keys = [splits[shard.split].keys[row] for row in batch.positions]
+                        traced = trace_coordinates(model.tower, model.pixels(batch.pixels), names=keys)
+                        batches.append(traced.to("cpu"))
                     skipped += batch.skipped
                     done += len(batch.positions) + len(batch.skipped)
                     if progress is not None:
@@ -321,7 +323,8 @@ def reference_spectra(
     )
     for batch in batches:
         if batch.pixels is not None:
-            moments.update(trace_coordinates(model.tower, model.pixels(batch.pixels)))
+            keys = [split.keys[row] for row in batch.positions]
+            moments.update(trace_coordinates(model.tower, model.pixels(batch.pixels), names=keys))
         skipped |= set(batch.skipped)
         done += len(batch.positions) + len(batch.skipped)
         if progress is not None:

@@ -10,7 +10,7 @@ import torch
 from residualign.decomposition.contributions import Contributions
 from residualign.decomposition.diagnose import failing_part
 from residualign.decomposition.maps import unit_maps
-from residualign.decomposition.trace import trace_coordinates
+from residualign.decomposition.trace import Trace
 from residualign.errors import BadInputError
 from residualign.models.hub import fetch
 from residualign.models.names import ModelSource, resolve, without_pooling
@@ -111,7 +111,9 @@ def _loaded(name: str, device: str, dtype: str) -> VisionModel:
 
 def check_sum(tower: Tower, name: str) -> float:
     """The residual error on a seeded probe batch; `BadInputError` above the tolerance of the tower's dtype."""
-    coordinates = trace_coordinates(tower, tower.probe(_N_PROBE))
+    # not `trace_coordinates`: where the numbers are not finite, the part that fails is named
+    with torch.no_grad(), Trace(tower) as trace:
+        coordinates = trace.coordinates(tower.forward(tower.probe(_N_PROBE)))
     error = Contributions.of(coordinates, unit_maps(tower)).residual_error
     tolerance = TOLERANCES[tower.dtype]
     if not error <= tolerance:

@@ -18,7 +18,7 @@ from residualign.adapter.attribution import Attribution, attribute
 from residualign.adapter.files import AdapterContent, read_adapter, refuse_other_model, to_config, write_adapter
 from residualign.adapter.fold import Adapted
 from residualign.adapter.lambdas import Moved, learning_curve, moved_components
-from residualign.decomposition.coordinates import Coordinates, UnitMaps
+from residualign.decomposition.coordinates import Coordinates, UnitMaps, refuse_not_finite
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import Scaling
 from residualign.spectrum.spectrum import Spectra
@@ -175,18 +175,21 @@ class Adapter(AdapterContent):
         Raises
         ------
         BadInputError
-            If there are no images, one cannot be read, or the model is not available.
+            If there are no images, one cannot be read or its embedding is NaN or infinite, or the model is not
+            available.
 
         Notes
         -----
         Costs a plain forward pass and one matrix product.
         """
-        return torch.cat([self._embed_batch(batch) for batch in _batches(images, batch_size)])
+        return torch.cat([self._embed_batch(*batch) for batch in _batches(images, batch_size)])
 
     def logits(self, images: Images | Coordinates, batch_size: int = 32) -> Float[Tensor, "image class"]:
         """Cosine with every class vector times the logit scale, (image, class). Parameters: see `predict_proba`."""
-        embedded = self.embed_coordinates(images) if isinstance(images, Coordinates) else self.embed(images, batch_size)
-        return self.classifier.logits(embedded)
+        if isinstance(images, Coordinates):
+            refuse_not_finite(images)
+            return self.classifier.logits(self.embed_coordinates(images))
+        return self.classifier.logits(self.embed(images, batch_size))
 
     def predict_proba(self, images: Images | Coordinates, batch_size: int = 32) -> Float[Tensor, "image class"]:
         """Probability of every class.
@@ -220,13 +223,27 @@ class Adapter(AdapterContent):
         """Name of each image's most probable class. Parameters and errors: see `predict_proba`."""
         return [self.class_names[i] for i in self.predict_indices(images, batch_size).tolist()]
 
-    def take_apart(self, images: Images, batch_size: int = 32) -> Coordinates:
-        """Coordinates of images, for the methods that take coordinates. One plain forward pass."""
+    def take_apart(self, images: Images, batch_size: int = 32, names: Sequence[str] | None = None) -> Coordinates:
+        """Coordinates of images, for the methods that take coordinates. One plain forward pass.
+
+        Parameters
+        ----------
+        images, batch_size
+            See `predict_proba`.
+        names : list of str, optional
+            What the images are called in an error message.
+
+        Returns
+        -------
+        Coordinates
+            One row per image.
+        """
         from residualign.decomposition.trace import trace_coordinates
 
         model = self.model
         return Coordinates.cat(
-            trace_coordinates(model.tower, model.pixels(batch)) for batch in _batches(images, batch_size)
+            trace_coordinates(model.tower, model.pixels(batch), names=called)
+            for batch, called in _batches(images, batch_size, names)
         )
 
     def attribution(self, images: Images | Coordinates, batch_size: int = 32) -> Attribution:
@@ -258,6 +275,7 @@ class Adapter(AdapterContent):
         Direct effect of a component on a logit: arXiv 2310.05916, section 3.
         """
         coordinates = images if isinstance(images, Coordinates) else self.take_apart(images, batch_size)
+        refuse_not_finite(coordinates)
         return attribute(self.adapted, coordinates)
 
     def moved(self, source: Spectra | Store | None = None) -> Moved:
@@ -330,16 +348,16 @@ class Adapter(AdapterContent):
     def _summary(self) -> str:
         return f"{super()._summary()}, model {self.model_info.get('name')}, {len(self.class_names):,} classes"
 
-    def _embed_batch(self, images: _Batch) -> Tensor:
+    def _embed_batch(self, images: _Batch, names: Sequence[str]) -> Tensor:
         model = self.model
         pixels = model.pixels(images)
         if not self.adapted.exact_map.needs_units:
-            output = model.encode_pixels(pixels)
+            output = model.encode_pixels(pixels, names)
             output = output.float() if output.dtype.itemsize < 4 else output
             return self.adapted.map_like(output).of_output(output)
         from residualign.decomposition.trace import trace_coordinates
 
-        return self.embed_coordinates(trace_coordinates(model.tower, pixels))
+        return self.embed_coordinates(trace_coordinates(model.tower, pixels, names=names))
 
 
 def load_adapter(
@@ -382,12 +400,19 @@ def load_adapter(
     return adapter
 
 
-def _batches(images: Images, size: int) -> list[_Batch]:
-    """Parts of at most `size` images; one empty part if there are none, for the model to refuse."""
+def _batches(images: Images, size: int, names: Sequence[str] | None = None) -> list[tuple[_Batch, Sequence[str]]]:
+    """Parts of at most `size` images, with their names; one empty part if there are none, for the model to refuse."""
     if size < 1:
         raise BadInputError(f"batch_size is at least 1; got {size}")
     if isinstance(images, Image.Image | str | os.PathLike):
         raise BadInputError(
             "images is a list of PIL images or paths, or a tensor; got a single one (wrap it in a list)"
         )
-    return [images[start : start + size] for start in range(0, max(len(images), 1), size)]
+    # imported here: a module of models is needed only for images
+    from residualign.models.vision_model import image_names
+
+    parts = [(start, start + size) for start in range(0, max(len(images), 1), size)]
+    return [
+        (images[start:stop], image_names(images, start, stop) if names is None else names[start:stop])
+        for start, stop in parts
+    ]

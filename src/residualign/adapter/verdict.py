@@ -52,7 +52,7 @@ class Verdict:
 
 def classify_images(adapter: Adapter, names: Sequence[str], images: Sequence[Image.Image]) -> list[Verdict]:
     """Verdicts on one batch of RGB images. One forward pass and one attribution."""
-    coordinates = adapter.take_apart(images)
+    coordinates = adapter.take_apart(images, names=names)
     probabilities = adapter.predict_proba(coordinates)
     attribution = adapter.attribution(coordinates)
     top = probabilities.topk(min(N_CLASSES, len(adapter.class_names)), dim=-1)

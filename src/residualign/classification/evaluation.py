@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from residualign._messages import interval, percent, points
 from residualign._result import Result, Table
 from residualign.errors import BadInputError
+from residualign.models.finite import is_finite
 
 __all__ = [
     "ClassAccuracy",
@@ -227,6 +228,9 @@ def _check(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
         raise BadInputError("evaluation needs labeled images, got none")
     if logits.shape[1] != len(class_names):
         raise BadInputError(f"logits have {logits.shape[1]} columns, expected one for each of {len(class_names)} names")
+    if not is_finite(logits):
+        bad = int((~torch.isfinite(logits).all(dim=1)).sum())
+        raise BadInputError(f"the logits of {bad} of {len(logits)} images are NaN or infinite; they have no class")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(class_names):
         raise BadInputError(f"labels are between {low} and {high}, expected 0 to {len(class_names) - 1}")

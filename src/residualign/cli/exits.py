@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 from residualign.errors import BadInputError, RunError, system_reason
@@ -25,8 +26,7 @@ _ALLOCATOR_SAYS = ("can't allocate memory", "not enough memory", "out of memory"
 def explain(error: BaseException) -> tuple[int, str] | None:
     """Exit code and message for a known kind of failure; None for any other, which is a bug."""
     if isinstance(error, BadInputError):
-        # the library names its argument, a command its flag
-        return BAD_INPUT, str(error).replace("skip_bad=True", "--skip-bad")
+        return BAD_INPUT, _in_flags(str(error))
     if isinstance(error, RunError):
         return FAILED, str(error)
     if _is_out_of_memory(error):
@@ -44,6 +44,11 @@ def interrupted_sentence(again: str | None, kept: bool = False) -> str:
     if kept:
         return f"interrupted; completed work is kept. To resume: {again}"
     return f"interrupted before anything was completed. To start again: {again}"
+
+
+def _in_flags(sentence: str) -> str:
+    """A sentence of the library, which names its arguments, with flags in their place."""
+    return re.sub(r'\bdtype="(\w+)"', r"--dtype \1", sentence.replace("skip_bad=True", "--skip-bad"))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

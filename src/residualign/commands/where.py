@@ -198,7 +198,7 @@ def _located(
         pixels = model.pixels(images)
         direction = None
         if decider is not None:
-            direction, decided = _decision(decider, pixels, heads)
+            direction, decided = _decision(decider, pixels, paths, heads)
             classes += decided
         found.append(
             locate(
@@ -211,6 +211,7 @@ def _located(
                 text=request.text,
                 against=request.against,
                 batch_size=request.batch_size,
+                names=paths,
             )
         )
         names += paths
@@ -266,11 +267,11 @@ def _spectra(request: WhereRequest, model: VisionModel, adapter: Adapter | None,
 
 
 def _decision(
-    adapter: Adapter, pixels: Tensor, heads: Sequence[str]
+    adapter: Adapter, pixels: Tensor, paths: Sequence[str], heads: Sequence[str]
 ) -> tuple[dict[str, Tensor], list[tuple[str, str]]]:
     from residualign.adapter.attribution import decision_directions
 
-    coordinates = adapter.take_apart(pixels)
+    coordinates = adapter.take_apart(pixels, names=paths)
     top = adapter.logits(coordinates).topk(2, dim=-1).indices.tolist()
     names = adapter.class_names
     return decision_directions(adapter.adapted, coordinates, heads), [

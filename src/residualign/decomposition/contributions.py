@@ -15,10 +15,10 @@ from residualign._messages import listed
 from residualign._result import Result, Table
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.decomposition.maps import MeanRule, unit_maps
-from residualign.decomposition.statistics import UnitStatistics, UnitSums
+from residualign.decomposition.statistics import UnitStatistics, UnitSums, relative_error
 from residualign.decomposition.trace import trace_coordinates
 from residualign.errors import BadInputError
-from residualign.models.vision_model import Images, VisionModel
+from residualign.models.vision_model import Images, VisionModel, image_names
 from residualign.units import Unit
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def decompose(model: VisionModel, images: Images, *, batch_size: int = 32, rule:
     Raises
     ------
     BadInputError
-        For images that cannot be read, a single image instead of a list, or a tensor of a different shape.
+        For images that cannot be read, a single image instead of a list, a tensor of a different shape, and where
+        an embedding is NaN or infinite.
 
     Notes
     -----
@@ -71,7 +72,9 @@ def decompose(model: VisionModel, images: Images, *, batch_size: int = 32, rule:
     """
     batches = []
     for start in range(0, max(len(images), 1), batch_size):
-        batches.append(trace_coordinates(model.tower, model.pixels(images[start : start + batch_size]), rule))
+        stop = start + batch_size
+        names = image_names(images, start, stop)
+        batches.append(trace_coordinates(model.tower, model.pixels(images[start:stop]), rule, names))
     return Contributions.of(Coordinates.cat(batches), unit_maps(model.tower, rule))
 
 
@@ -192,7 +195,7 @@ class Contributions(Result):
     def residual_error(self) -> float:
         """Largest |sum of all units - model output| over largest |model output| of these images."""
         output = self.output
-        return float((self.maps.sum(self.coordinates) - output).abs().max() / output.abs().max())
+        return relative_error(float((self.maps.sum(self.coordinates) - output).abs().max()), float(output.abs().max()))
 
     def select(self, units: Iterable[Unit | str]) -> Contributions:
         """Keep only some of the units.

@@ -16,9 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residualign._result import one_line
+from residualign.errors import BadInputError
+from residualign.models.finite import is_finite
 from residualign.units import Unit, Units
 
-__all__ = ["Coordinates", "IdentityMaps", "Layout", "UnitMaps"]
+__all__ = ["Coordinates", "IdentityMaps", "Layout", "UnitMaps", "first_not_finite", "refuse_not_finite"]
 
 Layout = Literal["token", "mean", "contributions"]
 """What coordinates are taken of: one pooled token, a mean over tokens, or the contributions themselves."""
@@ -307,3 +309,31 @@ class IdentityMaps(UnitMaps):
     def tensors(self) -> dict[str, Tensor]:
         """What a store keeps: an empty tensor, for its dtype."""
         return {"identity": self.embedding.new_zeros(0)}
+
+
+def refuse_not_finite(coordinates: Coordinates) -> None:
+    """`BadInputError` naming the unit where coordinates hold NaN or infinity."""
+    where = first_not_finite(coordinates)
+    if where is not None:
+        raise BadInputError(f"the coordinates of {where} hold NaN or infinity; expected finite numbers")
+
+
+def first_not_finite(coordinates: Coordinates) -> str | None:
+    """Where a batch first holds NaN or infinity: a unit label, a statistic or the output; None where all is finite.
+
+    Cost: one reading of the batch.
+    """
+    tensors = coordinates.tensors()
+    for name in ("inverse_std", "mean_over_std"):
+        if name in tensors and not is_finite(tensors[name]):
+            return f"the final LayerNorm ({name})"
+    for name, label in (("embedding", "embedding"), ("pool_mlp", Unit("mlp").label)):
+        if name in tensors and not is_finite(tensors[name]):
+            return label
+    if not is_finite(coordinates.mlps):
+        layer = int((~torch.isfinite(coordinates.mlps).all(dim=2).all(dim=0)).nonzero()[0, 0])
+        return Unit("mlp", layer).label
+    if not is_finite(coordinates.heads):
+        layer, head = (~torch.isfinite(coordinates.heads).all(dim=3).all(dim=0)).nonzero()[0].tolist()
+        return Unit("head", layer, head).label
+    return None if is_finite(coordinates.output) else "the model's output"

@@ -18,7 +18,7 @@ from residualign.units import Unit
 if TYPE_CHECKING:
     from residualign.figures._figure import Figure
 
-__all__ = ["UnitStatistics", "UnitSums", "unit_statistics"]
+__all__ = ["UnitStatistics", "UnitSums", "relative_error", "unit_statistics"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,6 +88,13 @@ def unit_statistics(batches: Iterable[Coordinates], maps: UnitMaps) -> UnitStati
     return total.statistics(units)
 
 
+def relative_error(error: float, largest: float) -> float:
+    """The error over the largest |model output|; where all of the output is zero, 0 without an error, else infinite."""
+    if largest > 0:
+        return error / largest
+    return 0.0 if error == 0 else float("inf")
+
+
 class UnitSums:
     """Running sums over images, float64."""
 
@@ -130,6 +137,6 @@ class UnitSums:
             norm=(self.square / n).sqrt(),
             variance=(self.square / n - mean.square().sum(dim=1)).clamp(min=0.0),
             variance_share=covariance / variance if varies else covariance * 0.0,
-            residual_error=self.error / self.largest,
+            residual_error=relative_error(self.error, self.largest),
             n_images=n,
         )

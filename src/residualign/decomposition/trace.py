@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from residualign.decomposition.attention_readout import AttentionReadout, TracedTokens
 from residualign.decomposition.coordinates import Coordinates
 from residualign.decomposition.maps import MeanRule, working_dtype
+from residualign.models.finite import refuse_embeddings
 from residualign.models.pooling import AttentionPooling, MeanPooling, TokenPooling
 from residualign.models.tower import Tower
 
@@ -210,9 +212,17 @@ class Trace:
 
 
 def trace_coordinates(
-    tower: Tower, pixels: Float[Tensor, "image 3 height width"], rule: MeanRule = "shared"
+    tower: Tower,
+    pixels: Float[Tensor, "image 3 height width"],
+    rule: MeanRule = "shared",
+    names: Sequence[str] | None = None,
 ) -> Coordinates:
-    """Run one plain forward pass of one batch, and return its coordinates."""
+    """Run one plain forward pass of one batch, and return its coordinates, which are finite.
+
+    names: what the images are called in the `BadInputError` that is raised where they are not.
+    """
     with torch.no_grad(), Trace(tower) as trace:
-        output = tower.forward(pixels)
-        return trace.coordinates(output, rule)
+        coordinates = trace.coordinates(tower.run(pixels, names), rule)
+    for tensor in coordinates.tensors().values():
+        refuse_embeddings(tensor, pixels, names)
+    return coordinates

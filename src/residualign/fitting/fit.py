@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from residualign._messages import percent
 from residualign._result import Result, Table
 from residualign.classification.classifier import Classifier, store_classifier
-from residualign.decomposition.coordinates import Coordinates, UnitMaps
+from residualign.decomposition.coordinates import Coordinates, UnitMaps, refuse_not_finite
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import MAX_BYTES, HasLambdas, Scaling, adapted_output, build_features
 from residualign.fitting.methods import Loss, build_scaling, check_choice, get_method, start_parameters
@@ -157,6 +157,8 @@ def fit_method(
     chosen, settings, maps = get_method(method), settings or FitSettings(), store.maps
     train, val = (few_images(store, settings.shots, settings.seed).split(name) for name in ("train", "val"))
     of_train, of_val = train.coordinates(), val.coordinates()
+    refuse_not_finite(of_train)
+    refuse_not_finite(of_val)
     base = store_classifier(
         store, classifier, (of_train.output, train.labels), (of_val.output, val.labels), settings.dtype
     )

@@ -61,8 +61,8 @@ def coordinates_of_images(
                 done += len(batch.positions) + len(batch.skipped)
                 tick(done, total)
                 if batch.pixels is not None:
-                    coordinates = trace_coordinates(model.tower, model.pixels(batch.pixels))
                     kept = split.take(batch.positions)
+                    coordinates = trace_coordinates(model.tower, model.pixels(batch.pixels), names=kept.keys)
                     yield ReadImages(coordinates, kept.keys, list(kept.labels))
 
 

@@ -23,7 +23,7 @@ from residualign.location.attention import SeenAttention, watch_attention
 from residualign.location.result import Location, Target, shown_pixels
 from residualign.models.pooling import AttentionPooling
 from residualign.models.tower import Tower
-from residualign.models.vision_model import Images, VisionModel
+from residualign.models.vision_model import Images, VisionModel, image_names
 from residualign.spectrum.spectrum import Spectra
 from residualign.units import Unit
 
@@ -41,6 +41,7 @@ def locate(
     text: str | None = None,
     against: Sequence[str] = (),
     batch_size: int = 8,
+    names: Sequence[str] | None = None,
 ) -> Location:
     """Find which patches of each image the contributions of some heads come from.
 
@@ -65,6 +66,8 @@ def locate(
         Texts to contrast `text` with: maps follow its difference to their mean.
     batch_size : int
         Images per forward pass.
+    names : sequence of str, optional
+        What the images are called; by default their paths, or their positions.
 
     Returns
     -------
@@ -75,7 +78,7 @@ def locate(
     ------
     BadInputError
         For a unit that is not a head, an attention that cannot be taken apart (naming the layer), and parts that do not
-        sum to the traced value.
+        sum to the traced value; and where an embedding is NaN or infinite.
 
     Notes
     -----
@@ -98,13 +101,14 @@ def locate(
         targets = tuple(Target(unit.label) for unit in chosen)
         shared = None
     kind: Literal["direction", "norm"] = "norm" if direction is None and components is None else "direction"
-    names = [_name(images[i], i) for i in range(len(images))]
+    called = names or image_names(images, 0, len(images))
+    names = names or [_name(images[i], i) for i in range(len(images))]
     found = []
     for start in range(0, max(len(images), 1), batch_size):
         part = slice(start, start + batch_size)
         directions = shared or _of_images(direction, chosen, part, maps, len(images))
         pixels = model.pixels(images[part])
-        located = _locate_batch(tower, maps, pixels, targets, chosen, directions, kind)
+        located = _locate_batch(tower, maps, pixels, called[part], targets, chosen, directions, kind)
         pictures = (255 * shown_pixels(pixels, model.preprocess.describe())).round().to(torch.uint8)
         found.append(replace(located, names=tuple(names[part]), pictures=pictures))
     return Location.cat(found)
@@ -130,6 +134,7 @@ def _locate_batch(
     tower: Tower,
     maps: UnitMaps,
     pixels: Tensor,
+    names: Sequence[str],
     targets: tuple[Target, ...],
     units: Sequence[Unit],
     directions: Mapping[str, Tensor] | None,
@@ -139,7 +144,7 @@ def _locate_batch(
     layers = {unit.layer for unit in units if unit.layer is not None}
     with torch.no_grad(), Trace(tower) as trace:
         with watch_attention(tower, layers) as seen:
-            output = tower.forward(pixels)
+            output = tower.run(pixels, names)
         coordinates = trace.coordinates(output)
         scale = trace.last_scale()
         columns = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from residualign._result import one_line
 from residualign.errors import BadInputError
+from residualign.models.finite import refuse_embeddings
 from residualign.models.pooling import (
     CLASS_TOKEN,
     AttentionPooling,
@@ -52,7 +53,7 @@ def layer_scale(module: nn.Module) -> Tensor | None:
 class Tower:
     """A vision tower as its family describes it. The rest of the package knows towers, not families.
 
-    forward: (image, 3, height, width) pixels -> (image, dim) embedding, not normalized.
+    forward: (image, 3, height, width) pixels -> (image, dim) embedding, not normalized; `run` also checks it.
     entry: the module whose first argument is the residual stream before the first block.
     final_norm: the norm of the residual stream, before the pooling or after it.
     tensors: every weight of the tower under a family-neutral name, so that a checkpoint has one fingerprint whichever
@@ -113,6 +114,14 @@ class Tower:
     def dtype(self) -> torch.dtype:
         """Floating-point type of the weights."""
         return self.final_norm.weight.dtype
+
+    def run(
+        self, pixels: Float[Tensor, "image 3 height width"], names: Sequence[str] | None = None
+    ) -> Float[Tensor, "image dim"]:
+        """The forward pass; `BadInputError` naming the images (`names`) whose embedding is NaN or infinite."""
+        output = self.forward(pixels)
+        refuse_embeddings(output, pixels, names)
+        return output
 
     def probe(self, n_images: int, seed: int = 0) -> Float[Tensor, "image 3 height width"]:
         """Seeded Gaussian noise with the shape, dtype and device of preprocessed images."""

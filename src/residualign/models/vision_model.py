@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,15 +17,26 @@ from torch import Tensor, nn
 from residualign._result import one_line
 from residualign.data.images import read_image, to_rgb
 from residualign.errors import BadInputError
+from residualign.models.finite import not_finite, refuse_texts
 from residualign.models.text import TextEncoder
 from residualign.models.tower import Tower, fingerprint
 from residualign.units import Units
 
-__all__ = ["ImagePreprocess", "Images", "VisionModel"]
+__all__ = ["ImagePreprocess", "Images", "VisionModel", "image_names"]
 
 _LONGEST_NAME = 80
 
 Images = Tensor | Sequence[Image.Image | str | os.PathLike[str]]
+
+
+def image_names(images: Images, start: int, stop: int) -> list[str]:
+    """What images[start:stop] are called in a sentence: a path, or a position in the list."""
+    paths = {} if isinstance(images, Tensor) else dict(enumerate(images[start:stop], start))
+    names = []
+    for row in range(start, min(stop, len(images))):
+        path = paths.get(row)
+        names.append(os.fspath(path) if isinstance(path, str | os.PathLike) else f"images[{row}]")
+    return names
 
 
 @runtime_checkable
@@ -188,21 +200,30 @@ class VisionModel:
         opened = (to_rgb(image) if isinstance(image, Image.Image) else read_image(image) for image in images)
         return torch.stack([self.preprocess(image) for image in opened]).to(device=self.device, dtype=self.dtype)
 
-    def encode_pixels(self, pixels: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image dim"]:
+    def encode_pixels(
+        self, pixels: Float[Tensor, "image 3 height width"], names: Sequence[str] | None = None
+    ) -> Float[Tensor, "image dim"]:
         """Run the plain forward pass of one batch, without gradients.
 
         Parameters
         ----------
         pixels : Tensor of shape (image, 3, height, width)
             As `pixels` returns them.
+        names : list of str, optional
+            What the images are called in an error message.
 
         Returns
         -------
         Tensor of shape (image, dim)
             Embeddings, not normalized.
+
+        Raises
+        ------
+        BadInputError
+            If an embedding is NaN or infinite.
         """
         with torch.no_grad():
-            return self.tower.forward(pixels)
+            return self.tower.run(pixels, names)
 
     def encode_image(self, images: Images, batch_size: int = 32) -> Float[Tensor, "image dim"]:
         """Embed images.
@@ -223,9 +244,22 @@ class VisionModel:
         ------
         BadInputError
             For images that cannot be used, as `pixels` says.
+
+        Warns
+        -----
+        UserWarning
+            If embeddings are NaN or infinite, naming their images. Whatever takes embeddings further refuses them.
         """
-        starts = range(0, max(len(images), 1), batch_size)
-        return torch.cat([self.encode_pixels(self.pixels(images[start : start + batch_size])) for start in starts])
+        parts = []
+        for start in range(0, max(len(images), 1), batch_size):
+            stop = start + batch_size
+            pixels = self.pixels(images[start:stop])
+            with torch.no_grad():
+                parts.append(self.tower.forward(pixels))
+            sentence = not_finite(parts[-1], pixels, image_names(images, start, stop))
+            if sentence is not None:
+                warnings.warn(sentence, stacklevel=2)
+        return torch.cat(parts)
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
         """Embed texts.
@@ -243,13 +277,15 @@ class VisionModel:
         Raises
         ------
         BadInputError
-            For a model without a text tower.
+            For a model without a text tower, and where an embedding is NaN or infinite.
         """
         if self.text is None:
             raise BadInputError(
                 f"model {self.name!r} has no text tower; take class vectors from images (classifier 'means')"
             )
-        return self.text.encode(texts)
+        vectors = self.text.encode(texts)
+        refuse_texts(vectors, texts)
+        return vectors
 
     def unknown_words(self, texts: Sequence[str]) -> list[str]:
         """List the texts with words that the tokenizer does not know.

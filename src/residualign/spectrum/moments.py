@@ -12,13 +12,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from residualign._files import publish, read_tensors, saying_what_is_kept
-from residualign.decomposition.coordinates import Coordinates, UnitMaps
+from residualign.decomposition.coordinates import Coordinates, UnitMaps, refuse_not_finite
 from residualign.errors import BadInputError
 from residualign.spectrum.pca import pca
 from residualign.spectrum.spectrum import Spectra, Spectrum, leading
-from residualign.units import Unit, Units
+from residualign.units import Units
 
-__all__ = ["Moments", "first_not_finite"]
+__all__ = ["Moments"]
 
 _FORMAT, _VERSION = "residualign moments", 1
 
@@ -171,9 +171,7 @@ class Moments:
         Costs O(image x coordinate^2) per unit.
         """
         self._check_shapes(coordinates)
-        where = first_not_finite(coordinates)
-        if where is not None:
-            raise BadInputError(f"the coordinates of {where} hold NaN or infinity; moments need finite numbers")
+        refuse_not_finite(coordinates)
         with torch.inference_mode(False), torch.no_grad():
             start = 0
             while start < len(coordinates):
@@ -342,29 +340,3 @@ class Moments:
         embedding = 2 if coordinates.embedding is None else coordinates.embedding.shape[1] + n_scalars // 2
         if coordinates.units != units or embedding != size:
             raise BadInputError(f"these moments take an embedding of {size} coordinates and {units}, got others")
-
-
-def first_not_finite(coordinates: Coordinates) -> str | None:
-    """Where a batch first holds NaN or infinity: a unit label, a statistic or the output; None where all is finite.
-
-    Cost: one reading of the batch.
-    """
-    tensors = coordinates.tensors()
-    for name in ("inverse_std", "mean_over_std"):
-        if name in tensors and not _finite(tensors[name]):
-            return f"the final LayerNorm ({name})"
-    for name, label in (("embedding", "embedding"), ("pool_mlp", Unit("mlp").label)):
-        if name in tensors and not _finite(tensors[name]):
-            return label
-    if not _finite(coordinates.mlps):
-        layer = int((~torch.isfinite(coordinates.mlps).all(dim=2).all(dim=0)).nonzero()[0, 0])
-        return Unit("mlp", layer).label
-    if not _finite(coordinates.heads):
-        layer, head = (~torch.isfinite(coordinates.heads).all(dim=3).all(dim=0)).nonzero()[0].tolist()
-        return Unit("head", layer, head).label
-    return None if _finite(coordinates.output) else "the model's output"
-
-
-def _finite(tensor: Tensor) -> bool:
-    # NaN and infinity survive a sum, which costs a fifth of `isfinite`; a sum that merely overflows is looked at again.
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())

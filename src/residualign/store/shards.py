@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 
-from residualign.decomposition.coordinates import Coordinates
+from residualign.decomposition.coordinates import Coordinates, first_not_finite
 from residualign.errors import BadInputError
-from residualign.spectrum.moments import first_not_finite
 from residualign.store.folder import Folder
 from residualign.store.plan import CoordinateShape, ShardEntry, ShardRange, StoreDtype, StorePlan
 
