@@ -244,6 +244,9 @@ def test_what_is_given_in_the_place_of_data_is_named() -> None:
         check_inputs(make_store(), "residual", {})
     with pytest.raises(ra.BadInputError, match="data is what `load_data` returns, got 'folder'"):
         check_inputs(ra.load_model("mini"), "folder", {})
+    for source in ("store", Path("store")):
+        with pytest.raises(ra.BadInputError, match=r"a store \(`Store.open\(path\)`\), or a model and data"):
+            check_inputs(source, None, {})
 
 
 def test_a_vision_only_model_stores_no_text(folder: Path, tmp_path: Path) -> None:

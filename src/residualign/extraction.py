@@ -270,6 +270,8 @@ def check_inputs(source: object, data: object, reading: Reading) -> None:
             f"unexpected keyword argument {', '.join(map(repr, sorted(unknown)))}; expected the parameters of the "
             f"function, or of reading images: {', '.join(Reading.__annotations__)}"
         )
+    if isinstance(source, str | os.PathLike | ImageData):
+        raise BadInputError(f"a store (`Store.open(path)`), or a model and data, is expected first; got {source!r:.60}")
     if isinstance(source, VisionModel):
         if data is None:
             raise BadInputError("a model needs data: give a model and data, or a store")

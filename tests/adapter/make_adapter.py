@@ -11,7 +11,7 @@ from residualign.adapter.fit import adapter_from_fit
 from residualign.classification.classifier import Classifier
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
-from residualign.fitting.fit import Fitted
+from residualign.fitting.fit import Accuracy, Fitted
 from residualign.fitting.methods import METHODS, build_scaling
 from residualign.spectrum import Moments
 
@@ -59,7 +59,7 @@ def random_result(spectra, method, mean=None, rest=None, seed=3, classes=CLASSES
         learned=learned,
         classifier=classifier,
         base_classifier=base,
-        accuracy={"zero_shot": 0.25, "adapted": 0.75, "val": None},
+        accuracy=Accuracy(zero_shot=0.25, adapted=0.75),
         parameters=sum(value.numel() for value in learned.values()),
         epochs=11,
         learning_rate=None,

@@ -199,6 +199,8 @@ def test_an_adapter_shows_itself_in_a_line_and_in_tables(model, method):
         ("validation", None, None),
     ]
     assert "<td>0.75</td>" in adapter._repr_html_()
+    # an effect is measured over images, of which an adapter alone has none
+    assert {row["effect"] for row in tables["lambdas"]} <= {None}
     values = torch.tensor([row["lambda"] for row in tables["lambdas"]]).abs()
     assert len(values) == sum(map(len, adapter.lambdas.values()))
     assert [row["val_accuracy"] for row in tables["history"]] == [0.5, 0.75]

@@ -18,7 +18,7 @@ import torch
 from residualign import load_adapter
 from residualign.adapter import files as adapter_file
 from residualign.classification import classifier as classifiers
-from residualign.fitting.fit import few_images
+from residualign.fitting.fit import Accuracy, few_images
 from residualign.fitting.methods import METHODS
 from residualign.runs import results
 from residualign.runs.folder import ADAPTER_FILES
@@ -95,7 +95,7 @@ def test_validation_chooses_and_not_the_test_images(
         val, adapted = told[fitted.method]
         made = real(fitted, *more)
         accuracy = {"val": val, "adapted": adapted, "zero_shot": 0.4, "zero_shot_val": 0.3}
-        return dataclasses.replace(made, accuracy={**made.accuracy, **accuracy})
+        return dataclasses.replace(made, accuracy=Accuracy.of({**made.accuracy, **accuracy}))
 
     monkeypatch.setattr(results, "method_result", altered)
     ran = run("adapt", clip, images, "--out", tmp_path / "out", "--method", "linear", "--method", "coarse")

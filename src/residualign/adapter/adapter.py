@@ -18,6 +18,7 @@ from residualign.adapter.attribution import Attribution, attribute
 from residualign.adapter.files import AdapterContent, read_adapter, refuse_other_model, to_config, write_adapter
 from residualign.adapter.fold import Adapted
 from residualign.adapter.lambdas import Moved, learning_curve, moved_components
+from residualign.data.images import refuse_single
 from residualign.decomposition.coordinates import Coordinates, UnitMaps, refuse_not_finite
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import Scaling
@@ -48,7 +49,7 @@ class Adapter(AdapterContent):
         Name of the method.
     lambdas : mapping from unit label to (component,) tensor
         One scale per component; empty for `linear`.
-    accuracy : dict
+    accuracy : Accuracy
         Shares in [0, 1], None without test images: `zero_shot` and `adapted` on test, `zero_shot_val` and
         `val` on the validation images.
     parameters : int
@@ -311,7 +312,7 @@ class Adapter(AdapterContent):
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """`moved`: lambdas by effect; `learning_curves`: losses and validation accuracy by step."""
+        """`moved`: lambdas by |lambda - 1|; `learning_curves`: losses and validation accuracy by step."""
         from residualign.figures.fitting import lambda_figures
 
         tables = self.tables
@@ -321,6 +322,7 @@ class Adapter(AdapterContent):
     @property
     def tables(self) -> dict[str, Table]:
         """`accuracy` before and after; `lambdas`, one row per component; `history`, one row per validation."""
+        # the effects need images: adapter.moved(store) has them
         moved = self.moved().tables["moved"] if "lambdas" in self.learned else []
         history = [row for curve in learning_curve(self.history) for row in curve.rows()]
         return {**super().tables, "lambdas": moved, "history": history}
@@ -404,10 +406,8 @@ def _batches(images: Images, size: int, names: Sequence[str] | None = None) -> l
     """Parts of at most `size` images, with their names; one empty part if there are none, for the model to refuse."""
     if size < 1:
         raise BadInputError(f"batch_size is at least 1; got {size}")
-    if isinstance(images, Image.Image | str | os.PathLike):
-        raise BadInputError(
-            "images is a list of PIL images or paths, or a tensor; got a single one (wrap it in a list)"
-        )
+    refuse_single(images)
+    assert not isinstance(images, Image.Image)
     # imported here: a module of models is needed only for images
     from residualign.models.vision_model import image_names
 

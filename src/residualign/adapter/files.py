@@ -24,7 +24,7 @@ from residualign.adapter.compact import CompactScaling, CompactUnit
 from residualign.classification.classifier import Classifier
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import HasLambdas
-from residualign.fitting.fit import FitRecord
+from residualign.fitting.fit import Accuracy, FitRecord
 from residualign.fitting.methods import ADAPTER_METHODS
 
 __all__ = [
@@ -167,7 +167,7 @@ def to_config(adapter: AdapterContent) -> dict[str, Any]:
         "parameters": adapter.parameters,
         "epochs": adapter.epochs,
         "learning_rate": adapter.learning_rate,
-        "accuracy": adapter.accuracy,
+        "accuracy": dict(adapter.accuracy),
         "classifier": adapter.classifier.kind,
         "logit_scale": adapter.classifier.logit_scale,
         "base_logit_scale": adapter.base_classifier.logit_scale,
@@ -225,7 +225,8 @@ def read_adapter(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "seconds": 0.0,
         "history": history,
         "model_info": _field(config, "model", dict),
-        **{name: _field(config, name, dict) for name in ("accuracy", "settings", "spectra")},
+        "accuracy": Accuracy.of(_field(config, "accuracy", dict)),
+        **{name: _field(config, name, dict) for name in ("settings", "spectra")},
     }
 
 

@@ -60,9 +60,11 @@ class MovedComponent:
     effect: float
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON types; the value under the name `lambda`."""
+        """As JSON types; the value under the name `lambda`, and no effect where the images' variance is not known."""
         content = asdict(self)
         content["lambda"] = content.pop("value")
+        if self.explained_variance is None:
+            content["effect"] = None
         return content
 
 

@@ -63,8 +63,8 @@ def _components(chosen: ChosenSpectra) -> str:
 
 def _why(outcome: AdaptOutcome) -> str:
     """Why this of the methods is the adapter: the best on validation images, of equals the smallest."""
-    best = max(one.accuracy["val"] or 0.0 for one in outcome.results)
-    tied = sum((one.accuracy["val"] or 0.0) == best for one in outcome.results) > 1
+    best = max(one.accuracy.val or 0.0 for one in outcome.results)
+    tied = sum((one.accuracy.val or 0.0) == best for one in outcome.results) > 1
     return "the best validation accuracy" + (", with the fewest parameters" if tied else "")
 
 
@@ -72,18 +72,18 @@ def before_line(result: MethodResult) -> MethodLine:
     """The classifier before adapting."""
     from residualign.cli.views import MethodLine, before_name
 
-    name, test = before_name(result.classifier), result.accuracy["zero_shot"]
+    name, test = before_name(result.classifier), result.accuracy.zero_shot
     # runs of earlier versions do not record the second
-    return MethodLine(name, test, accuracy_interval(test, result.n_test), result.accuracy.get("zero_shot_val"))
+    return MethodLine(name, test, accuracy_interval(test, result.n_test), result.accuracy.zero_shot_val)
 
 
 def result_line(result: MethodResult) -> MethodLine:
     """A fitted method."""
     from residualign.cli.views import MethodLine
 
-    test = result.accuracy["adapted"]
+    test = result.accuracy.adapted
     spread = accuracy_interval(test, result.n_test)
-    return MethodLine(result.method, test, spread, result.accuracy["val"], result.parameters, result.seconds)
+    return MethodLine(result.method, test, spread, result.accuracy.val, result.parameters, result.seconds)
 
 
 def probe_line(probe: LinearProbe, n_test: int) -> MethodLine:

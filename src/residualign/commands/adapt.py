@@ -138,7 +138,7 @@ class _Run:
         fitted = self._fit_all(methods, store, spectra, classifier)
         results = tuple(result for result, _ in fitted)
         shipped = [result for result in results if result.method == self.origin.ship]
-        chosen = max(shipped or results, key=lambda result: (result.accuracy["val"] or 0.0, -result.parameters))
+        chosen = max(shipped or results, key=lambda result: (result.accuracy.val or 0.0, -result.parameters))
         self._ship(chosen, len(methods))
         outcome = AdaptOutcome(
             command=self.origin.words,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from residualign._messages import listed
 from residualign._result import Result, Table
+from residualign.data.images import refuse_single
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.decomposition.maps import MeanRule, unit_maps
 from residualign.decomposition.statistics import UnitStatistics, UnitSums, relative_error
@@ -70,6 +71,7 @@ def decompose(model: VisionModel, images: Images, *, batch_size: int = 32, rule:
     >>> c.values.shape == (2, len(c.units), model.dim), bool(c.residual_error < 1e-4)
     (True, True)
     """
+    refuse_single(images)
     batches = []
     for start in range(0, max(len(images), 1), batch_size):
         stop = start + batch_size

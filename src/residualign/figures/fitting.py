@@ -77,18 +77,22 @@ def _moved(moved: Rows, title: str, top: int, name: str) -> Any:
     rows = moved[:top]
     size = (9.0, max(2.8, 1.1 + 0.22 * len(rows)))
     figure, (bars, cloud) = panels(1, 2, size, title, width_ratios=(1.25, 1))
+    # without the variance of images, lambdas are ordered by their distance from 1
+    known = all(row["effect"] is not None for row in moved)
+    sizes = column(moved, "effect") if known else [abs(row["lambda"] - 1) for row in moved]
     names = [row["label"] if row["component"] is None else f"{row['label']} · {row['component']}" for row in rows]
     colors = [ACCENT if row["lambda"] > 1 else SECOND for row in moved]
-    made = bars.barh(range(len(rows)), column(rows, "effect"), color=colors[:top])
+    made = bars.barh(range(len(rows)), sizes[:top], color=colors[:top])
     bars.bar_label(made, [f"{name} {row['lambda']:.2f}" for row in rows], padding=3, fontsize=7.5)
     bars.set_yticks(range(len(rows)), names)
     bars.invert_yaxis()
     bars.margins(x=0.22)
-    bars.set(xlabel="effect on the embedding (root mean square length)", title="moved most: unit · component")
-    dots = cloud.scatter(column(moved, "effect"), column(moved, "lambda"), s=6, alpha=0.6, linewidths=0, c=colors)
+    what = "effect on the embedding" if known else f"|{name} − 1|"
+    bars.set(xlabel=f"{what} (root mean square length)" if known else what, title="moved most: unit · component")
+    dots = cloud.scatter(sizes, column(moved, "lambda"), s=6, alpha=0.6, linewidths=0, c=colors)
     dots.set_rasterized(len(moved) > 5000)
     cloud.axhline(1.0, color=QUIET, linewidth=0.8)
-    cloud.set(xlabel="effect on the embedding", ylabel=name, title=f"all {len(moved):,} lambdas")
+    cloud.set(xlabel=what, ylabel=name, title=f"all {len(moved):,} lambdas")
     return figure
 
 

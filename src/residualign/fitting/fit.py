@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
@@ -25,7 +25,7 @@ from residualign.spectrum.moments import Moments
 from residualign.spectrum.spectrum import Spectra
 from residualign.store import Store, StoreSplit
 
-__all__ = ["MAX_VAL_SHOTS", "FitRecord", "FitSettings", "Fitted", "few_images", "few_shots", "fit_method"]
+__all__ = ["MAX_VAL_SHOTS", "Accuracy", "FitRecord", "FitSettings", "Fitted", "few_images", "few_shots", "fit_method"]
 
 MAX_VAL_SHOTS = 4
 
@@ -56,17 +56,51 @@ class FitSettings:
         return cls(**{field: settings[name] for name, field in names.items() if settings.get(name)})
 
 
+@dataclass(frozen=True, eq=False)
+class Accuracy(Mapping[str, float | None]):
+    """Accuracies of one fit, in [0, 1]; also a mapping from the names of these fields, as in JSON.
+
+    zero_shot, adapted: on the test images, None without any. val, zero_shot_val: on the validation images, of the point
+    that was chosen and before adapting; None where they were not measured.
+    """
+
+    zero_shot: float | None = None
+    adapted: float | None = None
+    val: float | None = None
+    zero_shot_val: float | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Accuracy:
+        """From JSON, which may be of an earlier version: what it lacks is None. `BadInputError` for other types."""
+        known = {name: values.get(name) for name in cls.__dataclass_fields__}
+        for name, value in known.items():
+            if value is not None and not isinstance(value, int | float):
+                raise BadInputError(f"accuracy {name!r} is a number or null; got {value!r:.40}")
+        return cls(**known)
+
+    def __getitem__(self, name: str) -> float | None:
+        if name not in self.__dataclass_fields__:
+            raise KeyError(name)
+        value: float | None = getattr(self, name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dataclass_fields__)
+
+    def __len__(self) -> int:
+        return len(self.__dataclass_fields__)
+
+
 @dataclass(frozen=True, repr=False)
 class FitRecord(Result):
     """How a fit went: what fitting, the adapter and a run's summary have in common.
 
-    accuracy: in [0, 1], None without test images: `zero_shot` and `adapted` on test, `val` of the chosen point.
     parameters: number of learned scales and weights. epochs: passes over the training images. seconds: duration of the
     fit, evaluation included. settings: the options used, and the numbers of images.
     """
 
     method: str
-    accuracy: dict[str, float | None]
+    accuracy: Accuracy
     parameters: int
     epochs: int
     learning_rate: float | None
@@ -80,26 +114,21 @@ class FitRecord(Result):
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
-        return vars(self.record).copy()
+        return {**vars(self.record), "accuracy": dict(self.accuracy)}
 
     @property
     def tables(self) -> dict[str, Table]:
         """`accuracy`: shares in [0, 1] before and after adapting."""
-        n, accuracy = self.settings.get, self.accuracy.get
+        n, of = self.settings.get, self.accuracy
         return {
             "accuracy": [
-                {"images": "test", "n": n("n_test"), "before": accuracy("zero_shot"), "adapted": accuracy("adapted")},
-                {
-                    "images": "validation",
-                    "n": n("n_val"),
-                    "before": accuracy("zero_shot_val"),
-                    "adapted": accuracy("val"),
-                },
+                {"images": "test", "n": n("n_test"), "before": of.zero_shot, "adapted": of.adapted},
+                {"images": "validation", "n": n("n_val"), "before": of.zero_shot_val, "adapted": of.val},
             ]
         }
 
     def _summary(self) -> str:
-        before, after = percent(self.accuracy.get("zero_shot")), percent(self.accuracy.get("adapted"))
+        before, after = percent(self.accuracy.zero_shot), percent(self.accuracy.adapted)
         sizes = f"{self.settings.get('n_train', 0):,} training and {self.settings.get('n_test', 0):,} test images"
         return f"{self.method}, {self.parameters:,} numbers, {sizes}, accuracy {before} -> {after}"
 
@@ -188,12 +217,7 @@ def fit_method(
     test = store.split("test")
     fitted = Fitted(
         method=chosen.name,
-        accuracy={
-            "zero_shot": None,
-            "adapted": None,
-            "val": solution.score.accuracy,
-            "zero_shot_val": _accuracy(base.logits(of_val.output), val.labels),
-        },
+        accuracy=Accuracy(val=solution.score.accuracy, zero_shot_val=_accuracy(base.logits(of_val.output), val.labels)),
         parameters=sum(value.numel() for value in learned.values()),
         epochs=solution.epochs,
         learning_rate=solution.learning_rate,
@@ -222,8 +246,8 @@ def fit_method(
         base_classifier=base,
         history=solution.history,
     )
-    accuracy = _test_accuracy(fitted, test)
-    return replace(fitted, accuracy=fitted.accuracy | accuracy, seconds=time.perf_counter() - began)
+    accuracy = replace(fitted.accuracy, **_test_accuracy(fitted, test))
+    return replace(fitted, accuracy=accuracy, seconds=time.perf_counter() - began)
 
 
 def few_shots(labels: Int[Tensor, " image"], shots: int, seed: int) -> Int[Tensor, " chosen"]:

@@ -224,9 +224,9 @@ def run_setting(
     )
     return Run(
         setting,
-        val=result.accuracy["val"] or 0.0,
-        test=result.accuracy["adapted"],
-        zero_shot=result.accuracy["zero_shot"],
+        val=result.accuracy.val or 0.0,
+        test=result.accuracy.adapted,
+        zero_shot=result.accuracy.zero_shot,
         parameters=result.parameters,
         epochs=result.epochs,
         found_learning_rate=result.learning_rate,

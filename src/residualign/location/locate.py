@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
+from residualign.data.images import refuse_single
 from residualign.decomposition.attention_readout import AttentionReadout
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.decomposition.maps import unit_maps, working_dtype
@@ -89,6 +90,7 @@ def locate(
     ----------
     A head as a sum over tokens: Gandelsman et al., arXiv 2310.05916, sections 3.1 and 5.
     """
+    refuse_single(images)
     tower = model.tower
     chosen = _heads(tower, units)
     _check_one(direction=direction, components=components, text=text)

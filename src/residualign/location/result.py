@@ -86,7 +86,8 @@ class Location(Result):
     def _summary(self) -> str:
         rows, columns = self.maps.shape[2:]
         targets = ", ".join(target.label for target in self.targets[:4]) + (", ..." if len(self.targets) > 4 else "")
-        return f"{len(self)} images x {len(self.targets)} maps of {rows} x {columns} patches, {self.kind}: {targets}"
+        what = "parts along a direction" if self.kind == "direction" else "lengths of parts"
+        return f"{len(self)} x {len(self.targets)} maps of {rows} x {columns} patches, {what}: {targets}"
 
     @property
     def tables(self) -> dict[str, Table]:

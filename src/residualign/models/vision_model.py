@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from residualign._result import one_line
-from residualign.data.images import read_image, to_rgb
+from residualign.data.images import read_image, refuse_single, to_rgb
 from residualign.errors import BadInputError
 from residualign.models.finite import not_finite, refuse_texts
 from residualign.models.text import TextEncoder
@@ -191,10 +191,7 @@ class VisionModel:
                     f"images as a tensor have the shape (image, 3, height, width); got {tuple(images.shape)}"
                 )
             return images.to(device=self.device, dtype=self.dtype)
-        if isinstance(images, Image.Image | str | os.PathLike):
-            raise BadInputError(
-                "images is a list of PIL images or paths, or a tensor; got a single image (put it in a list)"
-            )
+        refuse_single(images)
         if not len(images):
             raise BadInputError("images is empty; expected at least one image")
         opened = (to_rgb(image) if isinstance(image, Image.Image) else read_image(image) for image in images)

@@ -161,15 +161,15 @@ def _method_lines(run: RunResults) -> tuple[MethodLine, ...]:
 
     first = run.results[0]
     name = "class means" if first.classifier == "means" else "zero-shot"
-    lines = [line(name, "before", first.accuracy["zero_shot"], val_accuracy=first.accuracy.get("zero_shot_val"))]
+    lines = [line(name, "before", first.accuracy.zero_shot, val_accuracy=first.accuracy.zero_shot_val)]
     lines += [
         line(
             result.method,
             "method",
-            result.accuracy["adapted"],
+            result.accuracy.adapted,
             parameters=result.parameters,
             seconds=result.seconds,
-            val_accuracy=result.accuracy.get("val"),
+            val_accuracy=result.accuracy.val,
             is_chosen=result.method == run.adapter.method,
         )
         for result in run.results

@@ -116,7 +116,7 @@ def _shown_method(results: tuple[MethodResult, ...], chosen: str) -> str:
         return chosen
     # methods with one lambda per component show more than those with one per head
     rich = [result for result in scaling if any(unit.n_lambdas > 1 for unit in result.units)] or scaling
-    return max(rich, key=lambda result: (result.accuracy["val"] or 0.0, -result.parameters)).method
+    return max(rich, key=lambda result: (result.accuracy.val or 0.0, -result.parameters)).method
 
 
 def _pictures(path: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from residualign._files import check_file_name
 from residualign._result import Result
 from residualign.fitting.coefficients import OUTPUT
-from residualign.fitting.fit import FitRecord, Fitted
+from residualign.fitting.fit import Accuracy, FitRecord, Fitted
 from residualign.units import Unit
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class MethodResult(FitRecord):
 
     def headline(self) -> dict[str, Any]:
         """The entry of a method in `adapt --json`."""
-        return {"seconds_fit" if name == "seconds" else name: value for name, value in vars(self.record).items()}
+        return {"seconds_fit" if name == "seconds" else name: value for name, value in self.record.to_json().items()}
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -86,7 +86,8 @@ class MethodResult(FitRecord):
         """The inverse of `to_json`; `KeyError`, `TypeError` or `BadInputError` for anything else."""
         # the folder of its adapter is named after it
         check_file_name(content["method"], "method")
-        return cls(**{**content, "units": tuple(UnitScale(**unit) for unit in content["units"])})
+        units = tuple(UnitScale(**unit) for unit in content["units"])
+        return cls(**{**content, "accuracy": Accuracy.of(content["accuracy"]), "units": units})
 
 
 @dataclass(frozen=True, repr=False, eq=False)

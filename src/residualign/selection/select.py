@@ -21,7 +21,7 @@ from residualign.decomposition.coordinates import UnitMaps
 from residualign.errors import BadInputError
 from residualign.extraction import Reading, stored
 from residualign.fitting.coefficients import ScaledUnit, Scaling
-from residualign.fitting.fit import Fitted
+from residualign.fitting.fit import Accuracy, Fitted
 from residualign.fitting.methods import SELECT
 from residualign.models.vision_model import VisionModel
 from residualign.selection.ablation import (
@@ -68,9 +68,9 @@ class Selection(Result):
         The class vectors.
     rest_mean : (dim,) tensor
         Sum of the mean contributions of all ablated units.
-    accuracy : mapping of str to float or None
-        Shares in [0, 1]: `zero_shot` with every unit and `adapted` with the kept ones, on test images (None without
-        any); `val`, of the kept ones.
+    accuracy : Accuracy
+        In [0, 1]: `zero_shot` with every unit and `adapted` with the kept ones, on test images (None without any);
+        `val`, of the kept ones.
     n_train, n_val, n_test : int
         Numbers of images.
     source : str
@@ -91,7 +91,7 @@ class Selection(Result):
     scores: HeadScores
     classifier: Classifier
     rest_mean: Float[Tensor, " dim"]
-    accuracy: Mapping[str, float | None]
+    accuracy: Accuracy
     n_train: int
     n_val: int
     n_test: int
@@ -122,7 +122,7 @@ class Selection(Result):
             learned={"lambdas": torch.ones(scaling.n_lambdas, dtype=torch.float64)},
             classifier=self.classifier,
             base_classifier=self.classifier,
-            accuracy=dict(self.accuracy),
+            accuracy=self.accuracy,
             parameters=0,
             epochs=0,
             learning_rate=None,
@@ -137,7 +137,7 @@ class Selection(Result):
         rest = "zero" if self.ablation == "zero" else "at its mean"
         return (
             f"{len(self.heads)} heads by {score_title(self.score)}, the rest {rest}: "
-            f"val {percent(self.accuracy['val'])}, test {percent(self.accuracy['adapted'])}; {heads}"
+            f"val {percent(self.accuracy.val)}, test {percent(self.accuracy.adapted)}; {heads}"
         )
 
     @property
@@ -268,7 +268,7 @@ def best_selection(
     The test split is evaluated once, for the chosen one. Arguments and errors: see `select`.
     """
     found = [_chosen(subject, score, budget, mode, keep_mlps, seed) for mode in modes for score in scores]
-    best = max(found, key=lambda one: (one.accuracy["val"] or 0.0, -len(one.heads)))
+    best = max(found, key=lambda one: (one.accuracy.val or 0.0, -len(one.heads)))
     return _judged(subject, best)
 
 
@@ -299,7 +299,7 @@ def _chosen(
         scores=HeadScores(name, seed if name == "R" else None, labels, tuple(values.tolist())),
         classifier=subject.classifier,
         rest_mean=torch.stack(gone).sum(dim=0) if gone else torch.zeros(subject.store.maps.dim, dtype=torch.float64),
-        accuracy={"zero_shot": None, "adapted": None, "val": curve[count - 1]},
+        accuracy=Accuracy(val=curve[count - 1]),
         n_train=subject.n_train,
         n_val=len(subject.products),
         n_test=len(subject.store.split("test")),
@@ -319,7 +319,7 @@ def _judged(subject: SelectionSubject, selection: Selection) -> Selection:
     replaced = replacements(products, selection.ablation, subject.means, subject.classifier.vectors)
     masks = torch.tensor([[True] * len(maps.units), [label in selection.kept for label in maps.units.labels]])
     before, after = kept_accuracies(products, masks, replaced).tolist()
-    return replace(selection, accuracy={**selection.accuracy, "zero_shot": before, "adapted": after})
+    return replace(selection, accuracy=replace(selection.accuracy, zero_shot=before, adapted=after))
 
 
 def scaling_of_selection(selection: Selection) -> Scaling:
