@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,12 @@ import residualign as ra
 from residualign._result import Result, html_table
 from residualign.figures._figure import Figure
 from residualign.geometry import measure_geometry
+from residualign.geometry.result import Hunchback, Trend
 from residualign.location import Location, locate
 from residualign.selection.select import select
 from residualign.similarity import cka_by_unit, cka_pairs, compare_heads, compare_means, compare_spectra
 from residualign.similarity.comparison import Comparison
+from residualign.similarity.result import LayerSimilarity, SpectralCosine
 from residualign.spectrum.spectrum import Spectrum, _mean_shares
 from residualign.text.explain import explain
 from tests.fitting.standin import make_store
@@ -125,6 +128,18 @@ def test_parts_of_a_result_are_one_line_too(made: dict[str, Result]) -> None:
     for one in (*words.units, spectrum):
         assert len(repr(one)) <= 200
         assert "\n" not in repr(one)
+
+
+def test_numbers_of_parts_are_short() -> None:
+    third, pair = 1 / 3, (1 / 3, 2 / 3)
+    cosine = SpectralCosine(third, third, third, third)
+    assert repr(Hunchback(4, third, third, third, pair, pair, pair, third, False)) == (
+        "Hunchback(peak at layer 4, rise 0.333 (0.333 to 0.667), fall 0.333 (0.333 to 0.667), holds=False)"
+    )
+    assert repr(Trend(third, (math.nan, math.nan), third, False)) == "Trend(rank correlation 0.333, grows=False)"
+    assert repr(LayerSimilarity(4, "mlp", cosine)) == "LayerSimilarity(layer 4, mlp: weighted 0.333, unweighted 0.333)"
+    assert "333," in repr(cosine)
+    assert "3333" not in repr(cosine)
 
 
 def test_json_is_strict(result: Result) -> None:

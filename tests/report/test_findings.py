@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from residualign.adapter.lambdas import MovedComponent, PutBackCurve
 from residualign.classification.evaluation import Comparison, compare
 from residualign.geometry.result import Geometry, Hunchback, LayerProfile, Trend
 from residualign.report.contents import UnitLine
-from residualign.report.findings import findings
+from residualign.report.findings import components_from, findings
 from residualign.report.measure import Measured
 
 
@@ -45,13 +46,22 @@ def compared(n_before: int, n_after: int, n: int = 100) -> Comparison:
         (50, 80, "Test accuracy rose from 50.0 % to 80.0 % with residual: +30.0 points", False),
         (80, 50, "Test accuracy fell from 80.0 % to 50.0 % with residual: -30.0 points", False),
         (50, 51, "Test accuracy rose from 50.0 % to 51.0 %", True),
-        (50, 50, "Test accuracy stayed the same: from 50.0 % to 50.0 %", True),
     ],
 )
 def test_accuracy(before: int, after: int, said: str, chance: bool) -> None:
     (sentence,) = findings("residual", measured(comparison=compared(before, after)))
     assert sentence.startswith(said)
     assert sentence.endswith("; the difference may be due to chance." if chance else ").")
+
+
+def test_accuracy_that_is_the_same_before_and_after() -> None:
+    same = replace(compared(12, 12, 12), interval=(-0.198, 0.15))
+    kinds = {"corrected": 0, "newly wrong": 0}
+    assert findings("residual", measured(comparison=same, kinds=kinds)) == (
+        "Test accuracy is 100.0 % before and after; with 12 test images a change of up to 19.8 points could go "
+        "unnoticed.",
+        "No test image changed class.",
+    )
 
 
 def test_images_that_changed() -> None:
@@ -80,13 +90,34 @@ def profile(quantity: str, hunchback: Hunchback | None = None, trend: Trend | No
     return LayerProfile(quantity, "head", (0, 1, 2), (1.0, 3.0, 2.0), (0.0,) * 3, (nothing,) * 3, hunchback, trend)
 
 
-@pytest.mark.parametrize(("holds", "said"), [(True, "are both significant"), (False, "are not both significant")])
-def test_the_hunchback(holds: bool, said: str) -> None:
-    ends = (0.0, 1.0)
-    hunchback = Hunchback(1, 0.5, 2.0, 1.0, ends, ends, ends, 1.0, holds)
+@pytest.mark.parametrize(
+    ("peak", "rise", "fall", "said"),
+    [
+        (1, 0.1, 0.1, "peaks at layer 1; the rise before it and the fall after it are both significant."),
+        (1, -0.1, 0.0, "peaks at layer 1; neither the rise before it nor the fall after it is significant."),
+        (1, 0.1, 0.0, "peaks at layer 1; the rise before it is significant, the fall after it is not."),
+        (1, 0.0, 0.1, "peaks at layer 1; the rise before it is not significant, the fall after it is."),
+        (1, math.nan, math.nan, "peaks at layer 1."),
+        (0, 0.0, 0.1, "is largest at layer 0, the first, so it does not rise and then fall with depth."),
+        (2, 0.1, 0.0, "is largest at layer 2, the last, so it does not rise and then fall with depth."),
+    ],
+)
+def test_the_hunchback(peak: int, rise: float, fall: float, said: str) -> None:
+    holds = peak == 1 and rise > 0 and fall > 0
+    hunchback = Hunchback(peak, peak / 2, 2.0, 1.0, (0.0, 1.0), (rise, 1.0), (fall, 1.0), 1.0, holds)
     (sentence,) = findings("residual", measured(profile("two_nn", hunchback)))
-    assert sentence.startswith("The intrinsic dimension of the heads peaks at layer 1;")
-    assert said in sentence
+    assert sentence == f"The intrinsic dimension of the heads {said}"
+
+
+@pytest.mark.parametrize(
+    ("source", "n", "kind", "said"),
+    [
+        ("8192 generated images, seed 411", 8192, "shipped", "8192 generated images, seed 411 (comes with the model)"),
+        ("photos", 1200, "training split", "photos (1,200 images; training split)"),
+    ],
+)
+def test_the_images_of_the_components_are_counted_once(source: str, n: int, kind: str, said: str) -> None:
+    assert components_from({"reference": source, "n_reference": n, "reference_kind": kind}) == said
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,7 @@ class UnitGeometry(Result):
         return {"geometry_units": [self.row]}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Hunchback:
     """Whether a profile rises to a maximum strictly inside and falls again.
 
@@ -124,8 +125,14 @@ class Hunchback:
     share_inside: float
     holds: bool
 
+    def __repr__(self) -> str:
+        return (
+            f"Hunchback(peak at layer {self.peak}, rise {_with_interval(self.rise, self.rise_interval)}, "
+            f"fall {_with_interval(self.fall, self.fall_interval)}, holds={self.holds})"
+        )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Trend:
     """Whether a profile grows with depth: Spearman's rank correlation of layer and value, in [-1, 1].
 
@@ -146,6 +153,14 @@ class Trend:
     interval: Interval
     share_growing: float
     grows: bool
+
+    def __repr__(self) -> str:
+        return f"Trend(rank correlation {_with_interval(self.spearman, self.interval)}, grows={self.grows})"
+
+
+def _with_interval(value: float, interval: Interval) -> str:
+    low, high = interval
+    return f"{value:.3g}" if math.isnan(low) else f"{value:.3g} ({low:.3g} to {high:.3g})"
 
 
 @dataclass(frozen=True, repr=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,11 @@ from typing import Any
 from residualign._messages import percent, points
 from residualign.classification.evaluation import Comparison
 from residualign.geometry import Geometry
+from residualign.geometry.result import Hunchback
 from residualign.report.contents import Fact, UnitLine
 from residualign.report.measure import Measured
 
-__all__ = ["findings", "made_facts"]
+__all__ = ["components_from", "findings", "made_facts"]
 
 _NAMED = 3
 
@@ -24,7 +26,7 @@ def findings(method: str, measured: Measured) -> tuple[str, ...]:
     """Sentences for the top of the page, the most useful first. method: of the adapter."""
     sentences = (
         _accuracy(measured.comparison, method),
-        _changed(measured.changed_kinds),
+        _changed(measured),
         _heads(measured.units),
         _concentration(measured.units),
         _carried(measured),
@@ -39,7 +41,13 @@ def _accuracy(comparison: Comparison | None, method: str) -> str:
         return ""
     before, after = comparison.before.accuracy, comparison.after.accuracy
     low, high = comparison.interval
-    verb = "rose" if after > before else "fell" if after < before else "stayed the same:"
+    if after == before:
+        n, unnoticed = comparison.after.n, 100 * max(abs(low), abs(high))
+        return (
+            f"Test accuracy is {percent(after)} before and after; with {n:,} test {'image' if n == 1 else 'images'} a "
+            f"change of up to {unnoticed:.1f} points could go unnoticed."
+        )
+    verb = "rose" if after > before else "fell"
     chance = "" if low > 0 or high < 0 else "; the difference may be due to chance"
     return (
         f"Test accuracy {verb} from {percent(before)} to {percent(after)} with {method}: {points(after - before)} "
@@ -47,10 +55,11 @@ def _accuracy(comparison: Comparison | None, method: str) -> str:
     )
 
 
-def _changed(changed: Mapping[str, int]) -> str:
+def _changed(measured: Measured) -> str:
+    changed = measured.changed_kinds
     n = sum(changed.values())
     if not n:
-        return ""
+        return "No test image changed class." if changed and measured.comparison is not None else ""
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in changed.items())
     return f"The predicted class of {n:,} test {'image' if n == 1 else 'images'} changed: {kinds}."
 
@@ -106,10 +115,30 @@ def _hunchback(geometry: Geometry) -> str:
     profile = geometry.profile("two_nn")
     if profile is None or profile.hunchback is None:
         return ""
-    peak, both = profile.hunchback.peak, "both" if profile.hunchback.holds else "not both"
+    found, first, last = profile.hunchback, profile.layers[0], profile.layers[-1]
+    dimension = "The intrinsic dimension of the heads"
+    if found.peak == first:
+        return f"{dimension} is largest at layer {first}, the first, so it does not rise and then fall with depth."
+    if found.peak == last:
+        return f"{dimension} is largest at layer {last}, the last, so it does not rise and then fall with depth."
+    return f"{dimension} peaks at layer {found.peak}{_significance(found)}."
+
+
+def _significance(found: Hunchback) -> str:
+    """Which of the rise to a peak and the fall after it is significant; nothing where no interval is known."""
+    lows = found.rise_interval[0], found.fall_interval[0]
+    if not all(map(math.isfinite, lows)):
+        return ""
+    rises, falls = (low > 0 for low in lows)
+    if rises == falls:
+        pair = (
+            "the rise before it and the fall after it are both"
+            if rises
+            else "neither the rise before it nor the fall after it is"
+        )
+        return f"; {pair} significant"
     return (
-        f"The intrinsic dimension of the heads peaks at layer {peak}; the rise before it and the fall after it are "
-        f"{both} significant."
+        f"; the rise before it is {'' if rises else 'not '}significant, the fall after it is{' not' if rises else ''}"
     )
 
 
@@ -128,6 +157,7 @@ def _curvature(geometry: Geometry) -> str:
     )
 
 
+_WHOSE = {"given": "given with --reference", "shipped": "comes with the model"}
 _SETTINGS = ("classifier", "solver", "mean", "rest", "start", "shots", "threshold", "loss", "logit_scale")
 
 
@@ -140,7 +170,7 @@ def made_facts(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple
         ("data", summary["data"]),
         ("splits", f"{summary['split_rule']}: {_sizes(summary)}"),
         ("prompts", "; ".join(summary.get("templates", ()))),
-        ("components from", f"{summary['reference']} ({summary['n_reference']:,} images; {summary['reference_kind']})"),
+        ("components from", components_from(summary)),
         ("method", summary["chosen"]),
         *((name.replace("_", " "), settings.get(name)) for name in _SETTINGS),
         ("seed", summary["seed"]),
@@ -151,6 +181,14 @@ def made_facts(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple
         *((f"{name} fingerprint", value) for name, value in prints.items()),
     ]
     return tuple(Fact(name, _text(value)) for name, value in pairs if value not in (None, ""))
+
+
+def components_from(summary: Mapping[str, Any]) -> str:
+    """The images that the components come from: what they are, whose, and their number where that does not say it."""
+    source, n = str(summary["reference"]), summary["n_reference"]
+    images = () if re.search(rf"\b{n}\b", source.replace(",", "")) else (f"{n:,} images",)
+    kind = _WHOSE.get(summary["reference_kind"], summary["reference_kind"])
+    return f"{source} ({'; '.join((*images, kind))})"
 
 
 def _sizes(summary: Mapping[str, Any]) -> str:

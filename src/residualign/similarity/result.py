@@ -100,7 +100,7 @@ class _OneUnit(Result):
         return content
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SpectralCosine:
     """The four similarities of two bases, each in [0, 1]; NaN where one of them has no component.
 
@@ -111,6 +111,9 @@ class SpectralCosine:
     unweighted: float
     weighted_optimal: float
     unweighted_optimal: float
+
+    def __repr__(self) -> str:
+        return f"SpectralCosine({', '.join(f'{name} {value:.3f}' for name, value in asdict(self).items())})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -138,13 +141,20 @@ class UnitSimilarity(_OneUnit):
         return unit | {"n_components_first": first, "n_components_second": second} | asdict(self.cosine)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerSimilarity:
     """Means over the units of one kind in one layer, of those that vary."""
 
     layer: int
     kind: UnitKind
     cosine: SpectralCosine
+
+    def __repr__(self) -> str:
+        cosine = self.cosine
+        return (
+            f"LayerSimilarity(layer {self.layer}, {self.kind}: weighted {cosine.weighted:.3f}, "
+            f"unweighted {cosine.unweighted:.3f})"
+        )
 
     @property
     def row(self) -> Row:
