@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
+from os import PathLike
 
 __all__ = [
+    "did_you_mean",
     "interval",
     "listed",
     "percent",
+    "plural",
     "points",
     "sentence",
+    "shell_word",
     "skipped_sentence",
     "visible",
     "whole_percent",
@@ -63,6 +69,35 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     "'a', 'b', 'c', ..."
     """
     return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
+
+
+def plural(n: int, one: str, several: str = "") -> str:
+    """A number of things. several: the plural, if it is not `one` with an s.
+
+    >>> plural(1, "image"), plural(1259, "image"), plural(1, "file is", "files are"), plural(3, "class", "classes")
+    ('1 image', '1,259 images', '1 file is', '3 classes')
+    """
+    return f"{n:,} {one if n == 1 else several or f'{one}s'}"
+
+
+def shell_word(path: str | PathLike[str]) -> str:
+    """A path as one word of a command that can be pasted into a shell.
+
+    >>> shell_word("runs/digits"), shell_word("my runs/digits")
+    ('runs/digits', "'my runs/digits'")
+    """
+    return shlex.quote(str(path))
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """What to add in brackets to a message about an unknown name; empty if no known name is similar.
+
+    >>> did_you_mean("clip_b", ["clip-b", "dino", "clip-l"]), did_you_mean("dog", ["clip-b"])
+    (' (did you mean clip-b or clip-l?)', '')
+    """
+    *others, last = difflib.get_close_matches(name.lower(), list(names)) or [""]
+    alternatives = f"{', '.join(others)} or {last}" if others else last
+    return f" (did you mean {alternatives}?)" if last else ""
 
 
 def skipped_sentence(keys: Sequence[str]) -> str:

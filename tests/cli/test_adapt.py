@@ -110,6 +110,15 @@ def test_validation_chooses_and_not_the_test_images(
         assert shown[name] == [f"{100 * figure:.1f}" for figure in figures]
 
 
+def test_hints_can_be_pasted(run: Run, clip: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "my run"
+    ran = run("adapt", clip, images, "--out", out, "--method", "coarse")
+    assert ran.code == 0, ran.err
+    lines = " ".join(ran.out.split())
+    for hint in (f"report '{out}'", f"classify '{out}' IMAGE...", f"adapt '{out}/store' --out ..."):
+        assert f"residualign {hint}" in lines
+
+
 def test_class_means_say_so(run: Run, vit: Path, images: Path, tmp_path: Path) -> None:
     ran = run("adapt", vit, images, "--out", tmp_path / "out", "--method", "coarse", "--json")
     assert ran.json["classifier"] == "means"

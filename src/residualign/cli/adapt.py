@@ -17,16 +17,17 @@ __all__ = ["accuracy_interval", "before_line", "probe_line", "result_line", "sho
 
 def show(out: Out, outcome: AdaptOutcome) -> None:
     """Print the outcome."""
-    from residualign._messages import listed
+    from residualign._messages import listed, plural, shell_word
     from residualign.cli.views import facts, method_line
 
     store, chosen, spectra = outcome.store, outcome.chosen, outcome.spectra
     used = " · ".join(f"{name} {size:,}" for name, size in outcome.sizes.items())
-    few = "" if outcome.shots is None else f" ({outcome.shots} shots per class)"
+    few = "" if outcome.shots is None else f" ({plural(outcome.shots, 'shot')} per class)"
     lines = [method_line(None, out.stdout), method_line(before_line(chosen), out.stdout)]
     lines += [method_line(result_line(one), out.stdout, marked=one is chosen) for one in outcome.results]
     if outcome.probe is not None:
         lines.append(method_line(probe_line(outcome.probe, chosen.n_test), out.stdout))
+    folder = shell_word(outcome.out)
     best = f", {chosen.method}: {_why(outcome)}" if len(outcome.results) > 1 else ""
     words = (("templates", listed(store.templates)),) if chosen.classifier == "text" and store.templates else ()
     out.show(
@@ -42,17 +43,23 @@ def show(out: Out, outcome: AdaptOutcome) -> None:
         "",
         facts(
             ("adapter", f"{outcome.out}{best}"),
-            ("store", f"{store.path}, kept: `residualign adapt {store.path} --out ...` fits again without the images"),
-            ("next", f"residualign report {outcome.out}  (a page that shows what was learned)"),
-            ("", f"residualign classify {outcome.out} IMAGE..."),
+            (
+                "store",
+                f"{store.path}, kept: `residualign adapt {shell_word(store.path)} --out ...` fits again without the "
+                "images",
+            ),
+            ("next", f"residualign report {folder}  (a page that shows what was learned)"),
+            ("", f"residualign classify {folder} IMAGE..."),
         ),
     )
 
 
 def _components(chosen: ChosenSpectra) -> str:
     """Which images the components are of; their number where the source does not say it."""
+    from residualign._messages import plural
+
     found = chosen.spectra
-    images = "" if str(found.n_samples) in str(found.source) else f" ({found.n_samples:,} images)"
+    images = "" if str(found.n_samples) in str(found.source) else f" ({plural(found.n_samples, 'image')})"
     whose = {
         "given": "of --reference",
         "shipped": "that come with the model",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from residualign._messages import percent
+from residualign._messages import percent, shell_word
 from residualign.cli.classify import decided
 from residualign.cli.console import Out
 from residualign.cli.views import (
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Story", "draw", "show"]
 
 _STORY = (
-    "An image embedding is an exact sum of what every attention head and every MLP of the encoder adds. ResiDual "
-    "learns one scale per principal component of these parts. The encoder stays frozen, and one pass over the images "
-    "is all it takes."
+    "An image embedding is an exact sum of what the units of the encoder add: every attention head, every MLP, and the "
+    "embedding of the patches. ResiDual learns one scale per principal component of these units. The encoder stays "
+    "frozen, and one pass over the images is all it takes."
 )
 
 _YOURS = (
@@ -77,7 +77,7 @@ def show(story: Out, outcome: DemoOutcome) -> None:
         facts(
             ("folder", f"{folder}, {_size(adapted.out)} without the store of the pass"),
             ("method", f"{adapted.chosen.method}; the adapter of every method is in {folder}/methods"),
-            ("page", f"residualign report {folder} makes a page that shows what was learned"),
+            ("page", f"residualign report {shell_word(folder)} makes a page that shows what was learned"),
         ),
         "",
         heading("Your own images"),
@@ -126,7 +126,7 @@ class Story(Out):
     def _show_pass(self, store: Store, duration: float) -> None:
         sizes = {name: len(store.split(name)) for name in store.splits}
         units = store.units
-        parts = f"{units.n_layers} layers x {units.n_heads} heads, {units.n_layers} MLPs, 1 embedding"
+        kinds = f"{units.n_layers} layers x {units.n_heads} heads, {units.n_layers} MLPs, 1 embedding"
         error = store.residual_error
         self.show(
             heading("One pass over the images"),
@@ -135,8 +135,8 @@ class Story(Out):
                 ("model", "mini, a small CLIP inside this package; trained on generated images only"),
                 ("data", f"digits, {sum(sizes.values()):,} real handwritten digits of 8 x 8 pixels"),
                 ("splits", " · ".join(f"{name} {size:,}" for name, size in sizes.items())),
-                ("parts", f"{len(units)} = {parts}"),
-                ("sum check", f"the parts sum to the model's output within {error:.0e}"),
+                ("units", f"{len(units)} = {kinds}"),
+                ("sum check", f"the units sum to the model's output within {error:.0e}"),
                 ("time", seconds(duration) if duration > 0.5 else "none: the store was already complete"),
             ),
             "",

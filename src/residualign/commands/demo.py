@@ -29,7 +29,7 @@ _N_EXAMPLES = 3
 class DemoRequest:
     """Adapt the bundled model to real handwritten digits: zero-shot accuracy, every method, an adapter you can use.
 
-    Needs no network. Takes about a minute; with --quick two methods are fitted.
+    Needs no network. Takes about a minute. With --quick, only two methods are fitted.
     """
 
     out: RunOut = Path("residualign-demo")

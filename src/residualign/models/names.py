@@ -6,7 +6,6 @@ too.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -15,6 +14,7 @@ from typing import Literal
 
 import yaml
 
+from residualign._messages import did_you_mean
 from residualign.errors import BadInputError
 
 __all__ = [
@@ -155,10 +155,7 @@ def unknown_name(name: str) -> str:
     no model 'clip_b' (did you mean clip-b, clip-l or openclip-b?)
     """
     names = tuple(registered_models())
-    *others, last = difflib.get_close_matches(name.lower(), names) or [""]
-    alternatives = f"{', '.join(others)} or {last}" if others else last
-    meant = f" (did you mean {alternatives}?)" if last else ""
     return (
-        f"no model {name!r}{meant}: expected a registered name ({', '.join(names)}), a directory in transformers "
-        "format, a hub id (org/name), open_clip:NAME/tag or timm:NAME"
+        f"no model {name!r}{did_you_mean(name, names)}: expected a registered name ({', '.join(names)}), a directory "
+        "in transformers format, a hub id (org/name), open_clip:NAME/tag or timm:NAME"
     )
