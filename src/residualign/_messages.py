@@ -12,6 +12,7 @@ __all__ = [
     "did_you_mean",
     "interval",
     "listed",
+    "minus",
     "percent",
     "plural",
     "points",
@@ -60,6 +61,15 @@ def interval(low: float | None, high: float | None) -> str:
     '68.1 – 72.4'
     """
     return NONE if low is None or high is None or low != low else f"{100 * low:.1f} – {100 * high:.1f}"
+
+
+def minus(text: str) -> str:
+    """The text with minus signs for the hyphens before numbers, for the page and figures.
+
+    >>> minus("zero-shot fell: -0.2")
+    'zero-shot fell: −0.2'
+    """
+    return re.sub(r"(?<![\w.)-])-(?=\.?\d)", "\N{MINUS SIGN}", text)
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

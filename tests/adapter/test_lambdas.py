@@ -205,7 +205,8 @@ def test_learning_curves_of_both_solvers():
     ]  # fmt: skip
     curves = learning_curve(history)
     assert [curve.candidate for curve in curves] == [
-        "", "pull lambdas 0.1, pull class residual frozen, whitening 0.25", "pull lambdas 0, whitening 0.5", "",
+        "", "L2 penalty on lambdas 0.1, class residual frozen, whitening 0.25",
+        "L2 penalty on lambdas 0, whitening 0.5", "",
     ]  # fmt: skip
     assert [curve.step_name for curve in curves] == ["learning_rate", "iteration", "iteration", "epoch"]
     assert [point.step for point in curves[2].points] == [1, 2]

@@ -216,7 +216,7 @@ def test_lambdas_put_back_and_learning() -> None:
     loss, accuracy = drawn(made["learning_curves"]).axes
     assert {line.get_linestyle(): line.get_ydata()[0] for line in loss.lines} == {":": 0.5, "-": 0.7}
     assert lines(accuracy) == {"c": [0.9]}
-    assert accuracy.get_xlabel() == "outer iteration"
+    assert accuracy.get_xlabel() == "L-BFGS iteration"
 
 
 @pytest.mark.parametrize("tested", [True, False])
@@ -303,3 +303,16 @@ def test_maps_over_pictures(signed: bool) -> None:
     told = "patches +0.5, class and other tokens +0.2\nconstant +0.3: in all +7" if signed else "whole head: 7"
     assert last.get_xlabel() == told
     assert ("part along it" if signed else "length of part") in words(figure)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_an_axis_of_accuracies_ends_at_zero_and_one_hundred_percent(narrow: bool) -> None:
+    step = {"solver": "lbfgs", "candidate": "", "step_name": "iteration", "train_loss": 0.1, "val_loss": 0.1}
+    curves = [{**step, "step": float(k), "val_accuracy": 1.0, "seconds": 0.1} for k in range(1, 4)]
+    put_back = [{"order": "largest", "seed": None, "put_back": count, "accuracy": 1.0} for count in range(3)]
+    made = lambda_figures({"put_back": put_back, "learning_curves": curves}, n_images=12)
+    for axes in (drawn(made["put_back"], narrow).axes[0], drawn(made["learning_curves"], narrow).axes[1]):
+        low, high = axes.get_ylim()
+        assert 0.0 <= low < high == 1.0
+        assert axes.get_xlim()[1] == 1.0 or axes.get_xlabel() == "L-BFGS iteration"
+        assert not any(line.get_clip_on() for line in axes.lines)

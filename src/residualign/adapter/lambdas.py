@@ -354,8 +354,11 @@ def learning_curve(history: Sequence[Mapping[str, Any]]) -> tuple[LearningCurve,
 
 
 def _candidate(record: Mapping[str, Any]) -> str:
-    """The configuration of L-BFGS that validation judged: `pull lambdas 0.1, whitening 0.25`."""
-    values = {f"pull {name.replace('_', ' ')}": value for name, value in (record.get("pull") or {}).items()}
+    """The configuration of L-BFGS that validation judged: `L2 penalty on lambdas 0.1, whitening 0.25`."""
+    said = []
+    for name, pull in (record.get("pull") or {}).items():
+        group = name.replace("_", " ")
+        said.append(f"{group} {pull}" if isinstance(pull, str) else f"L2 penalty on {group} {pull:g}")
     if "whitening" in record:
-        values["whitening"] = record["whitening"]
-    return ", ".join(f"{name} {value if isinstance(value, str) else f'{value:g}'}" for name, value in values.items())
+        said.append(f"whitening {record['whitening']:g}")
+    return ", ".join(said)

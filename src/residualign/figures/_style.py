@@ -216,10 +216,21 @@ def whole_ticks(axes: Axes) -> None:
 
 
 def percent_axis(axis: Axis) -> None:
-    """Shares as percentages, with a decimal where the axis spans only a few points."""
+    """Shares as percentages between 0 and 100 %, with a decimal where the axis spans only a few points.
+
+    Called when everything is drawn, because it ends the automatic choice of limits.
+    """
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    low, high = axis.get_view_interval()
+    low, high = (min(1.0, max(0.0, end)) for end in axis.get_view_interval())
+    axes = axis.axes
+    if axis is axes.xaxis:
+        axes.set_xlim(low, high)
+    else:
+        axes.set_ylim(low, high)
+    for drawn in axes.lines:
+        # a line along the edge at 100 % keeps its width
+        drawn.set_clip_on(False)
     axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.06 else 1, symbol=" %"))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from residualign._messages import minus
 from residualign.figures._figure import Figure
 from residualign.figures._style import SOFT, Rows, grouped, shown
 
@@ -81,7 +82,7 @@ def _sheet(
                 axes.set_axis_off()
             for j, row in enumerate(texts.get((unit, component, end), ())[:_TEXTS]):
                 where, side = middle + sign * (0.15 + strips), "left" if sign > 0 else "right"
-                line = f"{shown(row['text'], _LONGEST)}  {row['score']:.2f}"
+                line = minus(f"{shown(row['text'], _LONGEST)}  {row['score']:.2f}")
                 write(where, top + 0.16 + 0.2 * j, line, ha=side, fontsize=8, color=_ENDS[end])
     return figure
 

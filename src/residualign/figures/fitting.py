@@ -7,6 +7,7 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from residualign._messages import minus
 from residualign.figures._figure import Figure
 from residualign.figures._style import (
     ACCENT,
@@ -83,7 +84,7 @@ def _moved(moved: Rows, title: str, top: int, name: str) -> Any:
     names = [row["label"] if row["component"] is None else f"{row['label']} · {row['component']}" for row in rows]
     colors = [ACCENT if row["lambda"] > 1 else SECOND for row in moved]
     made = bars.barh(range(len(rows)), sizes[:top], color=colors[:top])
-    bars.bar_label(made, [f"{name} {row['lambda']:.2f}" for row in rows], padding=3, fontsize=7.5)
+    bars.bar_label(made, [minus(f"{name} {row['lambda']:.2f}") for row in rows], padding=3, fontsize=7.5)
     bars.set_yticks(range(len(rows)), names)
     bars.invert_yaxis()
     bars.margins(x=0.22)
@@ -131,13 +132,13 @@ def _learning(rows: Rows, title: str, columns: int = 2) -> Any:
         line(loss, points, "step", "train_loss", linestyle=":", **style)
         line(loss, points, "step", "val_loss", **style)
         line(accuracy, points, "step", "val_accuracy", label=shown(candidate or solver), **style)
-    loss.set(ylabel="cross-entropy (logarithmic)", title="lines: validation; dots: training, pull included")
+    loss.set(ylabel="cross-entropy (logarithmic)", title="solid: validation; dotted: training and penalty")
     loss.set_yscale("log")
     log_ticks(loss.yaxis)
     accuracy.set_title("validation accuracy")
     percent_axis(accuracy.yaxis)
     for axes in (loss, accuracy):
-        axes.set_xlabel("outer iteration" if rows[0]["step_name"] == "iteration" else "epoch")
+        axes.set_xlabel("L-BFGS iteration" if rows[0]["step_name"] == "iteration" else "epoch")
         whole_ticks(axes)
     legend(figure, accuracy, columns=columns)
     return figure

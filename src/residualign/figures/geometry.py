@@ -81,7 +81,7 @@ def _panel(axes: Axes, heads: Rows, profiles: Rows, quantity: str) -> None:
             tips(made, [f"{row['label']}: {form(row[quantity])}" for row in dots])
         low, high = column(rows, "mean_low"), column(rows, "mean_high")
         if any(map(math.isfinite, low)):
-            band = "95 % of the mean, from half samples"
+            band = "95 % interval of the mean (half-samples)"
             axes.fill_between(column(rows, "layer"), low, high, color=color, alpha=0.2, linewidth=0, label=band)
         line(axes, rows, "layer", "mean", color=color, marker=marker, label=label)
     axes.set_ylim(bottom=0)

@@ -6,6 +6,7 @@ import math
 from functools import partial
 from typing import Any
 
+from residualign._messages import minus
 from residualign.figures._figure import Figure
 from residualign.figures._style import Rows, level, log_ticks, matrix, number, panels, percent_axis, tips
 
@@ -36,7 +37,7 @@ def _head_map(heads: Rows, name: str, title: str, label: str, heading: str, rati
     for (head, layer), value in cells.items():
         red, green, blue, _ = image.cmap(image.norm(value))
         dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
-        text = f"{value:.2f}" if ratio else f"{value:.1f}"
+        text = minus(f"{value:.2f}" if ratio else f"{value:.1f}")
         axes.text(layer, head, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     axes.spines[:].set_visible(False)
     axes.set(xticks=range(n_layers), yticks=range(n_heads), xlabel="layer", ylabel="head", title=heading)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from residualign._messages import minus
 from residualign.figures._figure import Figure
 from residualign.figures._style import Rows, panels, shown
 
@@ -101,9 +102,9 @@ def _maps(figure: Any, column: Sequence[Any], pictures: Sequence[Any], maps: Any
 
 def _sum_of(row: Any, signed: bool) -> str:
     if not signed:
-        return f"whole head: {row['total']:.3g}"
+        return minus(f"whole head: {row['total']:.3g}")
     tokens = "" if not row["prefix"] else f", class and other tokens {row['prefix']:+.2g}"
-    return f"patches {row['patches']:+.2g}{tokens}\nconstant {row['constant']:+.2g}: in all {row['total']:+.2g}"
+    return minus(f"patches {row['patches']:+.2g}{tokens}\nconstant {row['constant']:+.2g}: in all {row['total']:+.2g}")
 
 
 def _caption(row: Any) -> str:
