@@ -13,6 +13,7 @@ from residualign.errors import BadInputError
 from residualign.fitting.fit import few_shots
 from residualign.fitting.methods import METHODS
 from residualign.fitting.solvers import LBFGS, Candidate, ScheduleFree
+from residualign.spectrum import Moments
 from residualign.store import Store
 from residualign.store.reader import StoreReader
 from tests.fitting.standin import CLASSES, SIZES, fit, make_spectra, make_store, with_split
@@ -43,6 +44,35 @@ def test_every_method_fits_with_both_solvers(store, spectra, method, solver):
     assert result.seconds > 0
     assert json.loads(json.dumps(result.settings)) == result.settings
     assert result.settings["n_train"] == SIZES["train"]
+
+
+def equal_images(store):
+    """The store with copies of one image in every split."""
+    for name in store.splits:
+        part = store.split(name)
+        store = with_split(store, name, part.labels, part.coordinates()[torch.zeros(len(part), dtype=torch.int64)])
+    return store
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("solver", ["lbfgs", "schedule-free"])
+def test_equal_training_images_are_said_to_be_equal(store, spectra, method, solver):
+    with pytest.raises(BadInputError, match=f"nothing varies: all {SIZES['train']} training images have the same"):
+        fit(equal_images(store), method, spectra, solver=solver)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("solver", ["lbfgs", "schedule-free"])
+@pytest.mark.parametrize(("n", "seen"), [(1, "1 image"), (5, "5 images, all the same to the model")])
+def test_spectra_without_components_leave_nothing_to_scale(store, method, solver, n, seen):
+    one = store.split("train").coordinates()[torch.zeros(n, dtype=torch.int64)]
+    empty = Moments.empty(store.maps).update(one).spectra(store.maps, source="copies")
+    if method in ("coarse", "linear"):
+        # these take no components
+        assert 0 <= fit(store, method, empty, solver=solver).accuracy["val"] <= 1
+        return
+    with pytest.raises(BadInputError, match=rf"nothing varies: the spectra \(copies\) are of {seen}, so .*'{method}'"):
+        fit(store, method, empty, solver=solver)
 
 
 def test_parameters_count_learned_numbers_and_nothing_else(store, spectra):

@@ -153,6 +153,11 @@ def _explained(request: ExplainRequest, store: Store, subject: Subject, progress
         raise BadInputError(no_text_sentence(str(store.model["name"])))
     spectra = _spectra(request, store, subject, progress)
     most = max(spectra[unit.label].n_components for unit in wanted)
+    if request.component and not most:
+        raise BadInputError(
+            f"nothing varies: the units to explain have no components over these images ({spectra.source}); name "
+            "several different images"
+        )
     if request.component and min(request.component) >= most:
         raise BadInputError(
             f"no component {min(request.component)}: the units to explain have at most {most}, counted from 0"

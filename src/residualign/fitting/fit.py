@@ -18,7 +18,7 @@ from residualign.classification.classifier import Classifier, store_classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps, refuse_not_finite
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import MAX_BYTES, HasLambdas, Scaling, adapted_output, build_features
-from residualign.fitting.methods import Loss, build_scaling, check_choice, get_method, start_parameters
+from residualign.fitting.methods import Loss, Method, build_scaling, check_choice, get_method, start_parameters
 from residualign.fitting.objective import Objective, Parameters
 from residualign.fitting.solvers import Solver, default_solver
 from residualign.spectrum.moments import Moments
@@ -28,6 +28,9 @@ from residualign.store import Store, StoreSplit
 __all__ = ["MAX_VAL_SHOTS", "Accuracy", "FitRecord", "FitSettings", "Fitted", "few_images", "few_shots", "fit_method"]
 
 MAX_VAL_SHOTS = 4
+
+# embeddings of equal images differ by less than this share of the largest number, from batch to batch
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,7 @@ def fit_method(
         spectra = Moments.empty(maps).update(of_train).spectra(maps, source="training split")
     if scaling is None:
         scaling = build_scaling(chosen, spectra, settings.mean, settings.rest, settings.variance_threshold)
+    _refuse_no_variation(chosen, of_train, scaling, spectra)
     check_choice("loss", settings.loss, get_args(Loss))
     bias = base.required_bias() if settings.loss == "sigmoid" else None
     own, vectors = _own_vectors(base, of_train, train.labels, settings.dtype), base.vectors.to(settings.dtype)
@@ -277,6 +281,23 @@ def few_images(store: Store, shots: int | None, seed: int = 0) -> Store:
         return store
     counts = {"train": shots, "val": min(shots, MAX_VAL_SHOTS)}
     return store.subset({name: few_shots(store.split(name).labels, n, seed) for name, n in counts.items()})
+
+
+def _refuse_no_variation(method: Method, of_train: Coordinates, scaling: Scaling, spectra: Spectra) -> None:
+    """`BadInputError` where all training images are the same to the model, or no component is left to scale."""
+    output = of_train.output
+    if float((output - output[0]).abs().max()) <= _ROUNDING * float(output.abs().max()):
+        raise BadInputError(
+            f"nothing varies: all {len(output):,} training images have the same embedding, so there is nothing to fit; "
+            "expected different images"
+        )
+    if "lambdas" in method.learns and not scaling.n_lambdas:
+        n = spectra.output.n_samples
+        seen = "1 image" if n == 1 else f"{n:,} images, all the same to the model"
+        raise BadInputError(
+            f"nothing varies: the spectra ({spectra.source}) are of {seen}, so they have no components that "
+            f"{method.name!r} could scale; take spectra of several different images"
+        )
 
 
 def _own_vectors(base: Classifier, coordinates: Coordinates, labels: Tensor, dtype: torch.dtype) -> Tensor | None:

@@ -240,6 +240,11 @@ def _components(
     directions = {}
     for unit in units:
         own = spectra[unit.label].components
+        if not len(own):
+            raise BadInputError(
+                f"nothing varies: {unit.label} has no components in these spectra ({spectra.source}); take spectra of "
+                "several different images"
+            )
         for k in components:
             if not 0 <= k < len(own):
                 raise BadInputError(f"{unit.label} has components 0 to {len(own) - 1}; got {k}")
