@@ -30,10 +30,11 @@ NONE = "–"
 def percent(share: float | None) -> str:
     """A share in [0, 1] as people read it.
 
-    >>> percent(0.7012), percent(None)
-    ('70.1 %', '–')
+    >>> percent(0.7012), percent(None), percent(-1e-9)
+    ('70.1 %', '–', '0.0 %')
     """
-    return NONE if share is None or share != share else f"{100 * share:.1f} %"
+    # z: no minus before a zero
+    return NONE if share is None or share != share else f"{100 * share:z.1f} %"
 
 
 def whole_percent(share: float | None) -> str:

@@ -92,8 +92,14 @@ def test_a_config_that_is_no_json_or_absent_is_refused(copy):
     (copy / CONFIG).unlink()
     with pytest.raises(BadInputError, match=f"is not an adapter: it has no {CONFIG}"):
         load_adapter(copy)
-    with pytest.raises(BadInputError, match="is not an adapter"):
+    with pytest.raises(BadInputError, match=r"absent' is not an adapter: it does not exist$"):
         load_adapter(copy / "absent")
+
+
+def test_a_store_inside_an_adapter_says_which_folder_was_meant(copy):
+    (copy / "store").mkdir()
+    with pytest.raises(BadInputError, match=f"it has no {CONFIG} \\(did you mean '{copy}'\\?\\)"):
+        load_adapter(copy / "store")
 
 
 def test_tensors_that_are_truncated_changed_foreign_or_absent_are_refused(copy):

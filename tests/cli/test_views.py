@@ -132,6 +132,15 @@ def test_decompose(shown: Shown) -> None:
     assert found["L0.H1"] == ["█" * 24, "75.0 %", "3.00"]
 
 
+def test_decompose_of_one_image(shown: Shown) -> None:
+    units = [{"label": f"L0.H{i}", "variance_share": -0.0, "norm": 2.0 + i} for i in range(2)]
+    statistics = Made(residual_error=1e-7, n_images=1)
+    found = shown(decompose, Made(model="mini", statistics=statistics, units=units, request=Made(out=None)))
+    assert found["unit"] == ["norm"]
+    assert found["L0.H1"] == ["█" * 24, "3.00"]
+    assert "No shares of variance: one image has no variance. Units are sorted by norm." in found
+
+
 def test_lambdas(shown: Shown) -> None:
     curves = [
         Made(order=order, put_back=(0, 1, 2), accuracy=accuracy, n_images=9)
@@ -167,8 +176,8 @@ def test_explain_says_which_end_is_which(capsys: pytest.CaptureFixture[str]) -> 
     texts = {"positive": [Made(text="a cat", score=0.9)], "negative": [Made(text="a dog", score=0.8)]}
     component = Made(index=2, explained_variance_ratio=0.25, images_positive=(), images_negative=(), **texts)
     unit = Made(label="L0.H1", chosen=[Made(text="a zero")], explained=0.5, coherence=None, components=[component])
-    Out(as_json=False).show(*_unit(unit, "somp", None))
+    Out(as_json=False).show(*_unit(unit, "somp"))
     told = capsys.readouterr().out
     assert re.search(r"2 +25\.0 % +\+ +a cat 0\.90", told)
     assert re.search(r"- +a dog 0\.80", told)
-    assert "1 texts explain 50.0 % of its variance" in told
+    assert "1 text explains 50.0 % of its variance" in told

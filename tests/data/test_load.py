@@ -67,9 +67,14 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert load_data("~/pets").class_names == ("a", "b")
 
 
+def test_a_misspelled_name() -> None:
+    with pytest.raises(BadInputError, match=r"no data at 'digit' \(did you mean digits\?\): expected a folder"):
+        load_data("digit")
+
+
 @pytest.mark.parametrize("source", ["no/such/folder", "", "  ", "x" * 5000, "a\0b", "../digits"])
 def test_an_unknown_source_is_refused_with_what_is_expected(source: str) -> None:
-    with pytest.raises(BadInputError, match=r"no data at .*registered name \(.*digits.*\)"):
+    with pytest.raises(BadInputError, match=r"no data at .*registered name \(`residualign data`"):
         load_data(source)
 
 

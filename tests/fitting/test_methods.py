@@ -93,7 +93,10 @@ def test_methods_that_are_not_fitted_are_refused_with_the_reason(name, reason):
 
 
 def test_an_unknown_method_is_refused_and_the_known_ones_are_named():
-    with pytest.raises(BadInputError, match="no method 'residuals'; methods are residual, residual-heads"):
+    with pytest.raises(
+        BadInputError,
+        match=r"no method 'residuals' \(did you mean residual.*\?\); methods are residual, res",
+    ):
         get_method("residuals")
 
 

@@ -52,7 +52,9 @@ def test_every_unit_in_order_and_the_output(store, geometry):
     assert geometry.unit("L3.H1") is geometry.units[store.units.index("L3.H1")]
     assert geometry.unit("output") is geometry.output
     assert geometry.n_images == N
-    with pytest.raises(BadInputError, match=r"'L9\.H0' was not measured"):
+    with pytest.raises(
+        BadInputError, match=r"'L9\.H0' was not measured; measured: \d+ units \('embedding', .*\.\.\.\)$"
+    ):
         geometry.unit("L9.H0")
 
 

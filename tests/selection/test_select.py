@@ -15,7 +15,7 @@ from residualign.errors import BadInputError
 from residualign.fitting.coefficients import adapted_output
 from residualign.fitting.methods import get_method
 from residualign.selection.ablation import unit_means
-from residualign.selection.result import expected_jaccard, jaccard, overlaps
+from residualign.selection.result import SelectionCurve, expected_jaccard, jaccard, overlaps
 from residualign.selection.scores import budgets, parse_budget
 from residualign.selection.select import best_selection, scaling_of_selection, select
 from residualign.selection.study import N_RANDOM, selection_subject, study_selection
@@ -237,3 +237,12 @@ def test_a_selection_outlives_the_temporary_store_of_a_model_and_data(tmp_path):
     adapter = found.to_adapter()
     adapter.save(tmp_path / "adapter")
     assert adapter.predict(images) == ra.load_adapter(tmp_path / "adapter").predict(images)
+
+
+def test_a_curve_says_what_became_of_the_rest():
+    def shown(ablation, *accuracy):
+        heads = tuple(f"L0.H{i}" for i in range(len(accuracy)))
+        return repr(SelectionCurve("S", None, ablation, heads, accuracy))
+
+    assert shown("zero", 0.5) == "SelectionCurve(S, the rest zero: 50.0 % with the only head)"
+    assert shown("mean", 0.2, 0.5) == "SelectionCurve(S, the rest at its mean: 50.0 % with all 2 heads)"

@@ -110,13 +110,16 @@ def _field(mapping: Mapping[str, Any], name: str, kind: type | tuple[type, ...])
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
-        raise BadInputError(f"{folder} is not an adapter: it has no {CONFIG}")
+        above = folder.parent
+        meant = f" (did you mean {str(above)!r}?)" if (above / CONFIG).is_file() else ""
+        missing = f"it has no {CONFIG}" if folder.exists() else "it does not exist"
+        raise BadInputError(f"{str(folder)!r} is not an adapter: {missing}{meant}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInputError(f"{path} is not readable as JSON ({error})") from None
+        raise BadInputError(f"{str(path)!r} is not readable as JSON ({error})") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise BadInputError(f"{path} does not describe a {FORMAT}")
+        raise BadInputError(f"{str(path)!r} does not describe a {FORMAT}")
     version = _field(config, "version", int)
     if version > VERSION:
         raise BadInputError(
@@ -132,7 +135,7 @@ def _read_history(path: Path) -> tuple[dict[str, Any], ...]:
     try:
         return tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError) as error:
-        raise BadInputError(f"{path} is not readable as JSON lines ({error})") from None
+        raise BadInputError(f"{str(path)!r} is not readable as JSON lines ({error})") from None
 
 
 _ROWS, _DIM, _WHOLE = "rows", "dim", "whole"
@@ -204,7 +207,7 @@ def read_adapter(folder: str | os.PathLike[str]) -> dict[str, Any]:
     config, path = _read_config(Path(folder)), Path(folder) / TENSORS
     _, tensors = read_tensors(path, FORMAT, VERSION)
     if hashlib.sha256(path.read_bytes()).hexdigest() != _field(config, "tensors_sha256", str):
-        raise BadInputError(f"{path} is not the file that was saved with {CONFIG}: its SHA-256 differs")
+        raise BadInputError(f"{str(path)!r} is not the file that was saved with {CONFIG}: its SHA-256 differs")
     files, history = _Files(config, tensors), _read_history(Path(folder) / HISTORY)
     method = _field(config, "method", str)
     if method not in ADAPTER_METHODS:

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from residualign.commands.explain import ExplainOutcome
     from residualign.text.explanation import ComponentWords, UnitWords
 
-_COMPONENTS = 2
-
 
 def show(printer: Out, outcome: ExplainOutcome) -> None:
     """Print the units whose texts explain most."""
@@ -31,10 +29,8 @@ def show(printer: Out, outcome: ExplainOutcome) -> None:
             ("components", f"from {outcome.components_from} ({outcome.n_reference:,})"),
         )
     )
-    # two are enough on a screen, unless the user asked for others
-    most = None if outcome.request.component else _COMPONENTS
     for unit in shown:
-        printer.show("", *_unit(unit, explanation.method, most))
+        printer.show("", *_unit(unit, explanation.method))
     n, left = len(shown), len(explanation.units) - len(shown)
     if left:
         which = "whose texts explain most" if explanation.dictionary is not None else "with the largest component"
@@ -45,18 +41,19 @@ def show(printer: Out, outcome: ExplainOutcome) -> None:
         printer.show("", f"  {len(outcome.files)} files in {outcome.request.out}")
 
 
-def _unit(unit: UnitWords, method: str, most: int | None) -> list[RenderableType]:
+def _unit(unit: UnitWords, method: str) -> list[RenderableType]:
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    from residualign._messages import percent
+    from residualign._messages import percent, plural
     from residualign.cli.views import heading, paragraph
 
     lines: list[RenderableType] = [heading(unit.label)]
     if unit.chosen:
         whose = "the first component" if method == "omp" else "its variance"
-        said = f"{len(unit.chosen)} texts explain {percent(unit.explained)} of {whose}"
+        n = len(unit.chosen)
+        said = f"{plural(n, 'text explains', 'texts explain')} {percent(unit.explained)} of {whose}"
         if unit.coherence is not None:
             said += f"; coherence {unit.coherence:+.1f}"
         lines += [paragraph("; ".join(text.text for text in unit.chosen), "title"), paragraph(said, "quiet")]
@@ -65,7 +62,7 @@ def _unit(unit: UnitWords, method: str, most: int | None) -> list[RenderableType
     table = Table.grid(padding=(0, 2))
     for justify in ("right", "right", "left", "left"):
         table.add_column(justify=justify, overflow="fold", no_wrap=justify == "right")
-    for component in unit.components[:most]:
+    for component in unit.components:
         share = percent(component.explained_variance_ratio)
         table.add_row(str(component.index), share, Text("+", "good"), _end(component, positive=True))
         table.add_row("", "", Text("-", "bad"), _end(component, positive=False))

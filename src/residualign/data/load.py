@@ -6,6 +6,7 @@ import os
 from os import PathLike
 from pathlib import Path
 
+from residualign._messages import did_you_mean
 from residualign.data.folders import read_folder
 from residualign.data.hub import parse_hub_name, read_hub
 from residualign.data.hub_rows import StreamedRows
@@ -132,7 +133,7 @@ def _read_name(name: str, labeled: bool, n_classes: int | None, stream: bool) ->
     if name.startswith("hf:"):
         return read_hub(parse_hub_name(name), labeled, n_classes, stream)
     raise BadInputError(
-        f"no data at {name!r}: expected a folder of class folders (with or without train, val and test above them), "
-        "a folder of train|val|test.parquet, a folder of tar shards, a hub data set (hf:org/name), "
-        f"or a registered name ({', '.join(registered_names())})"
+        f"no data at {name!r}{did_you_mean(name, registered_names())}: expected a folder of class folders, of "
+        "parquet files or of tar shards, a hub data set (hf:org/name), or a registered name (`residualign data` lists "
+        "them)"
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from residualign._messages import did_you_mean
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import OUTPUT, MeanMode, RestMode, ScaledUnit, Scaling
 from residualign.spectrum.spectrum import Spectra, Spectrum, leading, truncate
@@ -116,7 +117,7 @@ def get_method(name: str) -> Method:
     if name in REFUSED:
         raise BadInputError(REFUSED[name])
     if name not in METHODS:
-        raise BadInputError(f"no method {name!r}; methods are {', '.join(METHODS)}")
+        raise BadInputError(f"no method {name!r}{did_you_mean(name, METHODS)}; methods are {', '.join(METHODS)}")
     return METHODS[name]
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from residualign._messages import listed, plural
 from residualign._result import Result, Table
 from residualign.errors import BadInputError
 
@@ -259,8 +260,9 @@ class Geometry(Result):
         """The unit with this label, or "output"; `BadInputError` where it was not measured."""
         found = next((one for one in self._all() if one.label == label), None)
         if found is None:
+            labels = [one.label for one in self._all()]
             raise BadInputError(
-                f"unit {label!r} was not measured; measured were {', '.join(one.label for one in self._all())}"
+                f"unit {label!r} was not measured; measured: {plural(len(labels), 'unit')} ({listed(labels)})"
             )
         return found
 

@@ -89,7 +89,7 @@ def open_store(path: str) -> Store:
     """Open a store that was given alone; the error says what was expected."""
     if "://" not in path and not holds_store(path):
         inside = os.path.join(path, "store")
-        hint = f" (did you mean {inside}?)" if holds_store(inside) else ""
+        hint = f" (did you mean {inside!r}?)" if holds_store(inside) else ""
         raise BadInputError(
             f"{path!r} is not a store{hint}; expected a store made by `residualign extract`, or MODEL and DATA"
         )

@@ -60,7 +60,7 @@ def open_run(
         chosen = str(summary["chosen"])
         picture_of = {key: name for key, name in dict(summary.get("pictures", {})).items() if name}
     except (KeyError, TypeError, ValueError):
-        raise BadInputError(f"{path / SUMMARY_NAME} is damaged; run `residualign adapt` again") from None
+        raise BadInputError(f"{str(path / SUMMARY_NAME)!r} is damaged; run `residualign adapt` again") from None
     found = (Store.open(store) if store is not None else store_of_run(path)).in_memory()
     if found.fingerprint != summary["fingerprints"]["store"]:
         raise BadInputError(
@@ -106,7 +106,7 @@ def _summary(path: Path) -> dict[str, Any]:
             return dict(content)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise BadInputError(f"{path / SUMMARY_NAME} is damaged; run `residualign adapt` again")
+    raise BadInputError(f"{str(path / SUMMARY_NAME)!r} is damaged; run `residualign adapt` again")
 
 
 def _shown_method(results: tuple[MethodResult, ...], chosen: str) -> str:
@@ -126,4 +126,4 @@ def _pictures(path: Path) -> dict[str, str]:
         with zipfile.ZipFile(path) as file:
             return {name: base64.b64encode(file.read(name)).decode() for name in file.namelist()}
     except zipfile.BadZipFile:
-        raise BadInputError(f"{path} is damaged; remove it to continue without pictures") from None
+        raise BadInputError(f"{str(path)!r} is damaged; remove it to continue without pictures") from None

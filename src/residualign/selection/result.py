@@ -9,7 +9,7 @@ from math import comb
 from typing import TYPE_CHECKING, Any
 
 from residualign._files import plain
-from residualign._messages import percent
+from residualign._messages import percent, plural
 from residualign._result import Result, Table, one_line
 from residualign.errors import BadInputError
 from residualign.selection.ablation import LAYER_KINDS
@@ -52,7 +52,9 @@ class HeadScores:
         return tuple(self.labels[i] for i in order)
 
     def __repr__(self) -> str:
-        return one_line(f"HeadScores({self.score}, {len(self.labels)} heads, best first: {', '.join(self.ranked)})")
+        return one_line(
+            f"HeadScores({self.score}, {plural(len(self.labels), 'head')}, best first: {', '.join(self.ranked)})"
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,10 +75,9 @@ class SelectionCurve:
         return self.accuracy[n_heads - 1]
 
     def __repr__(self) -> str:
-        return one_line(
-            f"SelectionCurve({self.score}, the rest at its {self.ablation}: {percent(self.accuracy[-1])} with all "
-            f"{len(self.accuracy)} heads)"
-        )
+        n, rest = len(self.accuracy), "zero" if self.ablation == "zero" else f"at its {self.ablation}"
+        every = "the only head" if n == 1 else f"all {n:,} heads"
+        return one_line(f"SelectionCurve({self.score}, the rest {rest}: {percent(self.accuracy[-1])} with {every})")
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class SelectionStudy(Result):
 
     def _summary(self) -> str:
         scores = ", ".join(dict.fromkeys(score_title(one.score) for one in self.scores))
-        return f"{self.name!r}, {self.n_heads} heads by {scores}: {100 * self.accuracy:.1f} % with every unit"
+        return f"{self.name!r}, {plural(self.n_heads, 'head')} by {scores}: {100 * self.accuracy:.1f} % with every unit"
 
     @property
     def tables(self) -> dict[str, Table]:
