@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from residualign.errors import BadInputError
 from residualign.models import blip, clip, siglip, vit
+from residualign.models.accounting import check_weights, refuse_adapter_beside
 from residualign.models.hub import SAFETENSORS, not_loaded
 from residualign.models.preprocess import Preprocess, load_preprocess
 from residualign.models.text import SigLipText, TextEncoder, TransformersText
@@ -53,11 +54,12 @@ class _Checkpoint:
     architectures: tuple[str, ...]
 
     def module(self, kind: str, **options: Any) -> Any:
-        """The model in float32, in evaluation mode, frozen; `BadInputError` if the file lacks a weight.
+        """The model in float32, in evaluation mode, frozen; `BadInputError` as `check_weights` says.
 
         kind: transformers' class. Read from safetensors, or from `pytorch_model.bin` if the checkpoint has none: with
         torch's `weights_only`, so that no code in such a file is run.
         """
+        refuse_adapter_beside(self.name, Path(self.source))
         older = not any((Path(self.source) / file).is_file() for file in SAFETENSORS)
         how = "from pytorch_model.bin" if older else "from its safetensors weights"
         with _quiet():
@@ -69,16 +71,14 @@ class _Checkpoint:
                     weights_only=True,
                     trust_remote_code=False,
                     output_loading_info=True,
+                    # reported below, with the names that the library only logs
+                    ignore_mismatched_sizes=True,
                     **options,
                 )
             except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
                 raise not_loaded(self.name, how, error) from error
-        missing = sorted(report["missing_keys"])
-        if missing:
-            raise BadInputError(
-                f"model {self.name!r}: the weights file lacks {missing[0]!r} ({len(missing)} tensors in all)"
-            )
         module: nn.Module = model
+        check_weights(self.name, module, report["missing_keys"], report["unexpected_keys"], report["mismatched_keys"])
         return module.eval().requires_grad_(False)
 
     def tokenizer(self) -> Any:

@@ -19,6 +19,8 @@ _OLDER = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # what loading reads; other formats of the same weights would double the download
 _FILES = (
     "config.json",
+    # not read, but refused beside full weights
+    "adapter_config.json",
     "*processor_config.json",
     *SAFETENSORS,
     "model-*-of-*.safetensors",
@@ -131,8 +133,11 @@ def _bars_on_terminals_only() -> Iterator[None]:
         enable_progress_bars()
 
 
+_LONGEST_REASON = 300
+
+
 def not_loaded(name: str, how: str, error: Exception) -> BadInputError:
-    """One sentence with the first line of what the library said.
+    """One sentence with what the library said, on one line and cut where it is long.
 
     A full disk or memory behind the error is the machine's fault, not the model's, and is raised as it is: it has its
     own exit code and sentence.
@@ -140,8 +145,9 @@ def not_loaded(name: str, how: str, error: Exception) -> BadInputError:
     for one in _behind(error):
         if isinstance(one, MemoryError) or (isinstance(one, OSError) and is_full(one)):
             raise one
-    said = str(error).strip()
-    reason = said.splitlines()[0] if said else type(error).__name__
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if len(reason) > _LONGEST_REASON:
+        reason = f"{reason[:_LONGEST_REASON]}..."
     return BadInputError(f"model {name!r} could not be loaded {how}: {reason}")
 
 

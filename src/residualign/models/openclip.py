@@ -21,7 +21,8 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign.errors import BadInputError
 from residualign.models import timm_vit
-from residualign.models.hub import cache_alone_without_network, not_loaded
+from residualign.models.accounting import refused_by
+from residualign.models.hub import cache_alone_without_network
 from residualign.models.pooling import (
     CLASS_TOKEN,
     AttentionPooling,
@@ -95,7 +96,7 @@ def load(name: str) -> VisionModel:
             tokenizer = open_clip.get_tokenizer(identifier)
     except Exception as error:
         # the library raises whatever its config, its downloads and torch raise
-        raise not_loaded(name, "by open_clip", error) from error
+        raise refused_by("open_clip", name, error) from error
     model = model.float().eval().requires_grad_(False)
     describe = timm_tower if type(model.visual).__name__ == "TimmModel" else tower
     preprocess, text = _preprocess(model.visual.preprocess_cfg), OpenClipText(model, tokenizer)

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from residualign.errors import BadInputError
-from residualign.models.hub import cache_alone_without_network, not_loaded
+from residualign.models.accounting import check_weights, refused_by, timm_keys
+from residualign.models.hub import cache_alone_without_network
 from residualign.models.pooling import (
     CLASS_TOKEN,
     AttentionPooling,
@@ -81,12 +82,13 @@ def load(name: str) -> VisionModel:
         raise BadInputError(f"model {name!r} needs timm: pip install 'residualign[timm]'") from error
     spec = name.removeprefix("timm:")
     try:
-        with cache_alone_without_network(spec):
+        with cache_alone_without_network(spec), timm_keys() as keys:
             check_keywords(own_config(spec, "config.json").get("model_args"), _keywords(), "model_args of config.json")
             model = timm.create_model(spec, pretrained=True, num_classes=0)
     except Exception as error:
         # the library raises whatever its config, its downloads and torch raise
-        raise not_loaded(name, "by timm", error) from error
+        raise refused_by("timm", name, error) from error
+    check_weights(name, model, keys["Missing"], keys["Unexpected"])
     model = model.float().eval().requires_grad_(False)
     settings = timm.data.resolve_model_data_config(model)
     preprocess = TransformPreprocess(timm.data.create_transform(**settings, is_training=False), settings)
