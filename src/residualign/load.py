@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from residualign.decomposition.contributions import Contributions
 from residualign.decomposition.diagnose import failing_part
@@ -14,11 +16,12 @@ from residualign.decomposition.trace import Trace
 from residualign.errors import BadInputError
 from residualign.models.hub import fetch
 from residualign.models.names import ModelSource, resolve, without_pooling
+from residualign.models.proof import picture_pixels, refuse_pixels
 from residualign.models.tower import Tower, mean_of_patches, refuse_non_finite
 from residualign.models.trust import no_remote_code, refuse_unnamed_model, remember_model
 from residualign.models.vision_model import VisionModel
 
-__all__ = ["TOLERANCES", "check_sum", "load_model", "load_named_by_file"]
+__all__ = ["TOLERANCES", "check_sum", "load_model", "load_named_by_file", "prove"]
 
 # Largest residual_error of a model that is accepted, by the dtype its tower runs in. In the half types the tower rounds
 # its own output and every unit's value to 11 (float16) or 8 (bfloat16) bits; contributions are summed in float32.
@@ -57,14 +60,16 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
     ------
     BadInputError
         For a model that does not exist, cannot be reached or needs a library that is not installed; for a model
-        family that is not supported; for NaN or infinity among the weights; for a missing tokenizer; and where the
+        family that is not supported; for NaN or infinity among the weights; for a missing tokenizer, or one with ids
+        that the text tower has no rows for; where the preprocessing does not make what the tower takes; and where the
         units do not sum to the output (relative error above 1e-10 in float64, 1e-4 in float32).
 
     Notes
     -----
     Models that are not on disk are downloaded once, into the cache of their library. No code that comes with a model is
     run. The name is noted for this user, so that an adapter or a store that names the model may load it. The check
-    costs a forward pass of four images of noise. docs/models.md lists the supported families.
+    costs a forward pass of four images of noise and two of two pictures of different shape, which pass through the
+    checkpoint's own preprocessing. docs/models.md lists the supported families.
 
     Examples
     --------
@@ -99,7 +104,7 @@ def _loaded(name: str, device: str, dtype: str) -> VisionModel:
             model.tower = mean_of_patches(model.tower, source.name)
         refuse_non_finite(model.tower, source.name)
         model.to(wanted_device, _DTYPES[dtype])
-        model.residual_error = check_sum(model.tower, source.name)
+        model.residual_error = prove(model, source.name)
     except BadInputError as error:
         if source.name == plain:
             raise
@@ -109,15 +114,32 @@ def _loaded(name: str, device: str, dtype: str) -> VisionModel:
     return model
 
 
-def check_sum(tower: Tower, name: str) -> float:
-    """The residual error on a seeded probe batch; `BadInputError` above the tolerance of the tower's dtype."""
+def prove(model: VisionModel, name: str) -> float:
+    """The residual error on a seeded probe batch of the shape that the model's own preprocessing makes.
+
+    `BadInputError` where its preprocessing and its tower do not fit together, or the units do not sum to the output:
+    of the probe batch, or of two pictures of different shape.
+    """
+    pixels = picture_pixels(model.preprocess, name)
+    channels, height, width = pixels.shape[1:]
+    model.tower = replace(model.tower, pixels_shape=(channels, height, width))
+    pixels = pixels.to(device=model.device, dtype=model.dtype)
+    refuse_pixels(model.tower, pixels, name)
+    error = check_sum(model.tower, name)
+    check_sum(model.tower, name, pixels)
+    return error
+
+
+def check_sum(tower: Tower, name: str, pixels: Tensor | None = None) -> float:
+    """The residual error on these pixels, or a seeded probe batch; `BadInputError` above the tolerance of the dtype."""
+    pixels = tower.probe(_N_PROBE) if pixels is None else pixels
     # not `trace_coordinates`: where the numbers are not finite, the part that fails is named
     with torch.no_grad(), Trace(tower) as trace:
-        coordinates = trace.coordinates(tower.forward(tower.probe(_N_PROBE)))
+        coordinates = trace.coordinates(tower.forward(pixels))
     error = Contributions.of(coordinates, unit_maps(tower)).residual_error
     tolerance = TOLERANCES[tower.dtype]
     if not error <= tolerance:
-        part = failing_part(tower, tower.probe(_N_PROBE), tolerance)
+        part = failing_part(tower, pixels, tolerance)
         raise BadInputError(
             f"model {name!r}: the units do not sum to the model's output: relative error {error:.1e}, expected at most "
             f"{tolerance:.0e} in {str(tower.dtype).removeprefix('torch.')}; what fails is {part}"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from residualign.errors import BadInputError
-from residualign.load import TOLERANCES, check_sum, load_model
+from residualign.load import TOLERANCES, load_model, prove
 from residualign.models.names import RegisteredModel, registered_models
 from residualign.models.vision_model import VisionModel
 
@@ -90,7 +90,7 @@ def check_model(
         sums.append(_sum_check(widest, model.residual_error))
         for dtype in others:
             model.to(model.device, getattr(torch, dtype))
-            sums.append(_sum_check(dtype, check_sum(model.tower, name)))
+            sums.append(_sum_check(dtype, prove(model, name)))
     except BadInputError as error:
         return RefusedModel(name, str(error), tuple(sums), time.perf_counter() - began)
     registered = registered_models().get(name) if model.source != name else None

@@ -6,13 +6,14 @@ import io
 import pickle
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from residualign.data import BadImageError, read_image, to_rgb
 from residualign.data.images import EXTENSIONS, decode, has_image_extension
@@ -154,6 +155,23 @@ def test_whatever_a_decoder_raises_becomes_one_sentence(kind: type[Exception], m
 def test_the_pictures_of_a_phone_open() -> None:
     data = encoded(noise(8, (16, 16)), "mpo", save_all=True, append_images=[noise(9, (16, 16))])
     assert decode(data, "k").size == (16, 16)
+
+
+def test_half_an_image_is_refused_whatever_other_code_set_in_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    for kind in ("JPEG", "PNG"):
+        buffer = io.BytesIO()
+        Image.effect_noise((60, 40), 90).convert("RGB").save(buffer, kind)
+        half = buffer.getvalue()[: buffer.tell() // 2]
+        with pytest.raises(BadImageError):
+            decode(half, "half")
+        with pytest.raises(BadImageError):
+            to_rgb(Image.open(io.BytesIO(half)))
+        # also while another thread decodes, and afterwards the switch is as the other code left it
+        with ThreadPoolExecutor(4) as pool:
+            refused = [pool.submit(decode, half, "half") for _ in range(40)]
+            assert all(isinstance(one.exception(), BadImageError) for one in refused)
+        assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_truncated_and_empty_files_name_key_and_reason(tmp_path: Path) -> None:

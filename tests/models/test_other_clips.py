@@ -60,4 +60,5 @@ def test_every_weight_of_the_image_half_is_in_the_fingerprint(saved: tuple[Path,
 def test_pixels_come_by_the_pil_backend(saved: tuple[Path, Any]) -> None:
     model = ra.load_model(saved[0])
     assert model.preprocess.describe()["backend"] == "pil"
-    assert model.tower.image_size == model.preprocess.image_size() == 26
+    assert model.tower.image_size == 26
+    assert model.tower.pixels_shape == (3, 26, 26)

@@ -10,7 +10,7 @@
    that ship with checkpoints: alpha is dropped, not blended.
 
 What cannot be decoded in full (truncated, empty, unsupported, or so large that Pillow suspects a decompression bomb)
-raises `BadImageError`; an image is never partly decoded.
+raises `BadImageError`; an image is never partly decoded, whatever other code does to Pillow's `LOAD_TRUNCATED_IMAGES`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from residualign.errors import BadInputError
 
@@ -136,7 +137,8 @@ def to_rgb(image: Image.Image, key: str = "image") -> Image.Image:
 def _decoding(key: str) -> Iterator[None]:
     """Turn what Pillow raises into `BadImageError` naming `key`."""
     try:
-        yield
+        with _in_full():
+            yield
     except BadImageError:
         raise
     except UnidentifiedImageError as error:
@@ -144,6 +146,37 @@ def _decoding(key: str) -> Iterator[None]:
     except _DECODING_ERRORS as error:
         message = " ".join(str(error).split()).rstrip(".")
         raise BadImageError(key, message or f"decoding failed with {type(error).__name__}") from error
+
+
+class _Strict:
+    """Pillow's switch that lets half an image pass, off while any thread of ours decodes."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.n_decoding = 0
+        self.was_on = False
+
+
+_STRICT = _Strict()
+
+
+@contextmanager
+def _in_full() -> Iterator[None]:
+    """Decode in full, even where other code of the program has set `ImageFile.LOAD_TRUNCATED_IMAGES`.
+
+    The switch is put back once none of our threads decodes. Pillow has it for the whole program only.
+    """
+    with _STRICT.lock:
+        if ImageFile.LOAD_TRUNCATED_IMAGES:
+            _STRICT.was_on, ImageFile.LOAD_TRUNCATED_IMAGES = True, False
+        _STRICT.n_decoding += 1
+    try:
+        yield
+    finally:
+        with _STRICT.lock:
+            _STRICT.n_decoding -= 1
+            if _STRICT.was_on and not _STRICT.n_decoding:
+                _STRICT.was_on, ImageFile.LOAD_TRUNCATED_IMAGES = False, True
 
 
 def _convert(image: Image.Image, key: str) -> Image.Image:

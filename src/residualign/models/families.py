@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 from transformers.utils import logging
 
@@ -23,6 +21,7 @@ from residualign.models import blip, clip, siglip, vit
 from residualign.models.accounting import check_weights, refuse_adapter_beside
 from residualign.models.hub import SAFETENSORS, not_loaded
 from residualign.models.preprocess import Preprocess, load_preprocess
+from residualign.models.proof import picture_pixels
 from residualign.models.text import SigLipText, TextEncoder, TransformersText
 from residualign.models.tower import Tower
 from residualign.models.vision_model import VisionModel
@@ -75,7 +74,8 @@ class _Checkpoint:
                     ignore_mismatched_sizes=True,
                     **options,
                 )
-            except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+            except Exception as error:
+                # a config of other sizes than the library expects raises whatever it leads to
                 raise not_loaded(self.name, how, error) from error
         module: nn.Module = model
         check_weights(self.name, module, report["missing_keys"], report["unexpected_keys"], report["mismatched_keys"])
@@ -105,7 +105,9 @@ class _Checkpoint:
         return load_preprocess(self.source, self.name)
 
     def assembled(self, module: Any, tower: Tower, text: TextEncoder | None = None) -> VisionModel:
-        """The parts of the checkpoint as one model."""
+        """The parts of the checkpoint as one model; `BadInputError` for a tokenizer with ids beyond the text tower."""
+        if text is not None:
+            text.refuse_foreign_ids(self.name)
         return VisionModel(self.name, self.source, module, tower, self.preprocess, text)
 
 
@@ -167,7 +169,8 @@ def _vit(files: _Checkpoint) -> VisionModel:
 
 def _dino(files: _Checkpoint) -> VisionModel:
     model = files.module("AutoModel")
-    return files.assembled(model, vit.dino_tower(model, files.preprocess.image_size()))
+    height = picture_pixels(files.preprocess, files.name).shape[-2]
+    return files.assembled(model, vit.dino_tower(model, height))
 
 
 _LOADERS: dict[str, Callable[[_Checkpoint], VisionModel]] = {

@@ -100,6 +100,7 @@ def load(name: str) -> VisionModel:
     model = model.float().eval().requires_grad_(False)
     describe = timm_tower if type(model.visual).__name__ == "TimmModel" else tower
     preprocess, text = _preprocess(model.visual.preprocess_cfg), OpenClipText(model, tokenizer)
+    text.refuse_foreign_ids(name)
     return VisionModel(name, spec, model, describe(model, name), preprocess, text)
 
 
@@ -296,6 +297,16 @@ def _timm_projection(visual: Any, name: str) -> nn.Linear | None:
 
 class OpenClipText(TextEncoder):
     """open_clip's tokenizer and text tower."""
+
+    def _vocabulary(self) -> dict[str, int]:
+        # open_clip's own tokenizer wraps one of transformers only where the config names one
+        inner: Any = getattr(self._tokenizer, "tokenizer", None)
+        return inner.get_vocab() if hasattr(inner, "get_vocab") else dict(getattr(self._tokenizer, "encoder", {}))
+
+    def _n_rows(self) -> int:
+        text = getattr(self._model, "text", self._model)
+        rows = text.token_embedding if hasattr(text, "token_embedding") else text.transformer.get_input_embeddings()
+        return int(rows.num_embeddings)
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
         # byte pairs spell every text

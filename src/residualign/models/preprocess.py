@@ -43,10 +43,6 @@ class Preprocess:
         pixels: Tensor = self._processor(images=image, return_tensors="pt")["pixel_values"][0]
         return pixels.to(torch.float32)
 
-    def image_size(self) -> int:
-        """Height and width in pixels of a square image after preprocessing."""
-        return int(self(Image.new("RGB", (64, 64))).shape[-1])
-
     def describe(self) -> dict[str, Any]:
         """The settings that decide the pixels, as JSON values, with the backend."""
         settings = self._processor.to_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -10,7 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from residualign.errors import BadInputError
+
 __all__ = ["SigLipText", "TextEncoder", "TransformersText"]
+
+
+# placeholders that some vocabularies are padded with, and no text contains
+_NEVER_WRITTEN = re.compile(r"<(extra_id_|unused|reserved)")
 
 
 class TextEncoder(ABC):
@@ -38,6 +45,28 @@ class TextEncoder(ABC):
             starts = range(0, len(texts), batch_size)
             return torch.cat([self._embed(list(texts[start : start + batch_size]), device) for start in starts])
 
+    def refuse_foreign_ids(self, name: str) -> None:
+        """`BadInputError` naming the first token whose id the text tower has no row for. name: of the model."""
+        rows = self._n_rows()
+        foreign = sorted(
+            (i, token) for token, i in self._vocabulary().items() if rows <= i and not _NEVER_WRITTEN.match(token)
+        )
+        if foreign:
+            i, token = foreign[0]
+            raise BadInputError(
+                f"model {name!r}: its tokenizer has the token {token!r} with the id {i}, but its text tower has only "
+                f"{rows:,} rows (ids 0 to {rows - 1}); give the tokenizer that the model was trained with, or weights "
+                "with a row for each token"
+            )
+
+    @abstractmethod
+    def _vocabulary(self) -> dict[str, int]:
+        """Every token with its id; empty where ids beyond the tower cannot occur."""
+
+    @abstractmethod
+    def _n_rows(self) -> int:
+        """Rows of the token embedding."""
+
     @abstractmethod
     def unknown(self, texts: Sequence[str]) -> list[str]:
         """The texts with a token outside the tokenizer's vocabulary."""
@@ -58,6 +87,13 @@ class TransformersText(TextEncoder):
     def __init__(self, model: Any, tokenizer: Any, max_length: int | None = None) -> None:
         super().__init__(model, tokenizer)
         self._max_length = max_length or int(model.config.text_config.max_position_embeddings)
+
+    def _vocabulary(self) -> dict[str, int]:
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        return vocabulary
+
+    def _n_rows(self) -> int:
+        return int(self._model.config.text_config.vocab_size)
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
         unknown_id = self._tokenizer.unk_token_id

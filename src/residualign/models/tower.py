@@ -54,6 +54,7 @@ class Tower:
     """A vision tower as its family describes it. The rest of the package knows towers, not families.
 
     forward: (image, 3, height, width) pixels -> (image, dim) embedding, not normalized; `run` also checks it.
+    image_size: height of preprocessed images, in pixels.
     entry: the module whose first argument is the residual stream before the first block.
     final_norm: the norm of the residual stream, before the pooling or after it.
     tensors: every weight of the tower under a family-neutral name, so that a checkpoint has one fingerprint whichever
@@ -63,6 +64,7 @@ class Tower:
     a function.
     tokens: (image, 3, height, width) pixels -> (image, token, width), all tokens after the final norm, the first
     `n_prefix` of which are not patches; None where the family does not give them.
+    pixels_shape: (channels, height, width) of preprocessed images; None for three channels and a square.
     kept: a cache of values computed from the weights; not part of the tower.
     """
 
@@ -80,6 +82,7 @@ class Tower:
     exchange: Callable[[], AbstractContextManager[None]] = nullcontext
     tokens: Callable[[Tensor], Tensor] | None = None
     n_prefix: int = 1
+    pixels_shape: tuple[int, int, int] | None = None
     kept: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
@@ -126,7 +129,8 @@ class Tower:
     def probe(self, n_images: int, seed: int = 0) -> Float[Tensor, "image 3 height width"]:
         """Seeded Gaussian noise with the shape, dtype and device of preprocessed images."""
         generator = torch.Generator().manual_seed(seed)
-        pixels = torch.randn(n_images, 3, self.image_size, self.image_size, generator=generator, dtype=torch.float64)
+        shape = self.pixels_shape or (3, self.image_size, self.image_size)
+        pixels = torch.randn(n_images, *shape, generator=generator, dtype=torch.float64)
         return pixels.to(device=self.device, dtype=self.dtype)
 
     def __repr__(self) -> str:
