@@ -11,7 +11,7 @@ from sklearn.linear_model import OrthogonalMatchingPursuit
 
 from residualign.errors import BadInputError
 from residualign.text import pursuit as _greedy
-from residualign.text.dictionary import from_vectors
+from residualign.text.dictionary import TextDictionary, from_vectors
 from residualign.text.pursuit import Samples, omp, omp_each, somp, text_span
 from tests.reference import somp_twin
 from tests.text.make import ATOMS, DIM, IMAGES, RANK, make_dictionary, make_rows, orthonormal_dictionary
@@ -224,3 +224,50 @@ def test_bad_arguments_are_refused() -> None:
         omp(rows[0, :5], dictionary, 2)
     with pytest.raises(BadInputError, match="NaN"):
         omp(rows[0] / 0, dictionary, 2)
+
+
+def test_rows_in_float32_span_no_more_than_in_float64() -> None:
+    """Rounding of float32 is no direction of the rows: texts outside their span stay out of reach."""
+    dictionary, rows = make_dictionary(2), make_rows(3)
+    exact = text_span(rows, dictionary, RANK, rank=None)
+    rounded = text_span(rows.float(), dictionary, RANK, rank=None)
+    assert rounded.indices == exact.indices
+    np.testing.assert_allclose(rounded.weights, exact.weights, rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-310, 1e-120, 1e150, 1e300])
+def test_texts_do_not_depend_on_the_size_of_what_they_describe(size: float) -> None:
+    dictionary, rows = make_dictionary(4), make_rows(5)
+    rows = rows / rows.abs().max()
+    # denormal numbers have few digits
+    tolerance = 1e-9 if size > 1e-300 else 1e-1
+    for pursue in (somp, text_span, lambda rows, *how: omp(rows[0], *how)):
+        plain, scaled = pursue(rows, dictionary, 4), pursue(size * rows, dictionary, 4)
+        assert scaled.indices == plain.indices
+        np.testing.assert_allclose(np.array(scaled.weights) / size, plain.weights, rtol=tolerance)
+        np.testing.assert_allclose(
+            scaled.explained_variance_ratio, plain.explained_variance_ratio, rtol=min(tolerance, 1e-2)
+        )
+
+
+def test_the_two_relations_that_the_weights_of_text_span_are_said_to_have() -> None:
+    dictionary, rows = make_dictionary(6), make_rows(7)
+    chosen = text_span(rows, dictionary, 1)
+    samples = Samples.of(rows)
+    vectors = torch.linalg.svd(rows, full_matrices=False).Vh[: RANK + 1]
+    text = (dictionary.atoms[chosen.indices[0]] @ vectors.mT) @ vectors
+    length, weight = float(text.norm()), chosen.weights[0]
+    assert weight * length == pytest.approx(
+        (chosen.explained_variance_ratio[0] * samples.sum_of_squares) ** 0.5, rel=1e-9
+    )
+    spread = float((rows @ text).std())
+    assert weight * length**2 / (IMAGES - 1) ** 0.5 == pytest.approx(spread, rel=1e-9)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_atoms_that_are_not_finite_are_refused_by_text(value: float) -> None:
+    atoms = make_dictionary(0).atoms.clone()
+    atoms[7, 3] = value
+    texts = tuple(f"text {i}" for i in range(len(atoms)))
+    with pytest.raises(BadInputError, match=r"atoms of 1 of \d+ texts hold NaN or infinity \('text 7'\)"):
+        TextDictionary("own", texts, ("",) * len(atoms), atoms)

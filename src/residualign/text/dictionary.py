@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from residualign._messages import listed
 from residualign.errors import BadInputError
+from residualign.models.finite import is_finite
 from residualign.models.names import DICTIONARY_NAME, bundled_file
 from residualign.models.vision_model import VisionModel
 
@@ -67,8 +69,8 @@ class Texts:
 class TextDictionary:
     """Texts and their directions in the output space of one model.
 
-    atoms: (atom, dim), unit rows, float64. unknown: texts that were left out because they hold words outside the
-    tokenizer's vocabulary.
+    atoms: (atom, dim), unit rows, float64; `BadInputError` where they are not finite. unknown: texts that were left out
+    because they hold words outside the tokenizer's vocabulary.
     """
 
     name: str
@@ -79,6 +81,12 @@ class TextDictionary:
 
     def __post_init__(self) -> None:
         assert len(self.texts) == len(self.sections) == self.atoms.shape[0]
+        if not is_finite(self.atoms):
+            bad = (~torch.isfinite(self.atoms).all(dim=1)).nonzero().flatten().tolist()
+            raise BadInputError(
+                f"the atoms of {len(bad)} of {len(self)} texts hold NaN or infinity "
+                f"({listed([self.texts[row] for row in bad])}); expected unit rows"
+            )
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -12,7 +12,7 @@ space, knows that part: the numbers are those of the full problem, not of one wi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,10 @@ _DEPENDENT = 1e-12
 _EXPLAINED = 1e-10
 # values this close to the largest count as equal to it; the first atom is then taken
 _TIE = 1e-12
+# singular values below this share of the largest are rounding in float64
+_ROUNDING = 1e-10
+# numbers whose squares fit into float64, sums of many of them too
+_SMALLEST, _LARGEST = 1e-100, 1e100
 # how many atoms are looked at together: at first, and at most
 _FIRST, _MOST = 32, 256
 
@@ -64,12 +68,14 @@ class Samples:
 
     scores: (image, rank), orthonormal columns. factor: (rank, dim). mean: (dim,). All float64. rank is the number of
     the unit's own coordinates (head_dim + 2 for a head), or the smaller side of the data. Because the columns of
-    `scores` are orthonormal, every sum of squares over images is one over `factor` alone.
+    `scores` are orthonormal, every sum of squares over images is one over `factor` alone. rounding: singular values
+    below this share of the largest are those of rounding, and no direction of the rows.
     """
 
     scores: Float[Tensor, "image rank"]
     factor: Float[Tensor, "rank dim"]
     mean: Float[Tensor, " dim"]
+    rounding: float = _ROUNDING
 
     @classmethod
     def of(
@@ -82,6 +88,8 @@ class Samples:
 
         O(image x coordinate^2 + coordinate^2 x dim). `BadInputError` without rows, or with numbers that are not finite.
         """
+        # rows of a short type carry its rounding in every direction; y @ weight stays inside the span of the weight
+        given = _ROUNDING if weight is not None else max(_ROUNDING, 16 * torch.finfo(rows.dtype).eps)
         rows = rows.double()
         if not len(rows):
             raise BadInputError("there are no samples to describe; expected at least one")
@@ -94,7 +102,7 @@ class Samples:
         constant = factor.abs().max() <= 1e-14 * len(rows) ** 0.5 * center.abs().max()
         factor = torch.zeros_like(factor) if constant else factor
         if weight is None:
-            return cls(scores, factor, center)
+            return cls(scores, factor, center, given)
         mean = center @ weight.double()
         return cls(scores, factor @ weight.double(), mean if bias is None else mean + bias.double())
 
@@ -123,7 +131,7 @@ def somp(data: Samples | Float[Tensor, "image dim"], dictionary: TextDictionary,
     O(atom x dim), and O(image x rank) for each text that the bound leaves; memory O(image x rank + atom x dim).
     Source: Tropp, Gilbert and Strauss 2006, algorithm 3.1, as arXiv 2411.00246 uses it.
     """
-    samples = _checked(data, dictionary, n_texts)
+    samples, scale = _checked(data, dictionary, n_texts)
     path = _greedy(samples, dictionary.atoms, n_texts, _largest_sum_of_magnitudes)
     chosen = dictionary.atoms[list(path.indices)]
     # chosen = lower @ basis, so the coefficients W of the fit solve W lower = X basis^T, and ||U M|| = ||M||
@@ -132,7 +140,7 @@ def somp(data: Samples | Float[Tensor, "image dim"], dictionary: TextDictionary,
     return Chosen(
         path.indices,
         tuple(dictionary.texts[i] for i in path.indices),
-        tuple(coefficients.norm(dim=0).tolist()),
+        tuple((scale * coefficients.norm(dim=0)).tolist()),
         tuple(path.explained.tolist()),
     )
 
@@ -144,26 +152,33 @@ def text_span(
 
     Texts are first projected onto the leading `rank` right singular vectors of the samples as they are, not centered
     (None: onto all they span), and keep the length this leaves them: a text that the unit hardly reaches cannot win.
-    Then the samples are centered. weights: the norm over the samples of the coefficients on the text's direction at its
-    step. Of the samples only `factor` and `mean` are used, so the cost does not depend on their number.
+    Then the samples are centered. Of the samples only `factor` and `mean` are used, so the cost does not depend on
+    their number.
+
+    weights: the norm over the samples x of the coefficients (x . t) / |t|^2, where t is the text as its step sees it:
+    projected, and without the directions of the texts before it. These are the coefficients of the published code,
+    which takes (x . t) / |t|^2 times t out of the data; a weight times |t| is the norm of what its step takes out. Two
+    other numbers are sometimes meant: the standard deviation of x . t, by which the published code chooses
+    (`weight |t|^2 / sqrt(n - 1)`), and the coefficients of a joint fit by all texts chosen, which `somp` gives. Weights
+    of texts with different |t| are therefore not comparable as shares; `explained_variance_ratio` is.
 
     `BadInputError` as in `somp`, and for a rank below one. O(atom x dim) per step. Source: Gandelsman et al.
     2310.05916, algorithm 1.
     """
     if rank is not None and rank < 1:
         raise BadInputError(f"rank is at least 1; got {rank}")
-    samples = _checked(data, dictionary, n_texts)
+    samples, scale = _checked(data, dictionary, n_texts)
     # X^T X of rows that are not centered is A^T A + n m m^T, whatever the scores are
     rows = torch.cat([samples.factor, len(samples) ** 0.5 * samples.mean[None]])
     _, singular, vectors = torch.linalg.svd(rows, full_matrices=False)
-    spanned = int((singular > 1e-10 * singular[0]).sum())
+    spanned = int((singular > samples.rounding * singular[0]).sum())
     vectors = vectors[: spanned if rank is None else min(rank, spanned)]
     projected = (dictionary.atoms @ vectors.mT) @ vectors
     path = _greedy(samples, projected, n_texts, _largest_sum_of_squares)
     return Chosen(
         path.indices,
         tuple(dictionary.texts[i] for i in path.indices),
-        tuple((path.product / path.length.square()).tolist()),
+        tuple((scale * path.product / path.length.square()).tolist()),
         tuple(path.explained.tolist()),
     )
 
@@ -194,7 +209,10 @@ def omp_each(
     if not bool(torch.isfinite(directions).all()):
         raise BadInputError("a direction holds NaN or infinity; expected finite numbers")
     atoms = dictionary.atoms
-    residual = directions.to(atoms.dtype).clone()
+    # each direction in units of a power of two near its largest number: squares then neither vanish nor overflow
+    scale = _unit_of(directions.to(atoms.dtype).abs().amax(dim=1, keepdim=True))
+    directions = directions.to(atoms.dtype) / scale
+    residual = directions.clone()
     total = residual.square().sum(dim=1)
     steps = min(n_texts, len(atoms))
     # rows beyond a direction's own count stay zero and change nothing
@@ -224,13 +242,25 @@ def omp_each(
             indices[i].append(int(index[i]))
             explained[i].append(float(shares[i]))
     return tuple(
-        _chosen(dictionary, directions[i].to(atoms.dtype), basis[i, : len(taken)], taken, explained[i])
+        _chosen(dictionary, directions[i], basis[i, : len(taken)], taken, explained[i], float(scale[i]))
         for i, taken in enumerate(indices)
     )
 
 
+def _unit_of(largest: Tensor) -> Tensor:
+    """A power of two near each number, so that dividing by it is exact; 1 for zero, and within what squares allow."""
+    exponent = torch.frexp(largest).exponent.clamp(-1000, 1000)
+    extreme = (largest > 0) & ((largest < _SMALLEST) | (largest > _LARGEST))
+    return torch.where(extreme, torch.ldexp(torch.ones_like(largest), exponent), 1.0)
+
+
 def _chosen(
-    dictionary: TextDictionary, direction: Tensor, basis: Tensor, indices: list[int], explained: list[float]
+    dictionary: TextDictionary,
+    direction: Tensor,
+    basis: Tensor,
+    indices: list[int],
+    explained: list[float],
+    scale: float,
 ) -> Chosen:
     # atoms = lower @ basis, so the weights w of the fit w @ atoms solve w lower = basis . direction
     lower = (dictionary.atoms[indices] @ basis.mT).tril()
@@ -238,13 +268,16 @@ def _chosen(
     return Chosen(
         tuple(indices),
         tuple(dictionary.texts[i] for i in indices),
-        tuple(weights[0].tolist()),
+        tuple((scale * weights[0]).tolist()),
         tuple(explained),
     )
 
 
-def _checked(data: Samples | Tensor, dictionary: TextDictionary, n_texts: int) -> Samples:
-    """The samples, once they and the arguments beside them have been looked at."""
+def _checked(data: Samples | Tensor, dictionary: TextDictionary, n_texts: int) -> tuple[Samples, float]:
+    """The samples, once they and the arguments beside them have been looked at, and the unit they are in.
+
+    The unit is 1, unless squares of the samples would vanish or overflow.
+    """
     if n_texts < 1:
         raise BadInputError(f"n_texts is at least 1; got {n_texts}")
     samples = data if isinstance(data, Samples) else Samples.of(data)
@@ -252,7 +285,8 @@ def _checked(data: Samples | Tensor, dictionary: TextDictionary, n_texts: int) -
         raise BadInputError(
             f"samples of {samples.factor.shape[1]} dimensions, texts of {dictionary.dim}; expected one output space"
         )
-    return samples
+    scale = float(_unit_of(samples.factor.abs().amax().clamp(min=0.0))) if samples.factor.numel() else 1.0
+    return replace(samples, factor=samples.factor / scale, mean=samples.mean / scale), scale
 
 
 @dataclass(frozen=True)
