@@ -33,7 +33,7 @@ def test_a_bad_image_is_named_and_no_failure(run: Run, images: Path, tmp_path: P
     assert ran.json["bad"] == [{"split": "val", "key": "dog/03.png", "reason": "it is empty (0 bytes)"}]
     assert (ran.json["n_images"], ran.json["n_examined"], ran.json["n_bad"]) == (30, 30, 1)
     assert ran.json["out"] == str(tmp_path / "card")
-    assert "warning: 1 of 30 images are unreadable ('dog/03.png' first)" in ran.err
+    assert "warning: 1 of 30 images is unreadable ('dog/03.png')" in ran.err
     told = run("data", images, *LIGHT)
     assert told.code == 0
     assert "dog/03.png" in told.out

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from residualign.cli import classify, decompose, evaluate, lambdas, select, sweep
+from residualign.cli import classify, decompose, evaluate, lambdas, select, sweep, views, where
 from residualign.cli.console import Out
 from residualign.cli.explain import _unit
 
@@ -181,3 +181,26 @@ def test_explain_says_which_end_is_which(capsys: pytest.CaptureFixture[str]) -> 
     assert re.search(r"2 +25\.0 % +\+ +a cat 0\.90", told)
     assert re.search(r"- +a dog 0\.80", told)
     assert "1 text explains 50.0 % of its variance" in told
+
+
+def test_one_notation_per_column_of_maps() -> None:
+    assert where._in_one_notation([12.3456, -0.00012, 1e-9]) == ["12.3", "0.0", "0.0"]
+    assert where._in_one_notation([0.0123, -0.5]) == ["0.012", "-0.500"]
+    assert where._in_one_notation([2e-7, 1e-8]) == ["2.00e-07", "1.00e-08"]
+    assert where._in_one_notation([0.0, -0.0]) == ["0", "0"]
+
+
+def test_lines_of_a_finding_and_of_a_reason_begin_below_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(f"word{i}" for i in range(40))
+    out = Out(as_json=False)
+    out.stdout.width = 80
+    out.show(views.bullet(text))
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("  - word0 ")
+    assert others
+    assert all(line.startswith("    word") for line in others)
+    out.show(views.wrapped_table(("unreadable", "why"), [("cat/1.png", text)]))
+    told = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in told.splitlines())
+    # nothing is cut
+    assert [word for word in told.split() if word.startswith("word")] == text.split()

@@ -54,7 +54,7 @@ def test_bad_images_are_named_with_their_reason(tmp_path: Path) -> None:
     card = _card(root, workers=0)
     assert [(one.key, one.problem) for one in card.bad] == [("b/3.png", "it is empty (0 bytes)")]
     assert card.duplicates.across_splits == 0
-    assert any("1 of 12 images are unreadable ('b/3.png' first)" in sentence for sentence in card.warnings)
+    assert any("1 of 12 images is unreadable ('b/3.png')" in sentence for sentence in card.warnings)
     assert any("'b/notes.txt'" in sentence for sentence in card.warnings)
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from residualign._messages import plural
 from residualign._result import Table
 from residualign.adapter.attribution import Attribution, attribute
 from residualign.adapter.files import AdapterContent, read_adapter, refuse_other_model, to_config, write_adapter
@@ -348,7 +349,8 @@ class Adapter(AdapterContent):
         write_adapter(folder, self)
 
     def _summary(self) -> str:
-        return f"{super()._summary()}, model {self.model_info.get('name')}, {len(self.class_names):,} classes"
+        classes = plural(len(self.class_names), "class", "classes")
+        return f"{super()._summary()}, model {self.model_info.get('name')}, {classes}"
 
     def _embed_batch(self, images: _Batch, names: Sequence[str]) -> Tensor:
         model = self.model

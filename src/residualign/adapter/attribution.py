@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from residualign._messages import whole_percent
+from residualign._messages import plural, whole_percent
 from residualign._result import Result, Table
 from residualign.adapter.fold import Adapted
 from residualign.classification.classifier import Classifier
@@ -94,7 +94,8 @@ class Attribution(Result):
             return "no images"
         first = ", ".join(f"{label} {whole_percent(share)}" for label, share in self.top(0, 2))
         chosen, second = (self.class_names[int(index[0])] for index in (self.first, self.second))
-        return f"{len(self):,} images, {len(self.labels) - 1} units; first image: {chosen} over {second}, {first}"
+        sizes = f"{plural(len(self), 'image')}, {plural(len(self.labels) - 1, 'unit')}"
+        return f"{sizes}; first image: {chosen} over {second}, {first}"
 
 
 def attribute(adapted: Adapted, coordinates: Coordinates) -> Attribution:

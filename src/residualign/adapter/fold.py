@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from residualign._messages import plural
 from residualign.classification.classifier import Classifier
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
@@ -206,7 +207,7 @@ class FactoredMap(_OutputPart):
     after: Float[Tensor, "dim dim"] | None = None
 
     def __repr__(self) -> str:
-        return f"FactoredMap({len(self.factors):,} units, dim={self.bias.shape[0]:,})"
+        return f"FactoredMap({plural(len(self.factors), 'unit')}, dim={self.bias.shape[0]:,})"
 
     @property
     def needs_units(self) -> bool:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from residualign._messages import percent
+from residualign._messages import percent, plural
 from residualign._result import Result, Table
 from residualign.adapter.compact import CompactScaling
 from residualign.adapter.files import AdapterContent
@@ -110,7 +110,7 @@ class Moved(Result):
 
     def _summary(self) -> str:
         most = ", ".join(f"{one.label}[{one.component or 0}] {one.value:.3g}" for one in self.components[:3])
-        return f"{len(self):,} lambdas; moved most: {most}"
+        return f"{plural(len(self), 'lambda')}; moved most: {most}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -148,8 +148,10 @@ class PutBackCurve(Result):
         return {"put_back": [{"order": self.order, "seed": self.seed, "put_back": n, "accuracy": a} for n, a in points]}
 
     def _summary(self) -> str:
-        ends = f"accuracy {percent(self.accuracy[0])} -> {percent(self.accuracy[-1])} on {self.n_images:,} images"
-        return f"{self.put_back[-1]:,} lambdas reset, {self.order} first, {ends}"
+        ends = (
+            f"accuracy {percent(self.accuracy[0])} -> {percent(self.accuracy[-1])} on {plural(self.n_images, 'image')}"
+        )
+        return f"{plural(self.put_back[-1], 'lambda')} reset, {self.order} first, {ends}"
 
 
 def moved_components(
@@ -285,7 +287,7 @@ def _check_curve(order: str, points: int, labels: Tensor, n_images: int) -> None
         raise BadInputError(f"points is at least 2, the first and the last; got {points}")
     if len(labels) != n_images or not n_images:
         raise BadInputError(f"labels and coordinates are of the same images, at least one; got {len(labels)} labels "
-                            f"for {n_images} images")  # fmt: skip
+                            f"for {plural(n_images, 'image')}")  # fmt: skip
 
 
 _STEPS = ("iteration", "epoch", "learning_rate")

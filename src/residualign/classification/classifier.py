@@ -19,7 +19,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from residualign._messages import sentence
+from residualign._messages import plural, sentence
 from residualign.errors import BadInputError
 from residualign.store import Store
 
@@ -103,7 +103,9 @@ class Classifier:
 
     def __repr__(self) -> str:
         n, dim = self.vectors.shape
-        return f"Classifier({self.kind}, {n:,} classes, dim {dim}, logit scale {self.logit_scale:.4g})"
+        return (
+            f"Classifier({self.kind}, {plural(n, 'class', 'classes')}, dim {dim}, logit scale {self.logit_scale:.4g})"
+        )
 
     def logits(self, embeddings: Float[Tensor, "image dim"]) -> Float[Tensor, "image class"]:
         """Cosine with every class vector times the logit scale, (image, class); embeddings need not be normalized."""
@@ -244,7 +246,7 @@ def class_means(
     n_classes = len(class_names)
     counts = torch.bincount(labels, minlength=n_classes)
     if counts.shape[0] > n_classes:
-        raise BadInputError(f"label {counts.shape[0] - 1} has no name among {n_classes} classes")
+        raise BadInputError(f"label {counts.shape[0] - 1} has no name among {plural(n_classes, 'class', 'classes')}")
     empty = (counts == 0).nonzero().flatten().tolist()
     if empty:
         raise BadInputError(f"class {class_names[empty[0]]!r} has no training images, so it has no class mean")

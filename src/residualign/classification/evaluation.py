@@ -13,7 +13,7 @@ from scipy.stats import binomtest, norm
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from residualign._messages import interval, percent, points
+from residualign._messages import interval, percent, plural, points
 from residualign._result import Result, Table
 from residualign.errors import BadInputError
 from residualign.models.finite import is_finite
@@ -77,7 +77,7 @@ class Evaluation(Result):
         return asdict(self) | {"confusion": self.confusion.tolist()}
 
     def _summary(self) -> str:
-        return f"accuracy {percent(self.accuracy)} ({interval(*self.interval)}) on {self.n:,} images"
+        return f"accuracy {percent(self.accuracy)} ({interval(*self.interval)}) on {plural(self.n, 'image')}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,7 +103,9 @@ class Comparison(Result):
         return {"classes": [{"class": a.name, "n": a.n, "before": a.accuracy, "after": b.accuracy} for a, b in pairs]}
 
     def _summary(self) -> str:
-        accuracies = f"{percent(self.before.accuracy)} -> {percent(self.after.accuracy)} on {self.after.n:,} images"
+        accuracies = (
+            f"{percent(self.before.accuracy)} -> {percent(self.after.accuracy)} on {plural(self.after.n, 'image')}"
+        )
         return f"accuracy {accuracies}, {points(self.difference)}, p = {self.p_value:.2g}"
 
     def to_json(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from residualign._messages import plural
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -28,14 +29,14 @@ def show(printer: Out, outcome: SetsOutcome | CardOutcome) -> None:
 
 
 def _show(printer: Out, card: DataCard) -> None:
-    from residualign.cli.views import facts, plain_table
+    from residualign.cli.views import facts, plain_table, wrapped_table
 
     held = card.data
     splits = " · ".join(f"{split.name} {len(split):,}" for split in held.splits)
     examined = "" if card.n_examined == card.n_images else f", {card.n_examined:,} of them decoded"
     pairs = [
         ("data", held.name),
-        ("images", f"{card.n_images:,} of {len(held.class_names):,} classes{examined}"),
+        ("images", f"{card.n_images:,} of {plural(len(held.class_names), 'class', 'classes')}{examined}"),
         ("splits", f"{splits} ({held.split_rule})"),
     ]
     if card.width is not None and card.height is not None:
@@ -51,9 +52,9 @@ def _show(printer: Out, card: DataCard) -> None:
     columns = (("class", False), *((split.name, True) for split in held.splits))
     printer.show(facts(*pairs), "", plain_table(columns, rows))
     if len(held.class_names) > _SHOWN:
-        printer.show("", f"  {len(held.class_names) - _SHOWN} more classes; --json lists all")
+        printer.show("", f"  {plural(len(held.class_names) - _SHOWN, 'more class', 'more classes')}; --json lists all")
     if card.bad:
         shown = [(one.key, one.problem or "") for one in card.bad[:_BAD_SHOWN]]
-        printer.show("", plain_table((("unreadable", False), ("why", False)), shown))
+        printer.show("", wrapped_table(("unreadable", "why"), shown))
         if len(card.bad) > _BAD_SHOWN:
-            printer.show("", f"  {len(card.bad) - _BAD_SHOWN} more images; --json lists all")
+            printer.show("", f"  {plural(len(card.bad) - _BAD_SHOWN, 'more image')}; --json lists all")

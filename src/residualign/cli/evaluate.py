@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from residualign._messages import interval, percent
+from residualign._messages import interval, percent, plural
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -52,4 +52,4 @@ def show(out: Out, outcome: EvaluateOutcome) -> None:
         ),
     )
     if len(ranked) > len(shown):
-        out.show("", f"  {len(ranked) - len(shown)} more classes; --json lists all")
+        out.show("", f"  {plural(len(ranked) - len(shown), 'more class', 'more classes')}; --json lists all")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from residualign._messages import percent, plural
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ def show(printer: Out, outcome: ExplainOutcome) -> None:
     explanation, shown = outcome.explanation, outcome.shown
     words = "none: the model has no text tower"
     if explanation.dictionary is not None:
-        words = f"{explanation.method}, from {explanation.n_texts:,} descriptions ({explanation.dictionary})"
+        words = f"{explanation.method}, from {plural(explanation.n_texts, 'description')} ({explanation.dictionary})"
     printer.show(
         facts(
             ("model", outcome.model),
-            ("images", f"{explanation.n_images:,} ({explanation.split} of {outcome.data})"),
+            ("images", f"{explanation.n_images:,} of {outcome.data} ({explanation.split})"),
             ("words", words),
             ("components", f"from {outcome.components_from} ({outcome.n_reference:,})"),
         )
@@ -38,7 +39,7 @@ def show(printer: Out, outcome: ExplainOutcome) -> None:
             "", paragraph(f"{n} of {n + left} units are shown, those {which}; --top shows more, --json lists all")
         )
     if outcome.files:
-        printer.show("", f"  {len(outcome.files)} files in {outcome.request.out}")
+        printer.show("", f"  {plural(len(outcome.files), 'file')} in {outcome.request.out}")
 
 
 def _unit(unit: UnitWords, method: str) -> list[RenderableType]:
@@ -46,7 +47,6 @@ def _unit(unit: UnitWords, method: str) -> list[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    from residualign._messages import percent, plural
     from residualign.cli.views import heading, paragraph
 
     lines: list[RenderableType] = [heading(unit.label)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from residualign._messages import plural
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def show(out: Out, outcome: ExtractOutcome) -> None:
     out.show(
         facts(
             ("store", store.path),
-            ("images", f"{splits}; {len(store.class_names)} classes"),
+            ("images", f"{splits}; {plural(len(store.class_names), 'class', 'classes')}"),
             ("sum check", f"the units of {outcome.request.model} sum to its output within {store.residual_error:.0e}"),
             ("time", seconds(outcome.seconds)),
         )

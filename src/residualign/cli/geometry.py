@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from residualign._messages import plural
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def show(printer: Out, outcome: GeometryOutcome) -> None:
     printer.show(
         facts(
             ("model", outcome.model),
-            ("images", f"{found.n_images:,} of {outcome.data}, {request.split}"),
+            ("images", f"{found.n_images:,} of {outcome.data} ({request.split})"),
             ("components of", str(found.source)),
             *((("duplicates", f"up to {duplicates:,} per unit, dropped"),) if duplicates else ()),
         )
@@ -34,7 +35,7 @@ def show(printer: Out, outcome: GeometryOutcome) -> None:
     else:
         _show_profiles(printer, found)
     if outcome.files:
-        printer.show("", f"  {len(outcome.files)} files in {request.out}")
+        printer.show("", f"  {plural(len(outcome.files), 'file')} in {request.out}")
 
 
 def _show_units(printer: Out, units: tuple[UnitGeometry, ...]) -> None:

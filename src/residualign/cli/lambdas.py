@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from residualign._messages import plural
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def show(printer: Out, outcome: LambdasOutcome) -> None:
     printer.show(
         facts(
             ("adapter", f"{request.adapter}: {outcome.adapter.method} on {outcome.adapter.model_info.get('name')}"),
-            ("images", f"{outcome.put_back[0].n_images:,} {request.split} images of {outcome.store}"),
+            ("images", f"{plural(outcome.put_back[0].n_images, 'image')} of {outcome.store} ({request.split})"),
             ("lambdas", f"{len(outcome.moved):,}; the {len(shown)} that moved the embedding most are listed"),
         ),
         "",
@@ -46,7 +47,7 @@ def show(printer: Out, outcome: LambdasOutcome) -> None:
         title = f"  Rank correlation of lambdas between {request.seeds} fits with different seeds"
         printer.show("", heading(title), _stability_table(outcome))
     if outcome.files:
-        printer.show("", f"  {len(outcome.files)} files in {request.out}")
+        printer.show("", f"  {plural(len(outcome.files), 'file')} in {request.out}")
 
 
 def _put_back_rows(outcome: LambdasOutcome) -> list[tuple[str, ...]]:

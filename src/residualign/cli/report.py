@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 def show(printer: Out, outcome: ReportOutcome) -> None:
     """Print the findings and the path of the page."""
-    from residualign.cli.views import facts, paragraph
+    from residualign.cli.views import bullet, facts
 
     for sentence in outcome.report.contents.findings:
-        printer.show(paragraph(f"- {sentence}"))
+        printer.show(bullet(sentence))
     size = f"{outcome.page.stat().st_size / 1e6:.1f} MB, opens offline"
     more = len(outcome.files) - 1
     printer.show(

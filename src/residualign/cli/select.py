@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from residualign._messages import plural
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def show(out: Out, outcome: SelectOutcome) -> None:
     first = outcome.study
     out.show(
         facts(
-            ("model", f"{outcome.model}: {first.n_heads} heads"),
+            ("model", f"{outcome.model}: {plural(first.n_heads, 'head')}"),
             ("images", f"{first.n_scored:,} val images for the scores, {first.n_images:,} {first.split} for accuracy"),
             ("means", f"of ablated units: {outcome.means_from}"),
         )
@@ -99,7 +100,7 @@ def _overlaps(outcome: SelectOutcome) -> RenderableType:
         for one in outcome.overlaps
         if one.first[0] != one.second[0] and one.n_heads == count
     ]
-    title = f"overlap of the best {count} heads"
+    title = f"overlap of the best {plural(count, 'head')}"
     return plain_table(((title, False), ("score", False), ("Jaccard", True), ("chance", True)), rows)
 
 
@@ -110,8 +111,6 @@ def _adapter(outcome: SelectOutcome) -> str:
     chosen = outcome.selection
     assert chosen is not None
     rest = "zero" if chosen.ablation == "zero" else "at its mean"
+    heads = plural(len(chosen.heads), "head")
     test, val = percent(chosen.accuracy["adapted"]), percent(chosen.accuracy["val"])
-    return (
-        f"{outcome.request.adapter}: {len(chosen.heads)} heads by {score_title(chosen.score)}, the rest {rest}; "
-        f"val {val}, test {test}"
-    )
+    return f"{outcome.request.adapter}: {heads} by {score_title(chosen.score)}, the rest {rest}; val {val}, test {test}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from residualign._messages import plural
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def show(printer: Out, outcome: SimilarityOutcome) -> None:
         if one.result.pairs_cka is not None or one.result.pairs is not None:
             _show_pairs(printer, one, one_pair)
     if outcome.files:
-        printer.show("", f"  {len(outcome.files)} files in {request.out}")
+        printer.show("", f"  {plural(len(outcome.files), 'file')} in {request.out}")
 
 
 def _described(model: str, other: Source) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from residualign._messages import plural
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def show(out: Out, outcome: SweepOutcome) -> None:
     rows = [(*one.factors, f"{one.parameters:,}", str(one.n_seeds), *_accuracies(one)) for one in ranked[:_SHOWN]]
     out.show("", plain_table((*columns, *figures), rows))
     if len(ranked) > _SHOWN:
-        out.show("", f"  {len(ranked) - _SHOWN} more settings, best validation accuracy first; --json lists all")
+        out.show(
+            "", f"  {plural(len(ranked) - _SHOWN, 'more setting')}, best validation accuracy first; --json lists all"
+        )
     levels = [
         (one.factor.replace("_", " "), one.level, percent(one.test), percent(one.best.test), " ".join(one.best.factors))
         for one in outcome.levels

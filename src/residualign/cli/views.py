@@ -20,6 +20,7 @@ __all__ = [
     "bar",
     "bars_table",
     "before_name",
+    "bullet",
     "facts",
     "first_and_last",
     "has_blocks",
@@ -29,6 +30,7 @@ __all__ = [
     "plain_table",
     "seconds",
     "share_bars",
+    "wrapped_table",
 ]
 
 Row = TypeVar("Row")
@@ -103,6 +105,13 @@ def paragraph(text: str, style: str = "") -> RenderableType:
     return Constrain(Padding(Text(text, style=style), (0, 2, 0, 2)), _READABLE)
 
 
+def bullet(text: str) -> RenderableType:
+    """A paragraph after a dash; its lines begin below each other."""
+    table = Table.grid(padding=(0, 1))
+    table.add_row("-", Text(visible(text)))
+    return Constrain(Padding(table, (0, 2, 0, 2)), _READABLE)
+
+
 def heading(text: str) -> RenderableType:
     """The heading of a section."""
     return Text(visible(text), style="heading")
@@ -160,6 +169,17 @@ def plain_table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str
         table.add_column(title, justify=justify, no_wrap=i > 0, overflow="ellipsis", min_width=least, max_width=most)
     for row in rows:
         table.add_row(*row)
+    return Padding(table, (0, 0, 0, 2), expand=False)
+
+
+def wrapped_table(columns: tuple[str, str], rows: Sequence[tuple[str, str]]) -> RenderableType:
+    """Two columns of text, the second in as many lines as it needs: for reasons, which must not be cut."""
+    table = _table()
+    longest = max(cell_len(name) for name in (columns[0], *(name for name, _ in rows)))
+    table.add_column(columns[0], overflow="fold", min_width=min(longest, _SHORT_NAME), max_width=_WIDEST)
+    table.add_column(columns[1], overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(visible(cell)) for cell in row))
     return Padding(table, (0, 0, 0, 2), expand=False)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from residualign._messages import plural
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -31,18 +34,12 @@ def show(printer: Out, outcome: WhereOutcome) -> None:
         "",
     )
     rows = outcome.rows()
-    table = [
-        (
-            one["target"],
-            f"{one['total']:.3g}",
-            *((f"{one['patches']:.3g}", f"{one['prefix']:.3g}") if signed else ()),
-            f"{one['constant']:.3g}",
-            f"{one['peak']:.3g}",
-            f"{one['peak_row']}, {one['peak_column']}",
-        )
-        for one in rows[:_SHOWN]
-    ]
     parts = ("total", "patches", "prefix", "constant", "peak") if signed else ("total", "constant", "peak")
+    figures = zip(*(_in_one_notation([one[part] for one in rows[:_SHOWN]]) for part in parts), strict=True)
+    table = [
+        (one["target"], *numbers, f"{one['peak_row']}, {one['peak_column']}")
+        for one, numbers in zip(rows, figures, strict=False)
+    ]
     titles = (("head", False), *((title, True) for title in parts), ("at", False))
     # the end of a long path says more than its beginning
     room = printer.stdout.width - sum(
@@ -52,9 +49,18 @@ def show(printer: Out, outcome: WhereOutcome) -> None:
     lines = [(name, *line) for name, line in zip(names, table, strict=False)]
     printer.show(plain_table((("image", False), *titles), lines))
     if len(rows) > _SHOWN:
-        printer.show("", f"  {len(rows) - _SHOWN} more maps; --json lists all")
+        printer.show("", f"  {plural(len(rows) - _SHOWN, 'more map')}; --json lists all")
     if outcome.files:
-        printer.show("", f"  {len(outcome.files)} files in {outcome.request.out}")
+        printer.show("", f"  {plural(len(outcome.files), 'file')} in {outcome.request.out}")
+
+
+def _in_one_notation(values: Sequence[float]) -> list[str]:
+    """The numbers of a column, all with as many decimals as give the largest three digits."""
+    largest = max(map(abs, values))
+    if largest == 0:
+        return ["0"] * len(values)
+    decimals = max(0, 2 - math.floor(math.log10(largest)))
+    return [f"{value:z.2e}" if decimals > 6 else f"{value:z.{decimals}f}" for value in values]
 
 
 def _end(path: str, width: int) -> str:

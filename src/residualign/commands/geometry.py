@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from residualign._messages import plural
 from residualign._progress import SILENT, Progress
 from residualign._result import Result
 from residualign.commands._flags import (
@@ -98,7 +99,7 @@ class GeometryOutcome(Result):
         """The figures of `--out`, by file name."""
         from residualign.figures.geometry import geometry_figures
 
-        title = f"{Path(self.model).name} on {Path(self.data).name}, {self.geometry.n_images:,} images"
+        title = f"{Path(self.model).name} on {Path(self.data).name}, {plural(self.geometry.n_images, 'image')}"
         return geometry_figures(self.tables, title, self.geometry.variance_threshold)
 
 

@@ -19,7 +19,6 @@ from residualign.commands._flags import (
     ImagePaths,
     Loading,
     ModelPath,
-    Reference,
     UnitLabels,
     argument,
     flag,
@@ -66,7 +65,16 @@ class WhereRequest(Loading, Files):
             metavar="TEXT",
         ),
     ] = ()
-    reference: Reference = None
+    reference: Annotated[
+        str | None,
+        flag(
+            "--reference",
+            METHOD,
+            "Images, store or spectra file that the components of --component are computed from. By default the "
+            "adapter's own components, or those that come with the model.",
+            metavar="DATA",
+        ),
+    ] = None
     model: ModelPath = None
     batch_size: BatchSize = 8
 
@@ -281,7 +289,8 @@ def _decision(
 
 def _along(request: WhereRequest, decides: bool) -> str:
     if request.component:
-        return "along a component of the head"
+        numbers = " and ".join(map(str, request.component))
+        return f"along {'component' if len(request.component) == 1 else 'components'} {numbers} of each head"
     if request.text is not None:
         others = f" against {', '.join(map(repr, request.against))}" if request.against else ""
         return f"along the text {request.text!r}{others}"

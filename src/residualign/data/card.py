@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from residualign._messages import visible
+from residualign._messages import plural, visible
 from residualign._progress import Progress
 from residualign.data.images import BadImageError, decode, stored_as
 from residualign.data.load import load_data
@@ -111,9 +111,15 @@ class DataCard:
         if self.limits is not None:
             told.append(f"this data set can only be used as a reference: {self.limits}")
         if self.bad:
-            told.append(f"{len(self.bad)} of {self.n_examined} images are unreadable ({self.bad[0].key!r} first)")
+            told.append(
+                f"{len(self.bad)} of {self.n_examined} images {'is' if len(self.bad) == 1 else 'are'} unreadable "
+                f"({self.bad[0].key!r}{'' if len(self.bad) == 1 else ' first'})"
+            )
         if self.data.strays:
-            told.append(f"{len(self.data.strays)} files are not images ({self.data.strays[0]!r} first)")
+            told.append(
+                f"{plural(len(self.data.strays), 'file is not an image', 'files are not images')} "
+                f"({self.data.strays[0]!r}{'' if len(self.data.strays) == 1 else ' first'})"
+            )
         found = self.duplicates
         if found.across_splits:
             pair = " = ".join(repr(key) for key in found.examples[0][:2])
@@ -266,7 +272,7 @@ def card_markdown(card: DataCard, sheet: str) -> str:
     data = card.data
     lines = [f"# {_cell(data.name)}", ""]
     splits = ", ".join(f"{split.name} {len(split):,}" for split in data.splits)
-    lines += [f"{card.n_images:,} images of {len(data.class_names):,} classes: {splits}.", ""]
+    lines += [f"{plural(card.n_images, 'image')} of {plural(len(data.class_names), 'class', 'classes')}: {splits}.", ""]
     lines += [f"- splits: {_cell(data.split_rule)}"]
     looked = "all decoded" if card.n_examined == card.n_images else f"{card.n_examined:,} of them decoded (`--quick`)"
     lines += [f"- images: {looked}, {len(card.bad)} unreadable"]
@@ -305,7 +311,7 @@ def card_sheet(card: DataCard) -> bytes:
     # further classes are only counted on the page
     rest: list[tuple[str, list[Image.Image]]] = [(name, []) for name in data.class_names[ROWS:]]
     return contact_sheet(
-        [*rows, *rest], f"{Path(data.name).name}: {card.n_images:,} images", f"splits: {data.split_rule}"
+        [*rows, *rest], f"{Path(data.name).name}: {plural(card.n_images, 'image')}", f"splits: {data.split_rule}"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
+from residualign._messages import plural
 from residualign._result import one_line
 from residualign.data.images import decode
 
@@ -84,7 +85,9 @@ class Split:
         return len(self.keys)
 
     def __repr__(self) -> str:
-        return one_line(f"Split({self.name!r}, {len(self):,} images, {len(set(self.labels)):,} classes)")
+        return one_line(
+            f"Split({self.name!r}, {plural(len(self), 'image')}, {plural(len(set(self.labels)), 'class', 'classes')})"
+        )
 
     def image(self, index: int) -> Image.Image:
         """Read one image.
@@ -201,7 +204,8 @@ class ImageData:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split.name} {len(split):,}" for split in self.splits)
         name = self.name if len(self.name) <= 60 else f"...{self.name[-57:]}"
-        return one_line(f"ImageData({name!r}, {len(self.class_names):,} classes, {sizes}; splits: {self.split_rule})")
+        classes = plural(len(self.class_names), "class", "classes")
+        return one_line(f"ImageData({name!r}, {classes}, {sizes}; splits: {self.split_rule})")
 
     def describe(self) -> dict[str, Any]:
         """Name, classes, templates, sizes, strays and notes as JSON values."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from residualign._messages import plural
 from residualign._result import Result, Row, Table
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.errors import BadInputError
@@ -64,14 +65,16 @@ class UnitStatistics(Result):
             if unit.kind == "head"
         ]
         label = "share of the embedding's variance, %"
-        return {"variance_share": head_map(heads, "share", f"Heads, {self.n_images:,} images", label)} if heads else {}
+        if not heads:
+            return {}
+        return {"variance_share": head_map(heads, "share", f"Heads, {plural(self.n_images, 'image')}", label)}
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
         return {"n_images": self.n_images, "residual_error": self.residual_error, "units": self.rows}
 
     def _summary(self) -> str:
-        return f"{len(self.units)} units, n_images={self.n_images}, residual_error={self.residual_error:.1e}"
+        return f"{plural(len(self.units), 'unit')}, n_images={self.n_images}, residual_error={self.residual_error:.1e}"
 
 
 def unit_statistics(batches: Iterable[Coordinates], maps: UnitMaps) -> UnitStatistics:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from residualign._messages import plural
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 
 __all__ = [
@@ -55,7 +56,7 @@ class AnyUnit:
         return 1 if self.components is None else self.components.shape[0]
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.label}, {self.n_lambdas:,} lambdas)"
+        return f"{type(self).__name__}({self.label}, {plural(self.n_lambdas, 'lambda')})"
 
 
 class AnyScaling:
@@ -83,7 +84,8 @@ class AnyScaling:
         return {unit.label: part for unit, part in zip(self.units, parts, strict=True)}
 
     def __repr__(self) -> str:
-        content = f"{len(self.units):,} units, {self.n_lambdas:,} lambdas, mean={self.mean!r}, rest={self.rest!r}"
+        sizes = f"{plural(len(self.units), 'unit')}, {plural(self.n_lambdas, 'lambda')}"
+        content = f"{sizes}, mean={self.mean!r}, rest={self.rest!r}"
         return f"{type(self).__name__}({content})"
 
 

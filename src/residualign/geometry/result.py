@@ -194,7 +194,7 @@ class LayerProfile(Result):
 
     def _summary(self) -> str:
         values = ", ".join(f"{value:.3g}" for value in self.mean)
-        return f"{self.quantity} of {self.kind}s, {len(self.layers)} layers: {values}"
+        return f"{self.quantity} of {self.kind}s, {plural(len(self.layers), 'layer')}: {values}"
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -271,7 +271,8 @@ class Geometry(Result):
         return next((one for one in self.profiles if (one.quantity, one.kind) == (quantity, kind)), None)
 
     def _summary(self) -> str:
-        return f"{len(self.units)} units, {self.n_images:,} images: {self.model!r} on {self.data!r}, {self.split}"
+        sizes = f"{plural(len(self.units), 'unit')}, {plural(self.n_images, 'image')}"
+        return f"{sizes}: {self.model!r} on {self.data!r}, {self.split}"
 
     @property
     def tables(self) -> dict[str, Table]:
@@ -286,7 +287,7 @@ class Geometry(Result):
         """`geometry_profiles` and `geometry_heads`; none of what was not measured."""
         from residualign.figures.geometry import geometry_figures
 
-        title = f"{Path(self.model).name} on {Path(self.data).name}, {self.n_images:,} images"
+        title = f"{Path(self.model).name} on {Path(self.data).name}, {plural(self.n_images, 'image')}"
         return geometry_figures(self.tables, title, self.variance_threshold)
 
     def _all(self) -> tuple[UnitGeometry, ...]:

@@ -41,6 +41,8 @@ def read_in_batches(
                 yield [str(path) for path, _ in batch], [image for _, image in batch]
             tick(start + len(part), len(files))
     if not n_read:
+        if len(skipped) == 1:
+            raise BadInputError(f"the only image could not be read: {skipped[0]!r}")
         raise BadInputError(f"none of the {len(files)} images could be read; the first is {skipped[0]!r}")
     if skipped:
         progress.warn(skipped_sentence(skipped))

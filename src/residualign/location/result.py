@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from residualign._messages import plural
 from residualign._result import Result, Table
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Location(Result):
         rows, columns = self.maps.shape[2:]
         targets = ", ".join(target.label for target in self.targets[:4]) + (", ..." if len(self.targets) > 4 else "")
         what = "parts along a direction" if self.kind == "direction" else "lengths of parts"
-        return f"{len(self)} x {len(self.targets)} maps of {rows} x {columns} patches, {what}: {targets}"
+        return f"{len(self)} x {plural(len(self.targets), 'map')} of {rows} x {columns} patches, {what}: {targets}"
 
     @property
     def tables(self) -> dict[str, Table]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from residualign._messages import plural
 from residualign._result import Row, Table, one_line
 
 __all__ = [
@@ -237,7 +238,8 @@ class ReportContents:
     pictures: Mapping[str, str]
 
     def __repr__(self) -> str:
-        return one_line(f"ReportContents({self.title!r}, {len(self.units)} units, {len(self.findings)} findings)")
+        sizes = f"{plural(len(self.units), 'unit')}, {plural(len(self.findings), 'finding')}"
+        return one_line(f"ReportContents({self.title!r}, {sizes})")
 
     @property
     def confusion(self) -> list[Row]:

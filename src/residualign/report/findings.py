@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from residualign._messages import percent, points
+from residualign._messages import percent, plural, points
 from residualign.classification.evaluation import Comparison
 from residualign.geometry import Geometry
 from residualign.geometry.result import Hunchback
@@ -186,7 +186,7 @@ def made_facts(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple
 def components_from(summary: Mapping[str, Any]) -> str:
     """The images that the components come from: what they are, whose, and their number where that does not say it."""
     source, n = str(summary["reference"]), summary["n_reference"]
-    images = () if re.search(rf"\b{n}\b", source.replace(",", "")) else (f"{n:,} images",)
+    images = () if re.search(rf"\b{n}\b", source.replace(",", "")) else (f"{plural(n, 'image')}",)
     kind = _WHOSE.get(summary["reference_kind"], summary["reference_kind"])
     return f"{source} ({'; '.join((*images, kind))})"
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from residualign._files import check_file_name
+from residualign._messages import plural
 from residualign._result import Result
 from residualign.fitting.coefficients import OUTPUT
 from residualign.fitting.fit import Accuracy, FitRecord, Fitted
@@ -114,7 +115,7 @@ class AdaptOutcome(Result):
     resumed: bool
 
     def _summary(self) -> str:
-        return f"{str(self.out)!r}, {len(self.results)} methods, chosen {self.chosen.method!r}"
+        return f"{str(self.out)!r}, {plural(len(self.results), 'method')}, chosen {self.chosen.method!r}"
 
     @property
     def sizes(self) -> dict[str, int]:

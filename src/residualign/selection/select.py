@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residualign._files import plain
-from residualign._messages import percent
+from residualign._messages import percent, plural
 from residualign._result import Result, Table
 from residualign.adapter.adapter import Adapter
 from residualign.adapter.fit import adapter_from_fit
@@ -136,7 +136,7 @@ class Selection(Result):
         heads = ", ".join(self.heads[:4]) + (", ..." if len(self.heads) > 4 else "")
         rest = "zero" if self.ablation == "zero" else "at its mean"
         return (
-            f"{len(self.heads)} heads by {score_title(self.score)}, the rest {rest}: "
+            f"{plural(len(self.heads), 'head')} by {score_title(self.score)}, the rest {rest}: "
             f"val {percent(self.accuracy.val)}, test {percent(self.accuracy.adapted)}; {heads}"
         )
 

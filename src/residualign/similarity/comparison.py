@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from residualign._messages import plural
 from residualign.similarity.result import (
     COSINES,
     MEANS,
@@ -50,7 +51,7 @@ class Comparison(TwoSets):
     def _summary(self) -> str:
         parts = ("spectral", "means", "cka", "pairs", "pairs_cka")
         there = ", ".join(name for name in parts if getattr(self, name) is not None)
-        return f"{self.first!r} and {self.second!r}, {len(self.units)} units: {there}"
+        return f"{self.first!r} and {self.second!r}, {plural(len(self.units), 'unit')}: {there}"
 
     def _rows(self) -> dict[str, list[Row]]:
         output = self._output()

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residualign._files import plain
+from residualign._messages import plural
 from residualign._result import Result, Table
 from residualign.errors import BadInputError
 from residualign.units import Unit, UnitKind
@@ -200,7 +201,7 @@ class SpectraSimilarity(TwoSets):
     def _summary(self) -> str:
         heads = _mean(unit.cosine for unit in self.units if unit.kind == "head")
         return (
-            f"{self.first!r} and {self.second!r}, {len(self.units)} units: mean of heads weighted "
+            f"{self.first!r} and {self.second!r}, {plural(len(self.units), 'unit')}: mean of heads weighted "
             f"{heads.weighted:.3f}, unweighted {heads.unweighted:.3f}"
         )
 
@@ -244,9 +245,8 @@ class HeadPairs(TwoSets):
     variance_threshold: float
 
     def _summary(self) -> str:
-        return (
-            f"{len(self.rows)} x {len(self.columns)} heads, {self.matching} matching, {self.first!r}, {self.second!r}"
-        )
+        sizes = f"{len(self.rows)} x {plural(len(self.columns), 'head')}"
+        return f"{sizes}, {self.matching} matching, {self.first!r}, {self.second!r}"
 
     def _rows(self) -> dict[str, list[Row]]:
         return {"pairs": pair_rows(self, None)}
@@ -321,7 +321,7 @@ class CkaPairs(TwoSets):
     debiased: Float[Tensor, "row column"]
 
     def _summary(self) -> str:
-        return f"{len(self.rows)} x {len(self.columns)} units, {self.first!r}, {self.second!r}"
+        return f"{len(self.rows)} x {plural(len(self.columns), 'unit')}, {self.first!r}, {self.second!r}"
 
     def _rows(self) -> dict[str, list[Row]]:
         return {"pairs": pair_rows(None, self)}

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from residualign._messages import plural
 from residualign._result import Result, Table
 from residualign.decomposition.coordinates import Coordinates, IdentityMaps, UnitMaps
 from residualign.errors import BadInputError
@@ -328,7 +329,7 @@ class StoreSplit:
         positions = indices.cpu().numpy()
         outside = positions[(positions < 0) | (positions >= len(self))]
         if len(outside):
-            raise IndexError(f"split {self.name!r} has {len(self)} images, asked for {outside[0]}")
+            raise IndexError(f"split {self.name!r} has {plural(len(self), 'image')}, asked for {outside[0]}")
         return StoreSplit(self.store, self.name, self._rows[positions])
 
     def coordinates(self) -> Coordinates:
@@ -378,4 +379,4 @@ class StoreSplit:
         return memory.splits[self.name]
 
     def __repr__(self) -> str:
-        return f"StoreSplit({self.name!r}, {len(self)} images)"
+        return f"StoreSplit({self.name!r}, {plural(len(self), 'image')})"

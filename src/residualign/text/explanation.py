@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residualign._files import plain
-from residualign._messages import listed, percent
+from residualign._messages import listed, percent, plural
 from residualign._result import Result, Table, one_line
 from residualign.errors import BadInputError
 
@@ -134,8 +134,9 @@ class Explanation(Result):
         return tuple(sorted(self.units, key=worth, reverse=True)[:count])
 
     def _summary(self) -> str:
-        words = "images alone" if self.dictionary is None else f"{self.method}, {self.n_texts:,} texts"
-        return f"{len(self.units)} units, {self.n_images:,} images, {words}: {self.model!r} on {self.data!r}"
+        words = "images alone" if self.dictionary is None else f"{self.method}, {plural(self.n_texts, 'text')}"
+        sizes = f"{plural(len(self.units), 'unit')}, {plural(self.n_images, 'image')}"
+        return f"{sizes}, {words}: {self.model!r} on {self.data!r}"
 
     @property
     def tables(self) -> dict[str, Table]:
