@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor
 
 from residualign._messages import plural
@@ -19,7 +18,7 @@ from residualign.adapter.attribution import Attribution, attribute
 from residualign.adapter.files import AdapterContent, read_adapter, refuse_other_model, to_config, write_adapter
 from residualign.adapter.fold import Adapted
 from residualign.adapter.lambdas import Moved, learning_curve, moved_components
-from residualign.data.images import refuse_single
+from residualign.data.given import Images, given_images
 from residualign.decomposition.coordinates import Coordinates, UnitMaps, refuse_not_finite
 from residualign.errors import BadInputError
 from residualign.fitting.coefficients import Scaling
@@ -32,9 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapter", "load_adapter"]
 
-_Batch = Tensor | Sequence[Image.Image | str | os.PathLike[str]]
-# the types allow a single image so that it can be refused with an error message
-Images = _Batch | Image.Image
+_Batch = Tensor | Sequence[Any]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -164,8 +161,8 @@ class Adapter(AdapterContent):
 
         Parameters
         ----------
-        images : list of PIL images or paths, or (image, 3, height, width) tensor
-            A tensor holds preprocessed pixels.
+        images : list of PIL images, paths or (height, width, 3) uint8 arrays, or (image, 3, height, width) tensor
+            A tensor holds preprocessed pixels. Also a generator of pictures, a single one, or a `Split`.
         batch_size : int
             Images per forward pass.
 
@@ -199,7 +196,7 @@ class Adapter(AdapterContent):
         Parameters
         ----------
         images : list of PIL images or paths, (image, 3, height, width) tensor, or Coordinates
-            Coordinates, e.g. of a store, need no forward pass.
+            What `embed` takes; coordinates, e.g. of a store, need no forward pass.
         batch_size : int
             Images per forward pass.
 
@@ -408,8 +405,7 @@ def _batches(images: Images, size: int, names: Sequence[str] | None = None) -> l
     """Parts of at most `size` images, with their names; one empty part if there are none, for the model to refuse."""
     if size < 1:
         raise BadInputError(f"batch_size is at least 1; got {size}")
-    refuse_single(images)
-    assert not isinstance(images, Image.Image)
+    images = given_images(images)
     # imported here: a module of models is needed only for images
     from residualign.models.vision_model import image_names
 

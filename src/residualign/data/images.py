@@ -39,7 +39,6 @@ __all__ = [
     "has_image_extension",
     "read_bytes",
     "read_image",
-    "refuse_single",
     "stored_as",
     "to_rgb",
 ]
@@ -206,11 +205,3 @@ def _eight_bits(pixels: NDArray[np.generic], key: str) -> NDArray[np.uint8]:
 def _formats() -> tuple[str, ...]:
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def refuse_single(images: object) -> None:
-    """`BadInputError` for one image, or its path, where several are expected."""
-    if isinstance(images, Image.Image | str | os.PathLike):
-        raise BadInputError(
-            "images is a list of PIL images or paths, or a tensor; got a single image (put it in a list)"
-        )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from residualign._messages import listed
 from residualign._result import Result, Table
-from residualign.data.images import refuse_single
+from residualign.data.given import given_images
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.decomposition.maps import MeanRule, unit_maps
 from residualign.decomposition.statistics import UnitStatistics, UnitSums, relative_error
@@ -35,8 +35,9 @@ def decompose(model: VisionModel, images: Images, *, batch_size: int = 32, rule:
     ----------
     model : VisionModel
         The encoder, from `load_model`.
-    images : list of PIL images or paths, or Tensor of shape (image, 3, height, width)
-        A tensor holds pixels that were already preprocessed by `model.preprocess`.
+    images : list of PIL images, paths or (height, width, 3) uint8 arrays, or Tensor (image, 3, height, width)
+        Also a generator of pictures, a single one, or a `Split`. A tensor holds pixels that were already preprocessed
+        by `model.preprocess`.
     batch_size : int
         Number of images per forward pass.
     rule : {"shared", "own"}
@@ -51,8 +52,8 @@ def decompose(model: VisionModel, images: Images, *, batch_size: int = 32, rule:
     Raises
     ------
     BadInputError
-        For images that cannot be read, a single image instead of a list, a tensor of a different shape, and where
-        an embedding is NaN or infinite.
+        For images that cannot be read, a tensor of a different shape or size or of integers, and where an embedding
+        is NaN or infinite.
 
     Notes
     -----
@@ -71,7 +72,7 @@ def decompose(model: VisionModel, images: Images, *, batch_size: int = 32, rule:
     >>> c.values.shape == (2, len(c.units), model.dim), bool(c.residual_error < 1e-4)
     (True, True)
     """
-    refuse_single(images)
+    images = given_images(images)
     batches = []
     for start in range(0, max(len(images), 1), batch_size):
         stop = start + batch_size

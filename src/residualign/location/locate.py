@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from residualign.data.images import refuse_single
+from residualign.data.given import SplitImages, given_images
 from residualign.decomposition.attention_readout import AttentionReadout
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.decomposition.maps import unit_maps, working_dtype
@@ -50,8 +50,8 @@ def locate(
     ----------
     model : VisionModel
         The model, from `load_model`.
-    images : sequence of PIL.Image, str or path, or (image, 3, height, width) tensor
-        Images, paths of images, or preprocessed pixels.
+    images : list of PIL images, paths or (height, width, 3) uint8 arrays, or (image, 3, height, width) tensor
+        Pictures, or preprocessed pixels; also a generator of pictures, a single one, or a `Split`.
     units : sequence of Unit or str
         Heads, such as ["L5.H3"].
     direction : (dim,) or (image, dim) tensor, or mapping of these by unit label, optional
@@ -90,7 +90,7 @@ def locate(
     ----------
     A head as a sum over tokens: Gandelsman et al., arXiv 2310.05916, sections 3.1 and 5.
     """
-    refuse_single(images)
+    images = given_images(images)
     tower = model.tower
     chosen = _heads(tower, units)
     _check_one(direction=direction, components=components, text=text)
@@ -104,7 +104,7 @@ def locate(
         shared = None
     kind: Literal["direction", "norm"] = "norm" if direction is None and components is None else "direction"
     called = names or image_names(images, 0, len(images))
-    names = names or [_name(images[i], i) for i in range(len(images))]
+    names = names or _names(images)
     found = []
     for start in range(0, max(len(images), 1), batch_size):
         part = slice(start, start + batch_size)
@@ -116,8 +116,11 @@ def locate(
     return Location.cat(found)
 
 
-def _name(image: Any, position: int) -> str:
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else str(position)
+def _names(images: Tensor | Sequence[Any]) -> Sequence[str]:
+    """Keys of a split, paths, or positions."""
+    if isinstance(images, Tensor | SplitImages):
+        return [str(i) for i in range(len(images))] if isinstance(images, Tensor) else images.split.keys
+    return [os.fspath(image) if isinstance(image, str | os.PathLike) else str(i) for i, image in enumerate(images)]
 
 
 def text_direction(model: VisionModel, text: str, against: Sequence[str] = ()) -> Float[Tensor, " dim"]:

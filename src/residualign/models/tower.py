@@ -118,11 +118,26 @@ class Tower:
         """Floating-point type of the weights."""
         return self.final_norm.weight.dtype
 
+    def embed(self, pixels: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image dim"]:
+        """The forward pass; `BadInputError` for pixels of a size that the tower does not take."""
+        try:
+            return self.forward(pixels)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, AssertionError) as error:
+            height, width = pixels.shape[-2:]
+            if (height, width) == (self.image_size, self.image_size):
+                raise
+            raise BadInputError(
+                f"this model takes pixels of {self.image_size} x {self.image_size}; got {height} x {width} "
+                "(give pictures instead of a tensor, they are brought to that size)"
+            ) from error
+
     def run(
         self, pixels: Float[Tensor, "image 3 height width"], names: Sequence[str] | None = None
     ) -> Float[Tensor, "image dim"]:
         """The forward pass; `BadInputError` naming the images (`names`) whose embedding is NaN or infinite."""
-        output = self.forward(pixels)
+        output = self.embed(pixels)
         refuse_embeddings(output, pixels, names)
         return output
 

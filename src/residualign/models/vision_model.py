@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from residualign._result import one_line
-from residualign.data.images import read_image, refuse_single, to_rgb
+from residualign.data.given import Images, SplitImages, given_images, open_picture
 from residualign.errors import BadInputError
-from residualign.models.finite import not_finite, refuse_texts
+from residualign.models.finite import is_finite, not_finite, refuse_texts
 from residualign.models.text import TextEncoder
 from residualign.models.tower import Tower, fingerprint
 from residualign.units import Units
@@ -26,11 +26,11 @@ __all__ = ["ImagePreprocess", "Images", "VisionModel", "image_names"]
 
 _LONGEST_NAME = 80
 
-Images = Tensor | Sequence[Image.Image | str | os.PathLike[str]]
 
-
-def image_names(images: Images, start: int, stop: int) -> list[str]:
-    """What images[start:stop] are called in a sentence: a path, or a position in the list."""
+def image_names(images: Tensor | Sequence[Any], start: int, stop: int) -> list[str]:
+    """What images[start:stop] are called in a sentence: a path, a key of a split, or a position in the list."""
+    if isinstance(images, SplitImages):
+        return list(images.split.keys[start:stop])
     paths = {} if isinstance(images, Tensor) else dict(enumerate(images[start:stop], start))
     names = []
     for row in range(start, min(stop, len(images))):
@@ -172,8 +172,8 @@ class VisionModel:
 
         Parameters
         ----------
-        images : list of PIL images or paths, or Tensor of shape (image, 3, height, width)
-            A tensor holds pixels already.
+        images : list of PIL images, paths or (height, width, 3) uint8 arrays, or Tensor (image, 3, height, width)
+            Also a generator of pictures, a single one, or a `Split`. A tensor holds pixels already.
 
         Returns
         -------
@@ -183,19 +183,26 @@ class VisionModel:
         Raises
         ------
         BadInputError
-            For an empty list, a single image, a tensor of a different shape, or a file that is not a readable image.
+            For an empty list, an image that cannot be read, a tensor of a different shape or of integers, and for
+            anything that is not images.
         """
+        images = given_images(images)
         if isinstance(images, Tensor):
             if images.ndim != 4 or images.shape[1] != 3:
                 raise BadInputError(
                     f"images as a tensor have the shape (image, 3, height, width); got {tuple(images.shape)}"
                 )
+            if not images.is_floating_point():
+                kind = str(images.dtype).removeprefix("torch.")
+                raise BadInputError(
+                    "images as a tensor hold preprocessed pixels, in a floating-point type; "
+                    f"got {kind}: give pictures as (height, width, 3) arrays, which are preprocessed"
+                )
             return images.to(device=self.device, dtype=self.dtype)
-        refuse_single(images)
         if not len(images):
             raise BadInputError("images is empty; expected at least one image")
-        opened = (to_rgb(image) if isinstance(image, Image.Image) else read_image(image) for image in images)
-        return torch.stack([self.preprocess(image) for image in opened]).to(device=self.device, dtype=self.dtype)
+        pixels = torch.stack([self.preprocess(open_picture(image)) for image in images])
+        return pixels.to(device=self.device, dtype=self.dtype)
 
     def encode_pixels(
         self, pixels: Float[Tensor, "image 3 height width"], names: Sequence[str] | None = None
@@ -227,8 +234,8 @@ class VisionModel:
 
         Parameters
         ----------
-        images : list of PIL images or paths, or Tensor of shape (image, 3, height, width)
-            A tensor holds pixels that were already preprocessed.
+        images : list of PIL images, paths or (height, width, 3) uint8 arrays, or Tensor (image, 3, height, width)
+            Also a generator of pictures, a single one, or a `Split`. A tensor holds preprocessed pixels.
         batch_size : int
             Number of images per forward pass.
 
@@ -240,21 +247,26 @@ class VisionModel:
         Raises
         ------
         BadInputError
-            For images that cannot be used, as `pixels` says.
+            For images that cannot be used, as `pixels` says; for pixels of a size that the model does not take, or
+            that are NaN or infinite.
 
         Warns
         -----
         UserWarning
-            If embeddings are NaN or infinite, naming their images. Whatever takes embeddings further refuses them.
+            If embeddings of finite pixels are NaN or infinite, naming their images. Whatever takes embeddings further
+            refuses them.
         """
+        images = given_images(images)
         parts = []
         for start in range(0, max(len(images), 1), batch_size):
             stop = start + batch_size
             pixels = self.pixels(images[start:stop])
             with torch.no_grad():
-                parts.append(self.tower.forward(pixels))
+                parts.append(self.tower.embed(pixels))
             sentence = not_finite(parts[-1], pixels, image_names(images, start, stop))
             if sentence is not None:
+                if not is_finite(pixels):
+                    raise BadInputError(sentence)
                 warnings.warn(sentence, stacklevel=2)
         return torch.cat(parts)
 
