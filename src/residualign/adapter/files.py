@@ -26,6 +26,7 @@ from residualign.errors import BadInputError
 from residualign.fitting.coefficients import HasLambdas
 from residualign.fitting.fit import Accuracy, FitRecord
 from residualign.fitting.methods import ADAPTER_METHODS
+from residualign.models.recorded import preprocessing_differences
 
 __all__ = [
     "ADAPTER_FILES",
@@ -318,9 +319,9 @@ def refuse_other_model(expected: Mapping[str, Any], got: Mapping[str, Any]) -> N
             f"the adapter was made for other weights than model {name!r} has: fingerprint "
             f"{str(expected.get('fingerprint'))[:12]}... expected, {str(got.get('fingerprint'))[:12]}... found"
         )
-    wanted, found = expected.get("preprocessing") or {}, got.get("preprocessing") or {}
-    listed = _differences(wanted, found, sorted({*wanted, *found}))
-    if listed:
+    different = preprocessing_differences(expected.get("preprocessing"), got.get("preprocessing"))
+    if different:
+        listed = ", ".join(f"{key} {wanted} (model: {found})" for key, wanted, found in different)
         raise BadInputError(f"the adapter was made with a different preprocessing than model {name!r} has: {listed}")
 
 

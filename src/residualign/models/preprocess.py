@@ -21,11 +21,12 @@ from residualign.errors import BadInputError
 
 __all__ = ["Preprocess", "RescaleFirst", "TransformPreprocess", "is_rescale_first", "load_preprocess"]
 
-# What decides the pixels. The rest of a processor's file differs between library versions.
-_DECISIVE = (
-    "do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor",
-    "do_normalize", "image_mean", "image_std", "do_pad", "pad_size", "order",
-)  # fmt: skip
+# What does not decide the pixels: classes, versions and how a batch comes back. Everything else may.
+_BOOKKEEPING = frozenset(
+    {"image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "auto_map", "_auto_class"}
+    | {"transformers_version", "device", "return_tensors", "data_format", "input_data_format", "disable_grouping"}
+    | {"model_input_names", "image_seq_length", "num_image_tokens", "name_or_path", "_name_or_path"}
+)
 
 
 class Preprocess:
@@ -46,7 +47,11 @@ class Preprocess:
     def describe(self) -> dict[str, Any]:
         """The settings that decide the pixels, as JSON values, with the backend."""
         settings = self._processor.to_dict()
-        described = {key: _plain(settings[key]) for key in _DECISIVE if settings.get(key) is not None}
+        described = {
+            key: _plain(value)
+            for key, value in sorted(settings.items())
+            if value is not None and key not in _BOOKKEEPING
+        }
         return {"backend": getattr(self._processor, "backend", "pil"), **described}
 
 

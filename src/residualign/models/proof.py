@@ -15,7 +15,7 @@ from residualign.errors import BadInputError
 from residualign.models.hub import not_loaded
 from residualign.models.tower import Tower
 
-__all__ = ["fixed_pictures", "picture_pixels", "refuse_pixels"]
+__all__ = ["fixed_pictures", "picture_pixels", "pixel_sample", "refuse_pixels"]
 
 _SIZES = ((160, 112), (90, 150))
 
@@ -63,6 +63,20 @@ def picture_pixels(
             f"model {name!r}: its preprocessing makes NaN or infinite pixels; check the mean and std of its settings"
         )
     return pixels
+
+
+_GRID = 4
+
+
+def pixel_sample(preprocess: Callable[[Image.Image], Tensor]) -> list[float]:
+    """Pixels of the wide picture at 4 x 4 places, channel by channel: they tell one preprocessing from another.
+
+    Numbers and not a checksum, because machines differ in the last bits.
+    """
+    pixels = preprocess(fixed_pictures()[0])
+    height, width = pixels.shape[-2:]
+    rows, columns = ([size * (2 * i + 1) // (2 * _GRID) for i in range(_GRID)] for size in (height, width))
+    return [round(value, 4) for value in pixels[:, rows][:, :, columns].double().flatten().tolist()]
 
 
 def refuse_pixels(tower: Tower, pixels: Tensor, name: str) -> None:

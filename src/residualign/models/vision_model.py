@@ -18,6 +18,8 @@ from residualign._result import one_line
 from residualign.data.given import Images, SplitImages, given_images, open_picture
 from residualign.errors import BadInputError
 from residualign.models.finite import is_finite, not_finite, refuse_texts
+from residualign.models.proof import pixel_sample
+from residualign.models.recorded import PIXELS
 from residualign.models.text import TextEncoder
 from residualign.models.tower import Tower, fingerprint
 from residualign.units import Units
@@ -154,7 +156,8 @@ class VisionModel:
         Returns
         -------
         dict
-            JSON types: name, fingerprint, dtype, sizes, and the settings of the preprocessing.
+            JSON types: name, fingerprint, dtype, sizes, and the settings of the preprocessing with some
+            pixels that it makes of a fixed picture.
         """
         return {
             "name": self.name,
@@ -164,8 +167,12 @@ class VisionModel:
             "n_heads": self.n_heads,
             "width": self.width,
             "dim": self.dim,
-            "preprocessing": self.preprocess.describe(),
+            "preprocessing": {**self.preprocess.describe(), PIXELS: self._pixel_sample},
         }
+
+    @cached_property
+    def _pixel_sample(self) -> list[float]:
+        return pixel_sample(self.preprocess)
 
     def pixels(self, images: Images) -> Float[Tensor, "image 3 height width"]:
         """Preprocess images into what the tower takes.

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from residualign._files import check_file_name
 from residualign.decomposition.coordinates import Layout
 from residualign.errors import BadInputError
+from residualign.models.recorded import PIXELS, preprocessing_differences
 from residualign.store.folder import Folder
 
 __all__ = [
@@ -180,18 +181,31 @@ class StorePlan:
 
     def difference(self, other: StorePlan) -> str | None:
         """The first few fields in which `other` differs, with both values; None where the two may share a store."""
-        own, theirs = _flat(self._compared()), _flat(other._compared())
-        names = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
-        if not names:
+        own, theirs = (
+            _flat(self._compared(), leave_out=_PREPROCESSING),
+            _flat(other._compared(), leave_out=_PREPROCESSING),
+        )
+        different = [
+            (name, own.get(name), theirs.get(name)) for name in {**own, **theirs} if own.get(name) != theirs.get(name)
+        ]
+        different += [
+            (f"{_PREPROCESSING}.{name}", there, here)
+            for name, there, here in preprocessing_differences(
+                self.model.get("preprocessing"), other.model.get("preprocessing")
+            )
+        ]
+        if not different:
             return None
-        told = [f"{name} ({_short(own.get(name))} there, {_short(theirs.get(name))} here)" for name in names[:3]]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        told = [f"{name} ({_short(there)} there, {_short(here)} here)" for name, there, here in different[:3]]
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
         return ", ".join(told) + more
 
     def _compared(self) -> dict[str, Any]:
         content = self.to_json()
         del content["residual_error"]
         content["model"].pop("name", None)
+        # they differ in the last digits between machines, and are compared by `difference`
+        (content["model"].get("preprocessing") or {}).pop(PIXELS, None)
         content["data"].pop("name", None)
         return content
 
@@ -200,11 +214,14 @@ def _canonical(content: Any) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+_PREPROCESSING = "model.preprocessing"
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "", leave_out: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in content.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
+            flat |= _flat(value, f"{prefix}{name}.", leave_out) if prefix + name != leave_out else {}
         else:
             flat[prefix + name] = value
     return flat
