@@ -74,6 +74,7 @@ def make_contents(
         scales_of="residual",
         scale_free=False,
         rest="keep",
+        components_of="8192 generated images (comes with the model)",
         n_test=359,
         before_is="zero-shot: class vectors from text",
         methods=(
@@ -87,9 +88,9 @@ def make_contents(
         units=tuple(units),
         profiles=[
             {"kind": kind, "quantity": name, "layer": layer,
-             "mean": 5.0 + layer, "mean_low": 4.5 + layer, "mean_high": 5.5 + layer}
+             "mean": (5.0 + layer) / size, "mean_low": (4.5 + layer) / size, "mean_high": (5.5 + layer) / size}
             for kind in ("head", "mlp")
-            for name in ("linear_dimension", "two_nn", "ratio", "evr_first")
+            for name, size in (("linear_dimension", 1), ("two_nn", 1), ("ratio", 1), ("evr_first", 10 + n_layers))
             for layer in range(n_layers)
         ],
         moved=(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from residualign.report.report import Report
@@ -199,6 +202,65 @@ def test_nothing_is_wider_than_a_phone_and_no_chart_is_cut(show, phone, layers) 
         const boxes = [...document.querySelectorAll(".on-narrow text")].map((one) => one.getBoundingClientRect());
         return Math.min(...boxes.filter((box) => box.width).map((box) => Math.max(box.height, box.width)));"""
     assert browser.execute_script(script) > 6
+
+
+def test_numbers_stay_in_one_piece_on_a_phone(show, phone, page) -> None:
+    browser = show(page)
+    found = browser.find_elements("css selector", "#methods td, #units td, .headline dd")
+    cells = [cell.get_property("textContent") for cell in found]
+    assert sum("\u00a0%" in cell for cell in cells) > 20
+    assert not [cell for cell in cells if " %" in cell]
+    heights = "return [...document.querySelectorAll('#methods td')].map((one) => one.clientHeight)"
+    assert len(set(browser.execute_script(heights))) == 1
+
+
+def test_a_unit_is_named_amplified_or_suppressed_and_minus_signs_are_such(show, page) -> None:
+    browser = show(page)
+    for unit in make_contents().units:
+        if unit.kind != "head":
+            continue
+        browser.execute_script(f"location.hash = '#{unit.label}'")
+        said = "amplified" if (unit.measures["change"] or 0) > 1 else "suppressed"
+        facts = browser.find_element("css selector", "#panel .facts").text
+        assert facts.startswith(f"{said} × ")
+        assert "first component of the training images" in facts
+        told = browser.find_element("css selector", "#components > .told").text
+        assert told.startswith("Principal components of 8192 generated images (comes with the model); ")
+    assert "−0.25" in browser.find_element("id", "cards").text
+    assert not re.search(r"(^|\s)-\d", browser.find_element("tag name", "body").text)
+
+
+@pytest.mark.parametrize(("changes", "ends"), [((0.1, 9.0), "≤ × 0.25|≥ × 4.0"), ((0.5, 3.0), "× 0.33|× 3.0")])
+def test_the_legend_says_where_cells_go_beyond_its_ends(show, changes, ends) -> None:
+    contents = make_contents()
+    heads = [
+        replace(unit, measures={**unit.measures, "change": changes[unit.head % 2]})
+        for unit in contents.units
+        if unit.kind == "head"
+    ]
+    browser = show(Report(replace(contents, units=tuple(heads))).html)
+    said = "return [...document.getElementById('legend').childNodes].filter((n) => n.data).map((n) => n.data).join('|')"
+    assert browser.execute_script(said).replace("\u00a0", " ") == ends
+
+
+def test_a_line_says_that_no_image_changed_class(show) -> None:
+    browser = show(Report(replace(make_contents(), changed=(), n_changed=0)).html)
+    told = browser.find_element("id", "changed").text
+    assert "None: all 359 test images have the same predicted class before and after." in told
+    assert complaints(browser) == []
+
+
+def test_nothing_is_blank_beside_the_selected_unit(show, page) -> None:
+    """The panel stands beside the map, the components across the whole width below."""
+    boxes = show(page).execute_script("""
+        return ["map", "panel", "components"].map((id) => document.getElementById(id).getBoundingClientRect())
+          .map((box) => [box.left, box.top, box.right, box.bottom])""")
+    on_map, panel, components = boxes
+    assert panel[0] > on_map[2]
+    assert abs(panel[1] - on_map[1]) < 20
+    assert components[1] >= max(on_map[3], panel[3])
+    assert abs(components[2] - panel[2]) < 1
+    assert components[0] <= on_map[0] + 1
 
 
 def cards(browser) -> list[str]:

@@ -11,8 +11,9 @@ from residualign._progress import SILENT, Progress, Tick, Ticking
 from residualign.adapter.lambdas import learning_curve
 from residualign.classification.classifier import linear_probe
 from residualign.classification.evaluation import wilson_interval
+from residualign.fitting.coefficients import Scaling
 from residualign.report.contents import MethodLine, MovedLine, ReportContents
-from residualign.report.findings import findings, made_facts
+from residualign.report.findings import components_from, findings, made_facts
 from residualign.report.measure import MOVED, Measured, measure_run, texts_of_run
 from residualign.report.report import Report
 from residualign.runs.opened import RunResults, open_run
@@ -118,6 +119,7 @@ def _contents(run: RunResults, measured: Measured, notes: Sequence[str]) -> Repo
         scales_of=None if scaling is None else run.shown.method,
         scale_free=scaling is not None and scaling.scale_free,
         rest=None if scaling is None else scaling.rest,
+        components_of=components_from(summary) if _scales_components(scaling) else "",
         n_test=len(run.store.split("test")),
         before_is=BEFORE[result.classifier],
         methods=_method_lines(run),
@@ -143,6 +145,10 @@ def _contents(run: RunResults, measured: Measured, notes: Sequence[str]) -> Repo
         notes=tuple(notes),
         pictures=_used_pictures(run, measured),
     )
+
+
+def _scales_components(scaling: Scaling | None) -> bool:
+    return scaling is not None and any(unit.components is not None for unit in scaling.units)
 
 
 def _short(name: str) -> str:

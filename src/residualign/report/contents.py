@@ -202,7 +202,8 @@ class ReportContents:
 
     method: of the adapter. scales_of: the method whose lambdas are shown. scale_free: whether they are divided by their
     root mean square, because a common factor changes no prediction. rest: what becomes of directions without a lambda,
-    "keep" or "zero". before_is: the classifier that adapting starts from, in words. profiles: the table
+    "keep" or "zero". components_of: the images that the components with lambdas come from; "" where none has a lambda.
+    before_is: the classifier that adapting starts from, in words. profiles: the table
     `geometry_profiles` of the quantities on the page. put_back: test accuracy as lambdas are reset to 1, largest or
     smallest effect first or in random order. curve: every validation while fitting. n_changed: number of test images
     whose class changed; changed: some of them. confusion_before, confusion_after: (class, class) counts on the test
@@ -217,6 +218,7 @@ class ReportContents:
     scales_of: str | None
     scale_free: bool
     rest: str | None
+    components_of: str
     n_test: int
     before_is: str
     methods: tuple[MethodLine, ...]

@@ -21,9 +21,17 @@
 
   function shown(value, scale) {
     if (value === null || value === undefined) return "–";
-    if (scale === "share") return (100 * value).toFixed(1) + " %";
-    if (scale === "ratio") return "× " + value.toPrecision(value < 10 ? 2 : 3);
+    if (scale === "share") return (100 * value).toFixed(1) + "\u00a0%";
+    if (scale === "ratio") return "×\u00a0" + value.toPrecision(value < 10 ? 2 : 3);
     return Number.isInteger(value) ? String(value) : value.toFixed(1);
+  }
+
+  const signed = (text) => text.replace("-", "−");
+
+  // of "amplified or suppressed" the one that it is
+  function named(measure, value) {
+    if (measure.name !== "change" || !Number.isFinite(value) || value === 1) return measure.title;
+    return value > 1 ? "Amplified" : "Suppressed";
   }
 
   function picture(name, alt) {
@@ -94,12 +102,14 @@
       button.classList.toggle("against", against);
       button.classList.toggle("absent", absent);
       button.textContent = map.classList.contains("small") || absent ? "" : brief(value, measure.scale);
-      button.setAttribute("aria-label", `${unit.label}: ${measure.title} ${shown(value, measure.scale)}`);
+      button.setAttribute("aria-label", `${unit.label}: ${named(measure, value)} ${shown(value, measure.scale)}`);
     }
     $("absent-told").textContent = missing ? `Dashed cells: ${missing} ${missing === 1 ? "unit has" : "units have"} no value, because ${measure.absent}.` : "";
     const legend = $("legend");
     legend.className = "legend" + (ratio ? " ratio" : "");
-    const ends = ratio ? [shown(2 ** -widest, "ratio"), shown(2 ** widest, "ratio")] : [shown(low, measure.scale), shown(high, measure.scale)];
+    // colors are full at the ends, also of cells beyond them
+    const below = low < 2 ** -widest * 0.999 ? "≤\u00a0" : "", above = high > 2 ** widest * 1.001 ? "≥\u00a0" : "";
+    const ends = ratio ? [below + shown(2 ** -widest, "ratio"), above + shown(2 ** widest, "ratio")] : [shown(low, measure.scale), shown(high, measure.scale)];
     legend.replaceChildren(ends[0], make("i"), ends[1]);
   }
 
@@ -115,7 +125,7 @@
     const unit = units.get(button.dataset.unit);
     const list = make("dl");
     for (const measure of data.measures) {
-      list.append(make("dt", {}, measure.title), make("dd", {}, shown(unit.measures[measure.name], measure.scale)));
+      list.append(make("dt", {}, named(measure, unit.measures[measure.name])), make("dd", {}, shown(unit.measures[measure.name], measure.scale)));
     }
     tip.replaceChildren(make("b", {}, unit.label), list, ...(unit.texts.length ? [unit.texts.slice(0, 2).join("; ")] : []));
     tip.hidden = false;
@@ -158,12 +168,12 @@
     const last = Math.max(1, components.length - 1), step = (width - left - right) / (last + 1);
     const x = (index) => left + (index + 0.5) * step;
     const most = Math.max(...components.map((one) => one.share), 1e-9);
-    const told = (one) => `component ${one.index}: ${shown(one.share, "share")} of the variance` + (one.scale === null ? "" : `, ${data.lambda} ${one.scale.toFixed(3)}`);
+    const told = (one) => `component ${one.index}: ${shown(one.share, "share")} of the variance` + (one.scale === null ? "" : `, ${data.lambda} ${signed(one.scale.toFixed(3))}`);
     draw(svg, "text", { x: 0, y: 11 }, "share of variance");
     for (const part of [0, 0.5, 1]) {
       const y = top + bars * (1 - part);
       draw(svg, "line", { class: "grid", x1: left, x2: width - right, y1: y, y2: y });
-      draw(svg, "text", { x: left - 6, y: y + 4, "text-anchor": "end" }, (100 * most * part).toFixed(most < 0.02 ? 1 : 0) + " %");
+      draw(svg, "text", { x: left - 6, y: y + 4, "text-anchor": "end" }, (100 * most * part).toFixed(most < 0.02 ? 1 : 0) + "\u00a0%");
     }
     for (const one of components) {
       const size = bars * one.share / most;
@@ -176,7 +186,7 @@
       draw(svg, "text", { x: 0, y: start - 8 }, `${data.lambda}, symmetric logarithmic axis`);
       for (const tick of lambdaTicks(low, high, sticks)) {
         draw(svg, "line", { class: tick === 1 ? "one" : "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) });
-        draw(svg, "text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, String(tick).replace("-", "−"));
+        draw(svg, "text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, signed(String(tick)));
       }
       for (const one of scaled) {
         const mark = draw(svg, "g", {});
@@ -216,12 +226,15 @@
       if (mine) rove(button);
     }
     const name = { head: `head ${unit.head} of layer ${unit.layer}`, mlp: unit.layer === null ? "MLP of the attention pooling" : `MLP of layer ${unit.layer}`, embedding: "embedding" }[unit.kind];
+    const scaled = unit.components.some((one) => one.scale !== null), others = scaled && data.components_of;
     const facts = make("ul", { class: "facts" });
     for (const measure of data.measures) {
       if (unit.measures[measure.name] === null || unit.measures[measure.name] === undefined) continue;
       let value = shown(unit.measures[measure.name], measure.scale);
       if (measure.name === "two_nn" && unit.two_nn_interval) value += ` (${unit.two_nn_interval.map((x) => x.toFixed(1)).join(" – ")})`;
-      facts.append(make("li", { title: measure.told }, measure.title.toLowerCase() + " ", make("b", {}, value)));
+      // the components with lambdas may be those of other images
+      const title = named(measure, unit.measures[measure.name]) + (measure.name === "evr_first" && others ? " of the training images" : "");
+      facts.append(make("li", { title: measure.told }, title.toLowerCase() + " ", make("b", {}, value)));
     }
     const heading = make("h3", { tabindex: "-1" }, unit.label, " ", make("span", { class: "told" }, name));
     const parts = [heading, facts];
@@ -230,7 +243,6 @@
       for (const text of unit.texts) chips.append(make("li", {}, text));
       parts.push(make("h4", {}, "What it represents"), chips);
     }
-    const scaled = unit.components.some((one) => one.scale !== null);
     const chart = make("figure", { class: "chart", role: "img", "aria-label": (scaled ? "Spectrum and lambdas of " : "Spectrum of ") + unit.label });
     if (unit.components.length) parts.push(make("h4", {}, scaled ? "Spectrum and lambdas" : "Spectrum"), chart);
     $("panel").replaceChildren(...parts);
@@ -240,10 +252,13 @@
       if (!component.positive && !component.negative) continue;
       const line = make("p", {}, make("b", {}, `Component ${component.index}`), ` · ${shown(component.share, "share")} of the unit’s variance`);
       if (component.scale !== null) {
-        const factor = make("b", { class: component.scale > 1 ? "up" : "down" }, component.scale.toFixed(2));
+        const factor = make("b", { class: component.scale > 1 ? "up" : "down" }, signed(component.scale.toFixed(2)));
         line.append(` before, ${shown(after[component.index], "share")} after · ${data.lambda} `, factor);
       }
       lines.push(make("div", { class: "component" }, line, make("div", { class: "ends" }, end("positive end", component.positive), end("negative end", component.negative))));
+    }
+    if (others && lines.length) {
+      lines.unshift(make("p", { class: "told" }, `Principal components of ${data.components_of}; their shares are of the variance over the training images.`));
     }
     $("components").replaceChildren(...lines);
     if (focus) heading.focus({ preventScroll: true });

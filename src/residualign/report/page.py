@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from residualign._messages import NONE, interval, percent, visible
+from residualign._messages import NONE, interval, minus, percent, visible
 from residualign.figures._figure import Figure
 from residualign.report.contents import MEASURES, ReportContents, UnitLine
 
@@ -78,9 +78,10 @@ def _environment() -> Any:
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
     environment.filters |= {
-        "percent": percent,
+        "percent": _percent,
         "count": _count,
         "number": _number,
+        "signed": _signed,
         "measure": _measure,
         "unbroken": _unbroken,
     }
@@ -107,6 +108,7 @@ def _data(contents: ReportContents, measures: Sequence[Any]) -> str:
         "measures": [asdict(measure) for measure in measures],
         "units": [_packed(unit) for unit in contents.units],
         "lambda": "lambda / rms" if contents.scale_free else "lambda",
+        "components_of": contents.components_of,
         "rest": 1 if contents.rest == "keep" else 0,
         "pictures": dict(contents.pictures),
         "first_unit": first,
@@ -181,15 +183,19 @@ def _sections(contents: ReportContents, drawn: Mapping[str, Any], confusions: bo
         ("profiles", "Geometry", "geometry_profiles" in drawn),
         ("scales", "Lambdas", bool(contents.moved) or "put_back" in drawn or "learning_curves" in drawn),
         ("confusion", "Confusion", confusions or "confusion" in drawn),
-        ("changed", "Changed images", bool(contents.changed)),
+        ("changed", "Changed images", bool(contents.changed) or contents.n_test > 0),
         ("made", "How it was made", True),
     )
     return [(name, short) for name, short, there in candidates if there]
 
 
 def _unbroken(sentence: str) -> str:
-    """The sentence with no-break spaces before percent signs and after times signs."""
-    return sentence.replace(" %", "\N{NO-BREAK SPACE}%").replace("× ", "×\N{NO-BREAK SPACE}")
+    """The sentence with no-break spaces before percent signs and after times signs, and with minus signs."""
+    return minus(sentence).replace(" %", "\N{NO-BREAK SPACE}%").replace("× ", "×\N{NO-BREAK SPACE}")
+
+
+def _percent(share: float | None) -> str:
+    return _unbroken(percent(share))
 
 
 def _count(value: int | None) -> str:
@@ -197,10 +203,14 @@ def _count(value: int | None) -> str:
 
 
 def _number(value: float | None, digits: int = 1) -> str:
-    return NONE if value is None else f"{value:.{digits}f}"
+    return NONE if value is None else minus(f"{value:.{digits}f}")
+
+
+def _signed(value: int | float, digits: int = 0) -> str:
+    return minus(f"{value:+.{digits}f}")
 
 
 def _measure(value: float | None, scale: str) -> str:
     if value is None:
         return NONE
-    return percent(value) if scale == "share" else f"{value:.2f}" if scale == "ratio" else f"{value:.1f}"
+    return _percent(value) if scale == "share" else _number(value, 2 if scale == "ratio" else 1)
