@@ -84,7 +84,9 @@ def test_people_get_tables(run: Run, store: Path, tmp_path: Path) -> None:
     ran = run("select", store, "--adapter", tmp_path / "adapter", "--keep-mlps")
     assert ran.code == 0
     assert ra.load_adapter(tmp_path / "adapter").settings["keep_mlps"]
-    assert "U|T" in ran.out
+    # named as --score takes it, and explained
+    assert "U|T" not in ran.out
+    assert "UT: correlation with the output in the span of the class vectors" in " ".join(ran.out.split())
     assert "all MLPs and the embedding" in " ".join(ran.out.split())
     assert ran.out.count("\n  L") == N_LAYERS
     assert "adapter" in ran.out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from residualign._messages import plural
+from residualign._messages import percent, plural, whole_percent
 from residualign.cli.console import Out
 
 if TYPE_CHECKING:
@@ -12,6 +12,15 @@ if TYPE_CHECKING:
 
     from residualign.commands.select import SelectOutcome
     from residualign.selection.result import SelectionStudy
+
+# under the names that --score takes
+_SCORES = {
+    "S": "accuracy of the head alone",
+    "U": "correlation with the output",
+    "UT": "correlation with the output in the span of the class vectors",
+    "R": "random",
+    "cosine": "mean cosine with the output",
+}
 
 
 def show(out: Out, outcome: SelectOutcome) -> None:
@@ -29,16 +38,19 @@ def show(out: Out, outcome: SelectOutcome) -> None:
     )
     for study in outcome.studies:
         before = before_name(study.classifier)
-        kept = "heads, all MLPs and the embedding" if study.keep_mlps else "heads and nothing else"
+        others = " besides all MLPs and the embedding" if study.keep_mlps else ""
         out.show(
             "",
             paragraph(
-                f"{study.name}: {before} accuracy is {100 * study.accuracy:.1f} % with every unit. In %, with the best "
-                f"{kept} (a share is at least two heads), and the heads that reach {100 * ENOUGH:.0f} % of it:"
+                f"{study.name}: {before} accuracy with every unit is {percent(study.accuracy)}. The table shows "
+                f"accuracy in % when only the best heads by a score are kept{others}. Last column: the fewest heads "
+                f"that reach {whole_percent(ENOUGH)} of the accuracy with every unit."
             ),
             "",
         )
         out.show(_budgets(study))
+    shown = dict.fromkeys(one.score for study in outcome.studies for one in study.summaries)
+    out.show("", paragraph("; ".join(f"{name}: {_SCORES[name]}" for name in shown), "quiet"))
     sentence = (
         "Accuracy by layer, %: without its heads, its MLP, or both; of its heads alone; of all heads from it "
         "onward; of everything up to it."
@@ -63,7 +75,7 @@ def _budgets(study: SelectionStudy) -> RenderableType:
         enough = one.heads_for(ENOUGH * study.accuracy)
         figures = (f"{100 * one.at(budget.n_heads):.1f}" for budget in study.budgets)
         share = "–" if enough is None else f"{enough} = {100 * enough / study.n_heads:.0f} %"
-        rows.append((one.title, one.ablation, *figures, share))
+        rows.append((one.score, one.ablation, *figures, share))
     return plain_table((*columns, (f"for {100 * ENOUGH:.0f} %", True)), rows)
 
 
@@ -83,7 +95,6 @@ def _layers(study: SelectionStudy) -> RenderableType:
 def _overlaps(outcome: SelectOutcome) -> RenderableType:
     """Pairs of data sets at one budget: a tenth of the heads."""
     from residualign.cli.views import plain_table
-    from residualign.selection.scores import score_title
 
     count = next(one.n_heads for one in outcome.study.budgets if one.name == "10%")
 
@@ -93,7 +104,7 @@ def _overlaps(outcome: SelectOutcome) -> RenderableType:
     rows = [
         (
             f"{short(one.first[0])} · {short(one.second[0])}",
-            score_title(one.first[1]),
+            one.first[1],
             f"{one.jaccard:.2f}",
             f"{one.expected:.2f}",
         )
@@ -105,12 +116,9 @@ def _overlaps(outcome: SelectOutcome) -> RenderableType:
 
 
 def _adapter(outcome: SelectOutcome) -> str:
-    from residualign._messages import percent
-    from residualign.selection.scores import score_title
-
     chosen = outcome.selection
     assert chosen is not None
     rest = "zero" if chosen.ablation == "zero" else "at its mean"
     heads = plural(len(chosen.heads), "head")
     test, val = percent(chosen.accuracy["adapted"]), percent(chosen.accuracy["val"])
-    return f"{outcome.request.adapter}: {heads} by {score_title(chosen.score)}, the rest {rest}; val {val}, test {test}"
+    return f"{outcome.request.adapter}: {heads} by {chosen.score}, the rest {rest}; val {val}, test {test}"
