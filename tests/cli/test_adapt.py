@@ -138,8 +138,9 @@ def test_what_is_written(run: Run, clip: Path, images: Path, tmp_path: Path) -> 
     }
     summary = json.loads((out / "summary.json").read_text())
     (result,) = summary["results"]
-    assert [sum(row) for row in result["confusion_before"]] == [2, 2, 2]
-    assert sum(result["confusion_after"][i][i] for i in range(3)) == round(6 * result["accuracy"]["adapted"])
+    before, after = (result[f"confusion_{when}"]["pairs"] for when in ("before", "after"))
+    assert [sum(n for true, _, n in before if true == label) for label in range(3)] == [2, 2, 2]
+    assert sum(n for true, guess, n in after if true == guess) == round(6 * result["accuracy"]["adapted"])
     assert {unit["label"] for unit in result["units"]} == set(load_adapter(out).lambdas)
     assert set(summary["fingerprints"]) == {"model", "store", "spectra"}
     assert summary["seed"] == 7

@@ -72,7 +72,7 @@ def test_a_page_with_everything_the_run_has(run: Run, copy: Path, words: Path) -
     assert lines["residual"]["accuracy"] == summary["results"][0]["accuracy"]["adapted"]
     assert lines["linear"]["parameters"] == summary["results"][1]["parameters"]
     assert lines[summary["chosen"]]["is_chosen"]
-    assert sum(map(sum, ran.json["confusion_after"])) == ran.json["n_test"] == 12
+    assert sum(row["after"] for row in ran.json["confusion"]) == ran.json["n_test"] == 12
     accuracy, n = lines["residual"]["accuracy"], ran.json["n_test"]
     chosen = next(one for one in summary["results"] if one["method"] == summary["chosen"])
     said = f"from {percent(chosen['accuracy']['zero_shot'])} to {percent(chosen['accuracy']['adapted'])} with"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import random
+from itertools import product
 
 from PIL import Image
 
@@ -64,8 +65,8 @@ def make_contents(
             texts = (f"words of {label}", ATTACK)
             units.append(UnitLine(label, "head", layer, head, measures(), (3.1, 4.7), texts, components))
     classes = ("apple", ATTACK, "a class with a long name, commas and \u2028 more", "pear", "plum")
-    confusion_before = tuple(tuple(random_.randrange(20) for _ in classes) for _ in classes)
-    confusion_after = tuple(tuple(random_.randrange(20) + 30 * (i == j) for j in range(5)) for i in range(5))
+    before = {pair: random_.randrange(20) for pair in product(classes, repeat=2)}
+    after = {(true, guess): random_.randrange(20) + 30 * (true == guess) for true, guess in before}
     return ReportContents(
         title=f"mini on {ATTACK}",
         model="mini",
@@ -109,8 +110,11 @@ def make_contents(
             for step in range(1, 6)
         ],
         class_names=classes,
-        confusion_before=confusion_before,
-        confusion_after=confusion_after,
+        confusion=[
+            {"true": true, "predicted": guess, "before": n, "after": after[true, guess]}
+            for (true, guess), n in before.items()
+            if n or after[true, guess]
+        ],
         n_changed=64,
         changed=tuple(
             ChangedImage(

@@ -118,10 +118,19 @@ def _text(value: Any, where: str) -> str:
     return value
 
 
+class _WithoutAliases(yaml.SafeLoader):
+    """A few bytes with aliases of aliases stand for more names than memory holds; lists of names need none."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases (*name); write out what they stand for")
+        return super().compose_node(parent, index)
+
+
 def _read_file(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        return json.loads(text) if path.suffix.lower() == ".json" else yaml.load(text, _WithoutAliases)
     except OSError as error:
         raise BadInputError(f"the file {str(path)!r} cannot be read ({error.strerror or error})") from error
     except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:

@@ -24,6 +24,7 @@ from residualign.models.preprocess import Preprocess, load_preprocess
 from residualign.models.proof import picture_pixels
 from residualign.models.text import SigLipText, TextEncoder, TransformersText
 from residualign.models.tower import Tower
+from residualign.models.trust import check_sizes
 from residualign.models.vision_model import VisionModel
 
 __all__ = ["load"]
@@ -35,6 +36,7 @@ def load(name: str, folder: Path) -> VisionModel:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInputError(f"model {name!r}: config.json is not readable as JSON") from error
+    check_sizes(config, str(folder / "config.json"))
     kind = str(config.get("model_type"))
     if kind not in _LOADERS:
         raise BadInputError(

@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from transformers import AutoImageProcessor, ImageProcessingMixin
 
 from residualign.errors import BadInputError
+from residualign.models.trust import check_sizes
 
 __all__ = ["Preprocess", "RescaleFirst", "TransformPreprocess", "is_rescale_first", "load_preprocess"]
 
@@ -72,9 +73,12 @@ def load_preprocess(path: str, name: str) -> Preprocess:
     """The image processor of a checkpoint (local directory or hub id); `BadInputError` if it has none."""
     try:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(path)
+        check_sizes(settings, f"the image preprocessing of model {name!r}")
         if is_rescale_first(settings):
             return Preprocess(RescaleFirst(settings, name))
         processor = AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False)
+    except BadInputError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise BadInputError(
             f"model {name!r} has no readable image preprocessing; expected the preprocessor_config.json "

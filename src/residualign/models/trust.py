@@ -17,7 +17,7 @@ from residualign._files import json_bytes, publish
 from residualign.errors import BadInputError
 from residualign.models.names import ModelSource, resolve, without_pooling
 
-__all__ = ["check_keywords", "no_remote_code", "own_config", "refuse_unnamed_model", "remember_model"]
+__all__ = ["check_keywords", "check_sizes", "no_remote_code", "own_config", "refuse_unnamed_model", "remember_model"]
 
 _FILE = "models.json"
 _MOST = 1000
@@ -64,6 +64,46 @@ def check_keywords(given: object, allowed: Collection[str], where: str) -> None:
         )
 
 
+_PIXELS, _PATCHES, _UNITS, _LAYERS = 4096, 512, 1 << 16, 1024
+
+_LARGEST = {
+    **dict.fromkeys(("image_size", "img_size", "input_size", "size", "crop_size", "height", "shortest_edge"), _PIXELS),
+    **dict.fromkeys(("hidden_size", "embed_dim", "width", "intermediate_size", "projection_dim"), _UNITS),
+    **dict.fromkeys(("num_hidden_layers", "layers", "depth"), _LAYERS),
+}
+
+
+def check_sizes(config: object, where: str) -> None:
+    """`BadInputError` for sizes in a checkpoint's configuration that no tower has: they would take all memory at once.
+
+    config: JSON types, searched in every depth. where: says which file it is.
+    """
+    left = [config]
+    while left:
+        part = left.pop()
+        if isinstance(part, list | tuple):
+            left += part
+        if not isinstance(part, Mapping):
+            continue
+        left += part.values()
+        for key, most in _LARGEST.items():
+            if (found := _largest(part.get(key))) > most:
+                raise BadInputError(f"{where}: {key} is {found:,}, expected at most {most:,}; correct it there")
+        side, patch = _largest([part.get("image_size"), part.get("img_size")]), _largest(part.get("patch_size"))
+        if patch and side / patch > _PATCHES:
+            raise BadInputError(
+                f"{where}: images of {side:,} pixels have more than {_PATCHES} patches of {patch} on a side; "
+                "correct it there"
+            )
+
+
+def _largest(value: object) -> int | float:
+    """The largest of the numbers given, 0 where there is none."""
+    if isinstance(value, list | tuple):
+        return max(map(_largest, value), default=0)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+
+
 def own_config(spec: str, file: str) -> Mapping[str, Any]:
     """A library's configuration that comes with a checkpoint; empty where there is none that can be read.
 
@@ -85,6 +125,7 @@ def own_config(spec: str, file: str) -> Mapping[str, Any]:
     except (OSError, ValueError, RecursionError):
         # the library says what is wrong
         return {}
+    check_sizes(config, str(path))
     return config if isinstance(config, Mapping) else {}
 
 

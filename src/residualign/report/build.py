@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from residualign._progress import SILENT, Progress, Tick, Ticking
+from residualign._result import Row
 from residualign.adapter.lambdas import learning_curve
 from residualign.classification.classifier import linear_probe
 from residualign.classification.evaluation import wilson_interval
+from residualign.errors import BadInputError
 from residualign.fitting.coefficients import Scaling
 from residualign.report.contents import MethodLine, MovedLine, ReportContents
 from residualign.report.findings import components_from, findings, made_facts
 from residualign.report.measure import MOVED, Measured, measure_run, texts_of_run
 from residualign.report.report import Report
 from residualign.runs.opened import RunResults, open_run
-from residualign.runs.results import BEFORE
+from residualign.runs.results import BEFORE, MethodResult
 
 __all__ = ["build_report", "report_of_run"]
 
@@ -108,6 +110,20 @@ def report_of_run(
     return Report(_contents(opened, measured, notes))
 
 
+def _confusion(result: MethodResult, names: Sequence[str]) -> list[Row]:
+    """The table `confusion`, in the order of the classes."""
+    before, after = (
+        {(true, predicted): n for true, predicted, n in pairs}
+        for pairs in (result.confusion_before, result.confusion_after)
+    )
+    if any(not 0 <= place < len(names) for pair in {*before, *after} for place in pair):
+        raise BadInputError("summary.json of the run is damaged: it counts images of a class that the adapter lacks")
+    return [
+        {"true": names[i], "predicted": names[j], "before": before.get((i, j), 0), "after": after.get((i, j), 0)}
+        for i, j in sorted({*before, *after})
+    ]
+
+
 def _contents(run: RunResults, measured: Measured, notes: Sequence[str]) -> ReportContents:
     summary, result = run.summary, run.result(run.adapter.method)
     scaling = run.shown.full_scaling if run.shown.lambdas else None
@@ -136,8 +152,7 @@ def _contents(run: RunResults, measured: Measured, notes: Sequence[str]) -> Repo
             for row in curve.rows()
         ],
         class_names=run.adapter.class_names,
-        confusion_before=tuple(map(tuple, result.confusion_before)),
-        confusion_after=tuple(map(tuple, result.confusion_after)),
+        confusion=_confusion(result, run.adapter.class_names),
         n_changed=sum(measured.changed_kinds.values()),
         changed=measured.changed,
         made=made_facts(summary, result.settings),

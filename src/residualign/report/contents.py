@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from residualign._messages import plural
-from residualign._result import Row, Table, one_line
+from residualign._result import Table, one_line
 
 __all__ = [
     "MEASURES",
@@ -206,9 +206,9 @@ class ReportContents:
     before_is: the classifier that adapting starts from, in words. profiles: the table
     `geometry_profiles` of the quantities on the page. put_back: test accuracy as lambdas are reset to 1, largest or
     smallest effect first or in random order. curve: every validation while fitting. n_changed: number of test images
-    whose class changed; changed: some of them. confusion_before, confusion_after: (class, class) counts on the test
-    images, row the true class. findings: what the numbers say, in sentences. notes: what could not be shown, and why.
-    pictures: JPEG files by name, as base64 text.
+    whose class changed; changed: some of them. confusion: one row per pair of true and predicted class that occurs on
+    the test images, before or after. findings: what the numbers say, in sentences. notes: what could not be shown, and
+    why. pictures: JPEG files by name, as base64 text.
     """
 
     title: str
@@ -230,8 +230,7 @@ class ReportContents:
     put_back: Table
     curve: Table
     class_names: tuple[str, ...]
-    confusion_before: tuple[tuple[int, ...], ...]
-    confusion_after: tuple[tuple[int, ...], ...]
+    confusion: Table
     n_changed: int
     changed: tuple[ChangedImage, ...]
     made: tuple[Fact, ...]
@@ -242,19 +241,6 @@ class ReportContents:
     def __repr__(self) -> str:
         sizes = f"{plural(len(self.units), 'unit')}, {plural(len(self.findings), 'finding')}"
         return one_line(f"ReportContents({self.title!r}, {sizes})")
-
-    @property
-    def confusion(self) -> list[Row]:
-        """One row per pair of true and predicted class with test images; none without test images."""
-        if not self.confusion_before:
-            return []
-        rows = zip(self.class_names, self.confusion_before, self.confusion_after, strict=True)
-        return [
-            {"true": true, "predicted": predicted, "before": before, "after": after}
-            for true, row_before, row_after in rows
-            for predicted, before, after in zip(self.class_names, row_before, row_after, strict=True)
-            if before or after
-        ]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types, without the pictures."""

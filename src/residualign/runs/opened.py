@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from residualign.adapter.adapter import Adapter, load_adapter
 from residualign.errors import BadInputError
 from residualign.runs.folder import METHODS_NAME, RUN_NAME, STORE_NAME
 from residualign.runs.results import MethodResult
-from residualign.runs.summary import SUMMARY_FORMAT, SUMMARY_NAME, THUMBNAILS_NAME
+from residualign.runs.summary import MAX_BYTES, SUMMARY_FORMAT, SUMMARY_NAME, THUMBNAILS_NAME
 from residualign.store import Store
 
 __all__ = ["RunResults", "open_run", "store_of_run"]
+
+_MOST_BYTES = 4 * MAX_BYTES
+"""Of all thumbnails: a run writes at most a quarter of it."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,19 @@ def _pictures(path: Path) -> dict[str, str]:
         return {}
     try:
         with zipfile.ZipFile(path) as file:
-            return {name: base64.b64encode(file.read(name)).decode() for name in file.namelist()}
-    except zipfile.BadZipFile:
+            size = max(path.stat().st_size, sum(entry.file_size for entry in file.infolist()))
+            if size > _MOST_BYTES:
+                raise BadInputError(
+                    f"{str(path)!r} holds {size:,} bytes of pictures, expected at most {_MOST_BYTES:,}; "
+                    "remove it to continue without pictures"
+                )
+            return {entry.filename: base64.b64encode(_entry(file, entry)).decode() for entry in file.infolist()}
+    # the last two: compressed in an unknown way, and encrypted
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
         raise BadInputError(f"{str(path)!r} is damaged; remove it to continue without pictures") from None
+
+
+def _entry(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """An entry of the size that it says it has: reading all of it at once would unpack whatever there is."""
+    with file.open(entry) as opened:
+        return opened.read(entry.file_size)

@@ -41,6 +41,11 @@ BEFORE = {"text": "zero-shot: class vectors from text", "means": "class means of
 """What `accuracy.zero_shot` is, by classifier."""
 
 
+Confusion = tuple[tuple[int, int, int], ...]
+"""(true class, predicted class, images), as indices and in ascending order: at most one entry per test image, while a
+matrix would grow with the square of the classes."""
+
+
 @dataclass(frozen=True)
 class UnitScale:
     """The variance of one unit, over the images of the spectrum, before and after its lambdas are applied."""
@@ -60,19 +65,19 @@ class UnitScale:
 class MethodResult(FitRecord):
     """One fitted method, as in `summary.json`: the record of the fit, and how test images were classified.
 
-    classifier: "text" or "means". confusion_before, confusion_after: (class, class) counts on the test split, row the
-    true class, by the classifier before and after adapting.
+    classifier: "text" or "means". confusion_before, confusion_after: how often each pair of true and predicted class
+    occurs on the test split, by the classifier before and after adapting; pairs that do not occur are left out.
     """
 
     classifier: str
-    confusion_before: list[list[int]]
-    confusion_after: list[list[int]]
+    confusion_before: Confusion
+    confusion_after: Confusion
     units: tuple[UnitScale, ...]
 
     @property
     def n_test(self) -> int:
         """Number of test images."""
-        return sum(map(sum, self.confusion_after))
+        return sum(count for _, _, count in self.confusion_after)
 
     def headline(self) -> dict[str, Any]:
         """The entry of a method in `adapt --json`."""
@@ -80,7 +85,8 @@ class MethodResult(FitRecord):
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
-        return asdict(self) | {"units": [asdict(unit) for unit in self.units]}
+        pairs = {name: {"pairs": [list(pair) for pair in getattr(self, name)]} for name in _CONFUSIONS}
+        return asdict(self) | {"units": [asdict(unit) for unit in self.units]} | pairs
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> MethodResult:
@@ -88,7 +94,23 @@ class MethodResult(FitRecord):
         # the folder of its adapter is named after it
         check_file_name(content["method"], "method")
         units = tuple(UnitScale(**unit) for unit in content["units"])
-        return cls(**{**content, "accuracy": Accuracy.of(content["accuracy"]), "units": units})
+        pairs = {name: _read_confusion(content[name]) for name in _CONFUSIONS}
+        return cls(**{**content, **pairs, "accuracy": Accuracy.of(content["accuracy"]), "units": units})
+
+
+_CONFUSIONS = ("confusion_before", "confusion_after")
+
+
+def _read_confusion(content: Any) -> Confusion:
+    """The pairs; older runs have a matrix, whose rows are the true classes."""
+    if isinstance(content, list):
+        return tuple(
+            (true, predicted, int(count))
+            for true, row in enumerate(content)
+            for predicted, count in enumerate(row)
+            if count
+        )
+    return tuple((int(true), int(predicted), int(count)) for true, predicted, count in content["pairs"])
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -197,10 +219,9 @@ def method_result(
     )
 
 
-def _confusion(labels: Int[Tensor, " image"], predicted: Int[Tensor, " image"], n_classes: int) -> list[list[int]]:
-    pairs = torch.bincount(labels * n_classes + predicted, minlength=n_classes * n_classes)
-    rows: list[list[int]] = pairs.view(n_classes, n_classes).tolist()
-    return rows
+def _confusion(labels: Int[Tensor, " image"], predicted: Int[Tensor, " image"], n_classes: int) -> Confusion:
+    pairs, counts = torch.unique(labels * n_classes + predicted, return_counts=True)
+    return tuple((*divmod(pair, n_classes), n) for pair, n in zip(pairs.tolist(), counts.tolist(), strict=True))
 
 
 def _unit_scales(result: Fitted, spectra: Spectra) -> tuple[UnitScale, ...]:
