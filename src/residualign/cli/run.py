@@ -34,6 +34,7 @@ def run(arguments: Sequence[str]) -> int:
             _say("", interrupted_sentence(None))
         return stop.code if isinstance(stop.code, int) else 0
     except Interrupted as interrupted:
+        # not cut: the command in it is to be given again
         _say("", interrupted_sentence(interrupted.again, interrupted.kept))
         return INTERRUPTED
     except KeyboardInterrupt:
@@ -44,13 +45,13 @@ def run(arguments: Sequence[str]) -> int:
         if explained is None:
             raise
         code, sentence = explained
-        _say("error: ", sentence)
+        _say("error: ", told(sentence))
         return code
     return 0
 
 
 def _say(prefix: str, sentence: str) -> None:
-    error_console().print(Text.assemble((prefix, "bad"), told(sentence)), soft_wrap=True)
+    error_console().print(Text.assemble((prefix, "bad"), sentence), soft_wrap=True)
 
 
 def _settle_the_environment() -> None:
