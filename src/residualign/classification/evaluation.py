@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign._messages import interval, percent, plural, points
 from residualign._result import Result, Table
+from residualign.data.same_names import matched
 from residualign.errors import BadInputError
 from residualign.models.finite import is_finite
 
@@ -178,15 +179,18 @@ def compare(
 
 
 def match_classes(known: Sequence[str], wanted: Sequence[str]) -> Int[Tensor, " class"]:
-    """Index into `known` of every name of `wanted`; `BadInputError` listing the missing ones."""
-    index = {name: i for i, name in enumerate(known)}
-    missing = [name for name in wanted if name not in index]
+    """Index into `known` of every name of `wanted`; `BadInputError` listing the missing ones.
+
+    `residualign.data.same_names` tells which names are the same.
+    """
+    found = matched(wanted, known)
+    missing = [name for name, index in zip(wanted, found, strict=True) if index is None]
     if missing:
         raise BadInputError(
             f"the adapter does not know {len(missing)} of the data's {len(wanted)} classes: {_listed(missing)}; "
             f"it knows {_listed(known)}"
         )
-    return torch.tensor([index[name] for name in wanted], dtype=torch.int64)
+    return torch.tensor(found, dtype=torch.int64)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,27 +1,29 @@
 """Image files on disk: in folders of class folders, optionally inside train, val and test, or named one by one.
 
-Classes are the sorted names of the class folders (by code point, as in torchvision's ImageFolder); images are sorted by
-their path below the data's folder. Folders inside a class folder belong to that class. Hidden files and folders and
-files that operating systems leave behind (`Thumbs.db`, `desktop.ini`, `__MACOSX`) are ignored. Strays, listed by their
-keys, are images next to the class folders and files inside a class folder that are not images.
+`residualign.data.layout` tells splits from classes. Classes are the sorted names of the class folders (by code point,
+as in torchvision's ImageFolder); images are sorted by their path below the data's folder. Folders inside a class
+folder belong to that class. Hidden files and folders and files that operating systems leave behind (`Thumbs.db`,
+`desktop.ini`, `__MACOSX`) are ignored. Strays, listed by their keys, are images next to the class folders and files
+inside a class folder that are not images.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
-from residualign.data.images import BadImageError, has_image_extension, read_bytes, read_image
-from residualign.data.split import EncodedSource, RawData, Split, split_name
+from residualign._messages import listed, plural
+from residualign.data.images import BadImageError, has_image_extension, read_bytes, read_image, unread_format
+from residualign.data.layout import entries, split_folders
+from residualign.data.same_names import matched, plain
+from residualign.data.split import EncodedSource, RawData, Split
 from residualign.errors import BadInputError
 
 __all__ = ["ImageFiles", "expand_images", "opened_images", "read_folder"]
-
-_LEFT_BEHIND = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 @dataclass(frozen=True)
@@ -34,83 +36,119 @@ class ImageFiles(EncodedSource):
         return read_bytes(self.root / key, key)
 
 
-def read_folder(root: Path, labeled: bool = True) -> RawData:
+def read_folder(root: Path, labeled: bool = True, skip_bad: bool = False) -> RawData:
     """The images below a folder; their pixels are not read.
 
-    With labeled=False a folder of images without class folders is accepted too, as one class named "images". Raises
-    `BadInputError` naming the folder if there are no images, an empty class folder, the same split twice, folders
-    next to the splits, or a class in val or test that is not in train. Costs one listing of every folder.
+    With labeled=False a folder of images without class folders is accepted too, as one class named "images". A val or
+    test folder of images without class folders has no labels, and is left out with a note. Raises `BadInputError`
+    naming the folder if there are no images, an empty class folder (with skip_bad it is left out with a note), what
+    `split_folders` refuses, or a class in val or test that is not in train. Costs one listing of every folder.
     """
-    folders, files = _entries(root)
+    folders, files = entries(root)
     images = [name for name in files if has_image_extension(name)]
     if not folders:
         if not images:
-            raise BadInputError(f"the folder {str(root)!r} holds no class folders and no images")
+            raise BadInputError(f"the folder {str(root)!r} holds no class folders and no images{_unreadable(files)}")
         if labeled:
             raise BadInputError(
                 f"the folder {str(root)!r} holds images but no class folders; put each class's images in one"
+                + _parent_of_classes(root)
             )
         return _unlabeled(root)
-    split_folders = _split_folders(root, folders)
-    if not split_folders:
-        return _assemble(root, {"train": root})
-    raw = _assemble(root, split_folders)
-    return RawData(raw.splits, raw.class_names, strays=(*images, *raw.strays))
+    found = split_folders(root, folders, labeled)
+    if not found:
+        return _assemble(root, {"train": root}, skip_bad)
+    raw = _assemble(root, found, skip_bad)
+    return RawData(raw.splits, raw.class_names, strays=(*images, *raw.strays), notes=raw.notes)
 
 
-def _split_folders(root: Path, folders: list[str]) -> dict[str, Path]:
-    """The folders that are splits; empty if the folders are classes."""
-    named = [name for name in folders if split_name(name)]
-    # a class may be called "train": next to other folders it is a split only if it contains class folders
-    if len(named) < len(folders):
-        named = [name for name in named if _holds_classes(root / name)]
-        others = [name for name in folders if name not in named]
-        if named and others:
-            raise BadInputError(
-                f"the folder {str(root)!r} holds splits ({', '.join(named)}) and other folders "
-                f"({', '.join(others[:5])}); use one or the other"
-            )
-    found: dict[str, Path] = {}
-    for name in named:
-        split = split_name(name)
-        assert split is not None
-        if split in found:
-            raise BadInputError(
-                f"the folder {str(root)!r} holds the {split} split twice: {found[split].name} and {name}"
-            )
-        found[split] = root / name
-    return {split: found[split] for split in ("train", "val", "test") if split in found}
+def _parent_of_classes(root: Path) -> str:
+    """The way out if the folder is one of several class folders."""
+    parent = root.resolve().parent
+    beside = [name for name in entries(parent)[0] if parent / name != root.resolve()] if parent != parent.parent else []
+    if any(has_image_extension(file) for name in beside[:5] for file in entries(parent / name)[1]):
+        return f", or, if it is one class of several, give {str(parent)!r}"
+    return ""
 
 
-def _holds_classes(folder: Path) -> bool:
-    folders, files = _entries(folder)
-    return bool(folders) and not any(has_image_extension(name) for name in files)
-
-
-def _assemble(root: Path, split_folders: dict[str, Path]) -> RawData:
+def _assemble(root: Path, split_folders: dict[str, Path], skip_bad: bool) -> RawData:
     """Splits from folders of class folders; labels follow the classes of train, or of all splits without train."""
-    classes = {split: _entries(folder)[0] for split, folder in split_folders.items()}
+    listing = {split: entries(folder) for split, folder in split_folders.items()}
+    notes = []
     for split, folder in split_folders.items():
-        if not classes[split]:
+        folders, files = listing[split]
+        if folders:
+            continue
+        if split == "train" or len(listing) == 1 or not any(map(has_image_extension, files)):
             raise BadInputError(f"the folder {str(folder)!r} holds no class folders")
-    names = classes.get("train") or sorted(set().union(*classes.values()))
-    splits, strays = {}, []
-    for split, folder in split_folders.items():
-        unknown = [name for name in classes[split] if name not in names]
-        if unknown:
-            raise BadInputError(f"class {unknown[0]!r} is in {split} but not in train")
-        strays += [_key(root, folder / name) for name in _entries(folder)[1] if has_image_extension(name)]
+        notes.append(f"the {split} split of {str(root)!r} has no labels (no class folders) and is left out")
+        del listing[split]
+    every = {name for inside, _ in listing.values() for name in inside}
+    names = listing["train"][0] if "train" in listing else sorted(every)
+    _refuse_twins(names, root)
+    splits, strays, hollow = {}, [], []
+    for split, (folders, files) in listing.items():
+        folder = split_folders[split]
+        strays += [_key(root, folder / name) for name in files if has_image_extension(name)]
         keys: list[str] = []
         labels: list[int] = []
-        for name in classes[split]:
+        for name, label in zip(folders, matched(folders, names), strict=True):
+            if label is None:
+                raise BadInputError(f"class {name!r} is in {split} but not in train{_lonely(folder, folders)}")
             images, others = _walk(root, folder / name)
+            if not images and not skip_bad:
+                raise BadInputError(
+                    f"the class folder {str(folder / name)!r} holds no images{_unreadable(others)}; remove it, or "
+                    "leave it out with skip_bad=True"
+                )
             if not images:
-                raise BadInputError(f"the class folder {str(folder / name)!r} holds no images")
+                hollow.append(_key(root, folder / name))
             keys += images
-            labels += [names.index(name)] * len(images)
+            labels += [label] * len(images)
             strays += others
         splits[split] = Split(split, tuple(keys), tuple(labels), ImageFiles(root), tuple(range(len(keys))))
-    return RawData(splits, tuple(names), strays=tuple(strays))
+    if hollow:
+        notes.append(f"{plural(len(hollow), 'class folder')} without images left out: {listed(hollow)}")
+    kept, class_names = _without_hollow(splits, names)
+    return RawData(kept, class_names, strays=tuple(strays), notes=tuple(notes))
+
+
+def _without_hollow(splits: dict[str, Split], names: Sequence[str]) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """The splits without the classes that no image has; class numbers stay ascending."""
+    used = sorted({label for split in splits.values() for label in split.labels})
+    if len(used) == len(names):
+        return splits, tuple(names)
+    number = {label: i for i, label in enumerate(used)}
+    fewer = {
+        name: replace(split, labels=tuple(number[label] for label in split.labels)) for name, split in splits.items()
+    }
+    return fewer, tuple(names[label] for label in used)
+
+
+def _refuse_twins(names: Sequence[str], root: Path) -> None:
+    """Refuse class folders whose names look the same."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(plain(name), name)
+        if other != name:
+            raise BadInputError(
+                f"the class folders {other!a} and {name!a} in {str(root)!r} have the same name in two Unicode forms or "
+                "with blanks around it; move the images of one into the other"
+            )
+
+
+def _lonely(folder: Path, folders: Sequence[str]) -> str:
+    """The way out if a split has a single folder, as unlabeled test images are often packed."""
+    return f"; if its images have no labels, move {str(folder)!r} elsewhere" if len(folders) == 1 else ""
+
+
+def _unreadable(files: Sequence[str]) -> str:
+    """What to do about pictures in formats that are not read."""
+    phone = [name for name in files if unread_format(name)]
+    if not phone:
+        return ""
+    kind = unread_format(phone[0])
+    return f" that can be read ({phone[0]!r} is a picture in {kind}: convert such files to JPEG or PNG)"
 
 
 def _unlabeled(root: Path) -> RawData:
@@ -132,24 +170,10 @@ def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
     real = folder.resolve()
     if real in above:  # a link to one of its own parents would never end
         return
-    folders, files = _entries(folder)
+    folders, files = entries(folder)
     yield from (folder / name for name in files)
     for name in folders:
         yield from _files_below(folder / name, above | {real})
-
-
-def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the folders and files in a folder, sorted, without hidden and left-behind ones."""
-    folders: list[str] = []
-    files: list[str] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.name.lower() not in _LEFT_BEHIND:
-                    (folders if entry.is_dir() else files).append(entry.name)
-    except OSError as error:
-        raise BadInputError(f"the folder {str(folder)!r} cannot be read ({error.strerror or error})") from error
-    return sorted(folders), sorted(files)
 
 
 def _key(root: Path, path: Path) -> str:

@@ -41,6 +41,7 @@ __all__ = [
     "read_image",
     "stored_as",
     "to_rgb",
+    "unread_format",
 ]
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
@@ -52,6 +53,17 @@ EXTENSIONS = frozenset(
     | {".jpx", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
 """File name extensions of images. The list is fixed: it must not depend on the installed Pillow."""
+
+_UNREAD = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"), "a camera's raw format"),
+    ".svg": "SVG",
+    ".psd": "PSD",
+    ".dcm": "DICOM",
+    ".jxl": "JPEG XL",
+}
+
+_HEIF = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 # what Pillow's decoders and EXIF reader raise on damaged files
 _DECODING_ERRORS = (
@@ -98,6 +110,15 @@ def has_image_extension(name: str) -> bool:
     return Path(name).suffix.lower() in EXTENSIONS
 
 
+def unread_format(name: str) -> str | None:
+    """What pictures in a file of this name are in, if that is a format that is not read.
+
+    >>> unread_format("IMG_0001.HEIC"), unread_format("cat.jpg")
+    ('HEIC', None)
+    """
+    return _UNREAD.get(Path(name).suffix.lower())
+
+
 def read_image(path: str | PathLike[str], key: str | None = None) -> Image.Image:
     """The image in a file, in RGB. `BadImageError` names `key`, or the path without one."""
     key = os.fspath(path) if key is None else key
@@ -122,6 +143,9 @@ def decode(data: bytes, key: str) -> Image.Image:
     """Decode an image to RGB; raises `BadImageError` naming `key` if that fails."""
     if not data:
         raise BadImageError(key, "it is empty (0 bytes)")
+    # what is in a HEIF container may be AVIF, which is read
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF and b"av01" not in data[:4096]:
+        raise BadImageError(key, "it is a picture in HEIC, which is not read; convert it to JPEG or PNG")
     with _decoding(key), Image.open(io.BytesIO(data), formats=_formats()) as image:
         return _convert(image, key)
 

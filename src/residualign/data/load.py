@@ -29,6 +29,7 @@ def load_data(
     seed: int = 42,
     split: bool = True,
     stream: bool = False,
+    skip_bad: bool = False,
 ) -> ImageData:
     """Open labeled images: a folder, parquet files, WebDataset shards, a hub data set, or a registered name.
 
@@ -52,6 +53,8 @@ def load_data(
     stream : bool, default False
         Read a hub data set over the network instead of downloading it: for one pass, in the order of the split.
         Images, keys, labels and splits are the same either way.
+    skip_bad : bool, default False
+        Leave out class folders without images, with a note, instead of refusing them.
 
     Returns
     -------
@@ -76,7 +79,7 @@ def load_data(
     """
     names, own_templates = read_prompts(classes, templates)
     n_names = len(names) if isinstance(names, tuple) else None
-    raw = _read(source, labeled=split, n_classes=n_names, stream=stream)
+    raw = _read(source, labeled=split, n_classes=n_names, stream=stream, skip_bad=skip_bad)
     if split and len(raw.class_names) < 2:
         raise BadInputError(
             f"the data {str(source)!r} has only one class ({raw.class_names[0]!r}); at least two are needed"
@@ -108,7 +111,7 @@ def _with_own_cursor(split: Split) -> Split:
     return Split(split.name, split.keys, split.labels, split.source.of_rows(split.rows), split.rows)
 
 
-def _read(source: str | PathLike[str], labeled: bool, n_classes: int | None, stream: bool) -> RawData:
+def _read(source: str | PathLike[str], labeled: bool, n_classes: int | None, stream: bool, skip_bad: bool) -> RawData:
     path = Path(source).expanduser()
     # os.path.exists, unlike Path.exists, is also False for names that no file system takes
     if not str(source).strip() or not os.path.exists(path):
@@ -124,7 +127,7 @@ def _read(source: str | PathLike[str], labeled: bool, n_classes: int | None, str
         return read_parquet(path, labeled, n_classes)
     if holds_shards(path):
         return read_shards(path, labeled, n_classes)
-    return read_folder(path, labeled)
+    return read_folder(path, labeled, skip_bad)
 
 
 def _read_name(name: str, labeled: bool, n_classes: int | None, stream: bool) -> RawData:

@@ -36,7 +36,7 @@ def images_to_read(name: str, loading: LoadingOptions, *, classes: Path | None =
 
     classes, split: those of `load_data`.
     """
-    data = load_data(name, classes=classes, split=split, stream=loading.stream)
+    data = load_data(name, classes=classes, split=split, stream=loading.stream, skip_bad=loading.skip_bad)
     if data.strays and not loading.skip_bad:
         raise BadInputError(f"{data.strays[0]!r} is not an image; remove it or add --skip-bad")
     return sample_of_data(data) if loading.quick else data

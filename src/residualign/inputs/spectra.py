@@ -132,7 +132,7 @@ def given_spectra(
         return Spectra.load(path)
     if (path / "manifest.json").is_file():
         return fit_spectrum(Store.open(path))
-    data = load_data(reference, split=False, stream=loading.stream)
+    data = load_data(reference, split=False, stream=loading.stream, skip_bad=loading.skip_bad)
     split = next((part for part in data.splits if len(part)), data.train)
     with progress.task(f"reference {reference}") as tick:
         return reference_spectra(

@@ -75,7 +75,9 @@ def load_subject(
             f"--model {model} is the new location of a store's or adapter's model; the model is already given: {source}"
         )
     words = loading if isinstance(loading, PromptOptions) else PromptOptions()
-    found = load_data(data, classes=words.classes, templates=words.templates, stream=loading.stream)
+    found = load_data(
+        data, classes=words.classes, templates=words.templates, stream=loading.stream, skip_bad=loading.skip_bad
+    )
     for note in found.notes:
         progress.warn(note)
     if loading.quick:
