@@ -5,6 +5,7 @@ The cross-attention and its matching head (ITM) read an image and a text togethe
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -57,15 +58,9 @@ def tower(model: Any) -> Tower:
     vision = model.vision_model
     config = vision.config
 
-    def forward(pixels: Tensor) -> Tensor:
-        # the library's own vision forward norms the class token once more, for an output that is not used here
-        stream = vision.encoder(vision.embeddings(pixels, interpolate_pos_encoding=True)).last_hidden_state
-        embedding: Tensor = model.vision_proj(vision.post_layernorm(stream)[:, 0])
-        return embedding
-
     return Tower(
         module=vision,
-        forward=forward,
+        forward=partial(_embedding, model),
         blocks=tuple(Block(layer.self_attn.projection, layer.mlp) for layer in vision.encoder.layers),
         entry=vision.encoder.layers[0],
         n_heads=config.num_attention_heads,
@@ -76,6 +71,14 @@ def tower(model: Any) -> Tower:
         | neutral_tensors(model, {"projection": "vision_proj"}),
         constants={"activation": config.hidden_act, "eps": repr(config.layer_norm_eps)},
     )
+
+
+def _embedding(model: Any, pixels: Tensor) -> Tensor:
+    vision = model.vision_model
+    # the library's own vision forward norms the class token once more, for an output that is not used here
+    stream = vision.encoder(vision.embeddings(pixels, interpolate_pos_encoding=True)).last_hidden_state
+    embedding: Tensor = model.vision_proj(vision.post_layernorm(stream)[:, 0])
+    return embedding
 
 
 class BlipText(TransformersText):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -41,13 +42,9 @@ def tower(model: Any) -> Tower:
     projection: nn.Linear | None = getattr(model, "visual_projection", None)
     config = vision.config
 
-    def forward(pixels: Tensor) -> Tensor:
-        pooled: Tensor = vision(pixel_values=pixels).pooler_output
-        return pooled if projection is None else projection(pooled)
-
     return Tower(
         module=vision,
-        forward=forward,
+        forward=partial(_embedding, vision, projection),
         blocks=tuple(Block(layer.self_attn.out_proj, layer.mlp) for layer in vision.encoder.layers),
         entry=vision.encoder.layers[0],
         n_heads=config.num_attention_heads,
@@ -58,3 +55,8 @@ def tower(model: Any) -> Tower:
         | neutral_tensors(model, {"projection": "visual_projection?"}),
         constants={"activation": config.hidden_act, "eps": repr(config.layer_norm_eps)},
     )
+
+
+def _embedding(vision: Any, projection: nn.Linear | None, pixels: Tensor) -> Tensor:
+    pooled: Tensor = vision(pixel_values=pixels).pooler_output
+    return pooled if projection is None else projection(pooled)

@@ -28,6 +28,7 @@ from residualign.models.pooling import (
     AttentionPooling,
     MeanPooling,
     Pooling,
+    Projection,
     packed_thirds,
     pooling_constants,
 )
@@ -188,15 +189,10 @@ def tower(model: Any, name: str) -> Tower:
     projection = None if visual.proj is None else _Transposed(visual.proj)
     pooling = _pooling(visual)
 
-    def forward(pixels: Tensor) -> Tensor:
-        output = visual(pixels)
-        pooled: Tensor = output[0] if isinstance(output, tuple) else output
-        return pooled
-
     functional = [attention for attention in attentions if isinstance(attention, nn.MultiheadAttention)]
     return Tower(
         module=visual,
-        forward=forward,
+        forward=partial(_embedding, visual),
         blocks=tuple(
             Block(block.attn.out_proj, block.mlp, layer_scale(block.ls_1), layer_scale(block.ls_2)) for block in blocks
         ),
@@ -214,6 +210,17 @@ def tower(model: Any, name: str) -> Tower:
         pooling=pooling,
         exchange=partial(explicit_attention, functional),
     )
+
+
+def _embedding(visual: Any, pixels: Tensor) -> Tensor:
+    output = visual(pixels)
+    pooled: Tensor = output[0] if isinstance(output, tuple) else output
+    return pooled
+
+
+def _asked(pool: Any, query: Projection) -> Tensor:
+    vector: Tensor = F.linear(pool.ln_q(pool.query[0]), query.weight, query.bias) / pool.attn.head_dim**0.5
+    return vector
 
 
 def _refuse_other_towers(visual: Any, name: str) -> None:
@@ -254,12 +261,13 @@ def _attention_pooling(visual: Any) -> AttentionPooling:
     pool, attention = visual.attn_pool, visual.attn_pool.attn
     query, key, value = packed_thirds(attention)
 
-    def asked() -> Tensor:
-        vector: Tensor = F.linear(pool.ln_q(pool.query[0]), query.weight, query.bias) / attention.head_dim**0.5
-        return vector
-
     return AttentionPooling(
-        n_heads=attention.num_heads, query=asked, key=key, value=value, out=attention.out_proj, norm=visual.ln_post
+        n_heads=attention.num_heads,
+        query=partial(_asked, pool, query),
+        key=key,
+        value=value,
+        out=attention.out_proj,
+        norm=visual.ln_post,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign.errors import BadInputError
 from residualign.models.clip import BLOCK_NAMES
-from residualign.models.pooling import AttentionPooling, packed_thirds, pooling_constants
+from residualign.models.pooling import AttentionPooling, Projection, packed_thirds, pooling_constants
 from residualign.models.tower import Block, Tower
 from residualign.models.weights import neutral_tensors
 
@@ -38,18 +39,12 @@ def tower(vision: Any, name: str) -> Tower:
     attention = pool.attention
     query, key, value = packed_thirds(attention)
 
-    def asked() -> Tensor:
-        vector: Tensor = F.linear(pool.probe[0, 0], query.weight, query.bias) / attention.head_dim**0.5
-        return vector
-
-    def forward(pixels: Tensor) -> Tensor:
-        pooled: Tensor = vision(pixel_values=pixels).pooler_output
-        return pooled
-
-    pooling = AttentionPooling(attention.num_heads, asked, key, value, attention.out_proj, mlp=pool.mlp)
+    pooling = AttentionPooling(
+        attention.num_heads, partial(_asked, pool, query), key, value, attention.out_proj, mlp=pool.mlp
+    )
     return Tower(
         module=vision,
-        forward=forward,
+        forward=partial(_embedding, vision),
         blocks=tuple(Block(layer.self_attn.out_proj, layer.mlp) for layer in vision.encoder.layers),
         entry=vision.encoder.layers[0],
         n_heads=config.num_attention_heads,
@@ -65,3 +60,13 @@ def tower(vision: Any, name: str) -> Tower:
         pooling=pooling,
         n_prefix=0,
     )
+
+
+def _embedding(vision: Any, pixels: Tensor) -> Tensor:
+    pooled: Tensor = vision(pixel_values=pixels).pooler_output
+    return pooled
+
+
+def _asked(pool: Any, query: Projection) -> Tensor:
+    vector: Tensor = F.linear(pool.probe[0, 0], query.weight, query.bias) / pool.attention.head_dim**0.5
+    return vector

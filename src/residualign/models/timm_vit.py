@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -109,13 +110,8 @@ def tower(model: Any, name: str) -> Tower:
     `BadInputError` for a different architecture, and for a part that is not supported, which it names.
     """
     _refuse_other_towers(model, name)
-    norm: nn.LayerNorm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
+    norm = _final_norm(model)
     pooling = _pooling(model)
-
-    def tokens(pixels: Tensor) -> Tensor:
-        # the features are after a norm that comes before the pooling
-        features: Tensor = model.forward_features(pixels)
-        return features if norm is model.norm else norm(features)
 
     return Tower(
         module=model,
@@ -134,9 +130,26 @@ def tower(model: Any, name: str) -> Tower:
             **pooling_constants(pooling),
         },
         pooling=pooling,
-        tokens=tokens,
+        tokens=partial(_tokens, model),
         n_prefix=model.num_prefix_tokens,
     )
+
+
+def _final_norm(model: Any) -> nn.LayerNorm:
+    norm: nn.LayerNorm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
+    return norm
+
+
+def _tokens(model: Any, pixels: Tensor) -> Tensor:
+    # the features are after a norm that comes before the pooling
+    features: Tensor = model.forward_features(pixels)
+    norm = _final_norm(model)
+    return features if norm is model.norm else norm(features)
+
+
+def _asked(pool: Any) -> Tensor:
+    vector: Tensor = pool.q(pool.latent)[0, 0] * pool.scale
+    return vector
 
 
 def _refuse_other_towers(model: Any, name: str) -> None:
@@ -264,13 +277,9 @@ def _attention_pooling(pool: Any, first: int) -> AttentionPooling:
     """timm's `AttentionPoolLatent`: SigLIP's pooling among others."""
     size = pool.kv.out_features // 2
 
-    def query() -> Tensor:
-        asked: Tensor = pool.q(pool.latent)[0, 0] * pool.scale
-        return asked
-
     return AttentionPooling(
         n_heads=pool.num_heads,
-        query=query,
+        query=partial(_asked, pool),
         key=PackedProjection(pool.kv.weight, pool.kv.bias, 0, size),
         value=PackedProjection(pool.kv.weight, pool.kv.bias, size, 2 * size),
         out=pool.proj,

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,7 +54,9 @@ def layer_scale(module: nn.Module) -> Tensor | None:
 class Tower:
     """A vision tower as its family describes it. The rest of the package knows towers, not families.
 
-    forward: (image, 3, height, width) pixels -> (image, dim) embedding, not normalized; `run` also checks it.
+    forward: (image, 3, height, width) pixels -> (image, dim) embedding, not normalized; `run` also checks it. Like
+    `tokens` and what a pooling asks, a function of a module bound to it by `partial`, not one that closes over it: a
+    copy of the tower then runs the copy's weights, and can be pickled.
     image_size: height of preprocessed images, in pixels.
     entry: the module whose first argument is the residual stream before the first block.
     final_norm: the norm of the residual stream, before the pooling or after it.
@@ -125,11 +128,12 @@ class Tower:
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, AssertionError) as error:
-            height, width = pixels.shape[-2:]
-            if (height, width) == (self.image_size, self.image_size):
+            own = (self.pixels_shape or (3, self.image_size, self.image_size))[1:]
+            given = tuple(pixels.shape[-2:])
+            if given == own:
                 raise
             raise BadInputError(
-                f"this model takes pixels of {self.image_size} x {self.image_size}; got {height} x {width} "
+                f"this model takes pixels of {own[0]} x {own[1]}; got {given[0]} x {given[1]} "
                 "(give pictures instead of a tensor, they are brought to that size)"
             ) from error
 
@@ -191,9 +195,10 @@ def mean_of_patches(tower: Tower, name: str) -> Tower:
             "token and have no projection"
         )
 
-    def forward(pixels: Tensor) -> Tensor:
-        return tokens(pixels)[:, first:].mean(dim=1)
-
     pooling = MeanPooling(first=first, norm_first=True)
     constants = {**tower.constants, **pooling_constants(pooling)}
-    return replace(tower, forward=forward, pooling=pooling, constants=constants, tokens=None)
+    return replace(tower, forward=partial(_mean, tokens, first), pooling=pooling, constants=constants, tokens=None)
+
+
+def _mean(tokens: Callable[[Tensor], Tensor], first: int, pixels: Tensor) -> Tensor:
+    return tokens(pixels)[:, first:].mean(dim=1)
