@@ -6,7 +6,7 @@ import errno
 
 from residualign._messages import sentence
 
-__all__ = ["BadInputError", "RunError", "is_full", "system_reason"]
+__all__ = ["BadInputError", "RunError", "is_full", "refuse_bare_text", "system_reason"]
 
 _REASONS = {
     errno.ENOSPC: "no space left on the device",
@@ -54,3 +54,9 @@ def system_reason(error: OSError) -> str | None:
 def is_full(error: OSError) -> bool:
     """Whether the disk, or the user's share of it, is used up."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def refuse_bare_text(name: str, value: object) -> None:
+    """`BadInputError` for one text where several are expected: it would be read letter by letter."""
+    if isinstance(value, str | bytes):
+        raise BadInputError(f"{name} is a list of texts; got the single text {value!r}: write [{value!r}]")

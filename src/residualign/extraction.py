@@ -111,6 +111,10 @@ def extract(
     -----
     Costs one forward pass and 2 x layer x width + dim + 2 numbers on disk per image.
     """
+    if not isinstance(data, ImageData):
+        raise BadInputError(
+            f"data is what load_data returns, from a folder, parquet files or a name; got a {type(data).__name__}"
+        )
     strays = () if skip_bad else data.strays
     if strays:
         others = f" (and {len(strays) - 1} more)" if len(strays) > 1 else ""

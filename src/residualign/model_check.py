@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from residualign.errors import BadInputError
+from residualign.errors import BadInputError, refuse_bare_text
 from residualign.load import TOLERANCES, load_model, prove
 from residualign.models.names import RegisteredModel, registered_models
 from residualign.models.vision_model import VisionModel
@@ -82,6 +82,7 @@ def check_model(
     Loaded once, in the widest dtype, and converted downwards, so that every check is of the checkpoint's own weights.
     What `load_model` refuses is returned as a `RefusedModel`; disk and memory that run out are raised.
     """
+    refuse_bare_text("dtypes", dtypes)
     began = time.perf_counter()
     sums: list[SumCheck] = []
     try:

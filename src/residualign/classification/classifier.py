@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from residualign._messages import plural, sentence
-from residualign.errors import BadInputError
+from residualign.errors import BadInputError, refuse_bare_text
 from residualign.store import Store
 
 __all__ = [
@@ -193,6 +193,8 @@ def zero_shot_vectors(
     encode_text turns texts into (text, dim), normalized or not; a template has one `{}` for the class name.
     Source: Radford et al. 2103.00020, section 3.1.4 (prompt ensembling in embedding space).
     """
+    refuse_bare_text("class_names", class_names)
+    refuse_bare_text("templates", templates)
     if not class_names or not templates:
         raise BadInputError("zero-shot class vectors need at least one class name and one template")
     for template in templates:

@@ -77,6 +77,11 @@ def load_data(
     >>> len(data.train), len(data.val), len(data.test), data.split_rule
     (1259, 179, 359, 'stratified 70/10/20, seed 42')
     """
+    if not isinstance(source, str | PathLike):
+        raise BadInputError(
+            "the data are a path (class folders, parquet files, tar shards), hf:org/name or a registered name; "
+            f"got a {type(source).__name__}: save it as one of these first"
+        )
     names, own_templates = read_prompts(classes, templates)
     n_names = len(names) if isinstance(names, tuple) else None
     raw = _read(source, labeled=split, n_classes=n_names, stream=stream, skip_bad=skip_bad)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from residualign._messages import listed
-from residualign.errors import BadInputError
+from residualign.errors import BadInputError, refuse_bare_text
 
 __all__ = ["DEFAULT_TEMPLATE", "Classes", "Templates", "check_templates", "read_prompts", "rename_classes"]
 
@@ -76,6 +76,7 @@ def rename_classes(own: Sequence[str], names: Mapping[str, str] | Sequence[str] 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
     """The templates, if each has exactly one `{}`; raises `BadInputError` naming the first that does not."""
+    refuse_bare_text("templates", templates)
     if not templates:
         raise BadInputError("at least one template is needed, got an empty list")
     for template in templates:

@@ -15,7 +15,7 @@ from torch import Tensor
 from residualign._progress import Tick
 from residualign.data.split import ImageData
 from residualign.decomposition.coordinates import UnitMaps
-from residualign.errors import BadInputError
+from residualign.errors import BadInputError, refuse_bare_text
 from residualign.extraction import Reading, images_of_split, spectra_of_split, split_of, stored
 from residualign.geometry.resampling import deviation_interval, draw_halves, layer_profile
 from residualign.geometry.result import PROFILED, Geometry, LayerProfile, UnitGeometry
@@ -142,6 +142,7 @@ def _measure_split(
     settings: Settings,
     progress: Tick | None,
 ) -> Geometry:
+    refuse_bare_text("units", units)
     store = split.store
     wanted = tuple(store.units) if units is None else tuple(store.units.get(unit) for unit in units)
     own_spectra = spectra is None or spectra.images == images_of_split(split)

@@ -18,7 +18,7 @@ from residualign.decomposition.attention_readout import AttentionReadout
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.decomposition.maps import unit_maps, working_dtype
 from residualign.decomposition.trace import Trace
-from residualign.errors import BadInputError
+from residualign.errors import BadInputError, refuse_bare_text
 from residualign.load import TOLERANCES
 from residualign.location.attention import SeenAttention, watch_attention
 from residualign.location.result import Location, Target, shown_pixels
@@ -129,6 +129,7 @@ def text_direction(model: VisionModel, text: str, against: Sequence[str] = ()) -
     All texts of a model share a large part, which says "an image"; with others to compare, what is left is what sets
     this one apart. `BadInputError` for a model without a text tower.
     """
+    refuse_bare_text("against", against)
     with torch.no_grad():
         vectors = F.normalize(model.encode_text([text, *against]).to(working_dtype(model.tower.dtype)), dim=-1)
     own: Tensor = vectors[0] if not against else vectors[0] - vectors[1:].mean(dim=0)

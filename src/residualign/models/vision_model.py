@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from residualign._result import one_line
 from residualign.data.given import Images, SplitImages, given_images, open_picture
-from residualign.errors import BadInputError
+from residualign.errors import BadInputError, refuse_bare_text
 from residualign.models.finite import is_finite, not_finite, refuse_texts
 from residualign.models.proof import pixel_sample
 from residualign.models.recorded import PIXELS
@@ -299,6 +299,7 @@ class VisionModel:
             raise BadInputError(
                 f"model {self.name!r} has no text tower; take class vectors from images (classifier 'means')"
             )
+        refuse_bare_text("texts", texts)
         vectors = self.text.encode(texts)
         refuse_texts(vectors, texts)
         return vectors
@@ -316,6 +317,7 @@ class VisionModel:
         list of str
             Those of `texts` with a token outside the vocabulary; none for a model without a text tower.
         """
+        refuse_bare_text("texts", texts)
         return [] if self.text is None else self.text.unknown(texts)
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ from residualign.adapter.fit import adapter_from_fit
 from residualign.classification.classifier import Classifier
 from residualign.data.split import ImageData
 from residualign.decomposition.coordinates import UnitMaps
-from residualign.errors import BadInputError
+from residualign.errors import BadInputError, refuse_bare_text
 from residualign.extraction import Reading, stored
 from residualign.fitting.coefficients import ScaledUnit, Scaling
 from residualign.fitting.fit import Accuracy, Fitted
@@ -235,6 +235,8 @@ def select(
     ----------
     ResiDual, arXiv 2411.00246, section 5.
     """
+    refuse_bare_text("scores", scores)
+    refuse_bare_text("ablations", ablations)
     # admitted by the types so that it can be refused by a sentence
     if isinstance(source, StoreSplit):
         raise BadInputError("heads are selected with all splits of a store; got images of one split: give the store")

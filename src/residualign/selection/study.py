@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from residualign.classification.classifier import Classifier, store_classifier
-from residualign.errors import BadInputError
+from residualign.errors import BadInputError, refuse_bare_text
 from residualign.selection.ablation import (
     ClassProducts,
     accuracy_curves,
@@ -93,6 +93,8 @@ def study_selection(
 
     Costs one pass over the products per ablation, in the memory of one block. `BadInputError` for an empty split.
     """
+    refuse_bare_text("scores", scores)
+    refuse_bare_text("ablations", ablations)
     wanted = tuple(dict.fromkeys(map(get_score, scores)))
     modes = tuple(dict.fromkeys(map(check_ablation, ablations)))
     part, maps, vectors = subject.store.split(split), subject.store.maps, subject.classifier.vectors

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from residualign._messages import listed
-from residualign.errors import BadInputError
+from residualign.errors import BadInputError, refuse_bare_text
 from residualign.models.finite import is_finite
 from residualign.models.names import DICTIONARY_NAME, bundled_file
 from residualign.models.vision_model import VisionModel
@@ -205,6 +205,7 @@ def no_text_sentence(model_name: str) -> str:
 
 def from_vectors(name: str, texts: Sequence[str], vectors: Float[Tensor, "atom dim"]) -> TextDictionary:
     """A dictionary of vectors that are there already, in no sections."""
+    refuse_bare_text("texts", texts)
     return TextDictionary(name, tuple(texts), ("",) * len(texts), _unit(vectors))
 
 

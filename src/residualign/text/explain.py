@@ -13,7 +13,7 @@ from torch import Tensor
 from residualign._progress import Tick
 from residualign.data.split import ImageData
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
-from residualign.errors import BadInputError
+from residualign.errors import BadInputError, refuse_bare_text
 from residualign.extraction import Reading, spectra_of_split, split_of, stored
 from residualign.load import load_named_by_file
 from residualign.models.vision_model import VisionModel
@@ -163,6 +163,7 @@ def explain_units(
 
     more: further components of single units, by label.
     """
+    refuse_bare_text("units", units)
     wanted = _indices(components)
     _check_counts(n_texts, n_images)
     _check_parts(split, spectra, dictionary, method)
