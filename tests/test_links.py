@@ -48,11 +48,12 @@ def test_a_dangling_link_makes_no_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_lock_is_not_taken_through_a_link(tmp_path: Path, precious: Path) -> None:
+@pytest.mark.parametrize("kind", ["symlink_to", "hardlink_to"])
+def test_a_lock_is_not_taken_through_a_link(tmp_path: Path, precious: Path, kind: str) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / LOCK_NAME).symlink_to(precious)
+    getattr(tmp_path / "run" / LOCK_NAME, kind)(precious)
     with DirectoryLock(tmp_path / "run"):
-        assert not (tmp_path / "run" / LOCK_NAME).is_symlink()
+        assert not (tmp_path / "run" / LOCK_NAME).samefile(precious)
     assert precious.read_bytes() == PRECIOUS
 
 

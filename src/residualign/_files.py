@@ -210,9 +210,10 @@ class DirectoryLock:
             raise BadInputError(f"{self.folder} is a file, expected a folder or a new name")
         with saying_what_is_kept(self.folder, "nothing was changed there"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if is_link(self.folder / LOCK_NAME):
+            lock = self.folder / LOCK_NAME
+            if is_link(lock) or (lock.is_file() and lock.stat().st_nlink > 1):
                 # no run of ours has it: whoever opened it would lock, and some versions empty, a different file
-                os.unlink(self.folder / LOCK_NAME)
+                lock.unlink()
             try:
                 self._lock.acquire()
             except Timeout:
