@@ -123,8 +123,9 @@ def check_run_folder(path: str | os.PathLike[str], request: Mapping[str, Any], *
             )
         return "absent"
     content = _read_state(folder)
-    for inner in (folder / STORE_NAME, folder / METHODS_NAME, *(folder / METHODS_NAME).glob("*")):
-        refuse_link(inner, "remove it, or choose another folder; a store may be elsewhere with --store")
+    refuse_link(folder / STORE_NAME, "remove it, or choose another folder and give the path of the store with --store")
+    for inner in (folder / METHODS_NAME, *(folder / METHODS_NAME).glob("*")):
+        refuse_link(inner, "remove it, or choose another folder")
     if overwrite:
         refuse_link(folder, "give the path of the folder itself")
         return "finished" if content["state"] == "finished" else "unfinished"
