@@ -6,7 +6,7 @@ import os
 from os import PathLike
 from pathlib import Path
 
-from residualign._messages import did_you_mean
+from residualign._messages import did_you_mean, listed
 from residualign.data.folders import read_folder
 from residualign.data.hub import parse_hub_name, read_hub
 from residualign.data.hub_rows import StreamedRows
@@ -128,11 +128,29 @@ def _read(source: str | PathLike[str], labeled: bool, n_classes: int | None, str
         raise BadInputError(
             f"the data {str(source)!r} is a file, expected a folder of images, parquet files or tar shards{hint}"
         )
+    _refuse_saved(path)
     if holds_parquet(path):
         return read_parquet(path, labeled, n_classes)
     if holds_shards(path):
         return read_shards(path, labeled, n_classes)
     return read_folder(path, labeled, skip_bad)
+
+
+def _refuse_saved(path: Path) -> None:
+    """Name the right folder, or the way out, for what `datasets` saves and for the folder of a hub data set."""
+    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        raise BadInputError(
+            f"the folder {str(path)!r} was written by save_to_disk of the datasets library (Arrow files), which is not "
+            "read: write each split as a file with to_parquet, such as train.parquet, and give their folder"
+        )
+    if holds_parquet(path):
+        return
+    inside = [folder for folder in sorted(path.glob("[!.]*/")) if folder.is_dir() and holds_parquet(folder)]
+    if inside:
+        raise BadInputError(
+            f"the folder {str(path)!r} holds no parquet files, but {listed([folder.name for folder in inside])} in it "
+            f"{'does' if len(inside) == 1 else 'do'}: give {str(inside[0])!r}"
+        )
 
 
 def _read_name(name: str, labeled: bool, n_classes: int | None, stream: bool) -> RawData:

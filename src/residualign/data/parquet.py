@@ -26,7 +26,7 @@ from residualign.errors import BadInputError
 
 __all__ = ["holds_parquet", "read_parquet"]
 
-_PART = re.compile(r"(?P<split>[A-Za-z]+)(-\d+-of-\d+)?\.parquet")
+_PART = re.compile(r"(?P<split>[A-Za-z]+)(-\d+-of-\d+(-[0-9a-f]{8,})?)?\.parquet")
 
 
 @dataclass(eq=False)
@@ -165,6 +165,8 @@ def _check_columns(schema: pa.Schema, path: Path, labeled: bool) -> bool:
         return False
     kind = schema.field("label").type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_null(kind):  # labels that are all missing have no type
+        return True
     if pa.types.is_nested(kind):
         raise BadInputError(f"column 'label' of {str(path)!r} holds several labels ({kind}); expected one per image")
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):

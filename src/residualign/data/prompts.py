@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from residualign._messages import listed
+from residualign.data.same_names import matched
 from residualign.errors import BadInputError, refuse_bare_text
 
 __all__ = ["DEFAULT_TEMPLATE", "Classes", "Templates", "check_templates", "read_prompts", "rename_classes"]
@@ -54,12 +55,14 @@ def rename_classes(own: Sequence[str], names: Mapping[str, str] | Sequence[str] 
     Raises `BadInputError` for a list of a different length, an unknown class, and empty or duplicate names.
     """
     if isinstance(names, Mapping):
-        unknown = [name for name in names if name not in own]
+        indices = matched(list(names), own)
+        unknown = [name for name, index in zip(names, indices, strict=True) if index is None]
         if unknown:
             raise BadInputError(
                 f"class names were given for {unknown[0]!r}, but the data's classes are {listed(own, 10)}"
             )
-        renamed = tuple(names.get(name, name) for name in own)
+        new = dict(zip(indices, names.values(), strict=True))
+        renamed = tuple(new.get(index, name) for index, name in enumerate(own))
     elif names is not None:
         if len(names) != len(own):
             raise BadInputError(f"{len(names)} class names were given for {len(own)} classes ({listed(own, 10)})")
@@ -130,9 +133,20 @@ class _WithoutAliases(yaml.SafeLoader):
 
 def _read_file(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        # Windows writes a byte order mark before UTF-8, and UTF-16 where output is redirected to a file
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
         return json.loads(text) if path.suffix.lower() == ".json" else yaml.load(text, _WithoutAliases)
     except OSError as error:
         raise BadInputError(f"the file {str(path)!r} cannot be read ({error.strerror or error})") from error
     except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
         raise BadInputError(f"{str(path)!r} is not valid YAML or JSON: {' '.join(str(error).split())}") from error
+
+
+def _as_written(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | str:
+    """An integer; with zeros before it the text as written, which YAML would read as an octal number."""
+    number: int = yaml.SafeLoader.construct_yaml_int(loader, node)
+    return node.value if node.value[:1] == "0" and node.value != "0" else number
+
+
+_WithoutAliases.add_constructor("tag:yaml.org,2002:int", _as_written)

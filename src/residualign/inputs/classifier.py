@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from residualign._messages import listed
+from residualign._messages import listed, plural
 from residualign._progress import Progress
 from residualign.classification.classifier import Classifier, ClassifierKind, text_classifier, zero_shot_vectors
 from residualign.data.prompts import DEFAULT_TEMPLATE, read_prompts, rename_classes
@@ -39,8 +40,9 @@ def chosen_classifier(
     model = subject.model()
     if model.logit_scale is None:
         raise BadInputError(f"model {model.name!r} has no text tower, so --classes and --template have no effect")
-    warn_of_unknown_words(model, class_names, progress)
-    vectors = zero_shot_vectors(model.encode_text, class_names, templates or store.templates or (DEFAULT_TEMPLATE,))
+    templates = templates or store.templates or (DEFAULT_TEMPLATE,)
+    warn_of_unknown_words(model, class_names, templates, progress)
+    vectors = zero_shot_vectors(model.encode_text, class_names, templates)
     return text_classifier(vectors, class_names, model.logit_scale, model.logit_bias)
 
 
@@ -64,8 +66,16 @@ def refuse_lonely_classes(subject: Subject, classifier: ClassifierKind | None) -
         )
 
 
-def warn_of_unknown_words(model: VisionModel, class_names: Sequence[str], progress: Progress) -> None:
-    """Warn of class names that the text tower does not know."""
+def warn_of_unknown_words(
+    model: VisionModel, class_names: Sequence[str], templates: Sequence[str], progress: Progress
+) -> None:
+    """Warn of class names that the text tower does not know, and of numbers and wnids in the default template."""
+    numbers = [name for name in class_names if re.fullmatch(r"n?\d+", name.strip())]
+    if 2 * len(numbers) > len(class_names) and tuple(templates) == (DEFAULT_TEMPLATE,):
+        progress.warn(
+            f"{plural(len(numbers), 'class name')} of {len(class_names)} ({listed(numbers)}) are numbers, which the "
+            "text tower reads as they are: give the words with --classes, or use --classifier means"
+        )
     unknown = model.unknown_words(list(class_names))
     if unknown:
         progress.warn(

@@ -45,7 +45,7 @@ def make_store(
     model, data, loading = subject.model(), subject.data, subject.loading
     was_complete = (Path(path) / MANIFEST_NAME).is_file()
     if uses_text:
-        warn_of_unknown_words(model, data.class_names, progress)
+        warn_of_unknown_words(model, data.class_names, data.templates, progress)
     with progress.task("images") as tick:
         store = extract(
             model,

@@ -38,6 +38,8 @@ def load(name: str, folder: Path) -> VisionModel:
         raise BadInputError(f"model {name!r}: config.json is not readable as JSON") from error
     check_sizes(config, str(folder / "config.json"))
     kind = str(config.get("model_type"))
+    if "model_type" not in config and "architecture" in config:
+        raise BadInputError(f"model {name!r} is in timm's format: give timm:local-dir:{name}")
     if kind not in _LOADERS:
         raise BadInputError(
             f"model {name!r} is of type {config.get('model_type')!r}; "

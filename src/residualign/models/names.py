@@ -61,6 +61,8 @@ def resolve(name: str) -> ModelSource:
         return ModelSource(name, "directory", str(_PACKAGE / "mini"))
     registered = registered_models().get(name)
     if Path(name).is_dir():
+        if (Path(name) / "open_clip_config.json").is_file() and not (Path(name) / "config.json").is_file():
+            raise BadInputError(f"model directory {name!r} is in open_clip's format: give open_clip:local-dir:{name}")
         if not (Path(name) / "config.json").is_file():
             hidden = "" if registered is None else f"; it hides the registered model {name!r}"
             raise BadInputError(
