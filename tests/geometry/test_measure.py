@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from sklearn.decomposition import PCA
 
 import residualign as ra
+from residualign.decomposition.coordinates import Coordinates
 from residualign.errors import BadInputError
 from residualign.geometry import measure as module
 from residualign.geometry import measure_geometry
@@ -20,9 +22,10 @@ from residualign.geometry.resampling import draw_halves
 from residualign.geometry.result import PROFILED
 from residualign.spectrum import Spectra
 from tests import random_models
+from tests.fitting.standin import consistent, store_of
 from tests.geometry.small_store import COPIES, LAYERS, N, make_small_store
 from tests.reference import two_nn_twin
-from tests.spectrum.random_tower import HEADS
+from tests.spectrum.random_tower import HEADS, make_coordinates, make_maps
 
 CONSTANT = ("L1.H2", "L2.mlp")
 
@@ -307,3 +310,22 @@ def test_other_layouts(layout, tmp_path):
         # the MLP of the pooling belongs to no layer
         assert found.unit("pool.mlp").layer is None
         assert len(found.profile("two_nn", "mlp").layers) == store.units.n_layers
+
+
+def test_near_duplicates_are_warned_of_once_for_all_units():
+    maps, n = make_maps(0), 150
+    base, noise = make_coordinates(n, 1, offset=0.4), make_coordinates(n, 2)
+    copies = {name: tensor + 1e-7 * noise.tensors()[name] for name, tensor in base.tensors().items()}
+    both = consistent(maps, Coordinates.cat([base, Coordinates.of_tensors(copies)[:30]]))
+    store = store_of(maps, {"train": (torch.arange(len(both)) % 3, both), "val": (torch.arange(n) % 3, base)})
+    with pytest.warns(UserWarning, match="not to be relied on") as told:
+        found = measure_geometry(store, subsamples=0)
+    (sentence,) = [str(one.message) for one in told]
+    everything = [*found.units, found.output]
+    assert f"N of {len(everything)} of {len(everything)} units is not to be relied on ('embedding', " in sentence
+    assert "up to 33.3 % of the points nearly coincide" in sentence
+    assert all(one.doubtful and one.near_duplicates == pytest.approx(60 / 180) for one in everything)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clean = measure_geometry(store, split="val", subsamples=0)
+    assert not any(one.doubtful for one in clean.units)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from residualign.geometry.resampling import hunchback, layer_profile, trend
+from residualign.geometry.resampling import deviation_interval, hunchback, layer_profile, trend
 from tests.geometry.manifolds import normal
 
 LAYERS = tuple(range(7))
@@ -62,10 +62,31 @@ def test_rise_and_fall_are_read_in_the_other_half():
     halves = torch.tensor([[0.0, 5.0, 1.0], [2.0, 3.0, 4.0]], dtype=torch.float64)
     found = hunchback((0, 1, 2), halves.mean(dim=0), halves)
     # peak of the first is layer 1: in the second it rises by 1 and falls by -1; that of the second is layer 2
-    assert found.rise_interval == pytest.approx((1.0, 1.0))
-    assert found.fall_interval == pytest.approx((-0.975, -0.025))
+    assert found.rise == 3
+    assert found.rise_interval == pytest.approx((3.0, 3.0))
+    # falls of -1 and 0 about their mean, around the fall of the whole; in the halves themselves nothing falls
+    assert found.fall == 1.5
+    assert found.fall_interval == pytest.approx((1.5 - 0.475, 1.5 + 0.475))
     assert found.share_inside == 0.5
     assert not found.holds
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_estimate_is_outside_its_own_interval(seed):
+    generator = torch.Generator().manual_seed(seed)
+    profile = torch.randn(7, generator=generator, dtype=torch.float64)
+    # halves are farther apart, and a few are far off
+    halves = 0.7 * profile + 0.3 + 0.8 * torch.randn(40, 7, generator=generator, dtype=torch.float64)
+    halves[0] += 30 * torch.randn(7, generator=generator, dtype=torch.float64)
+    bump, growth = hunchback(LAYERS, profile, halves), trend(LAYERS, profile, halves)
+    assert bump.rise_interval[0] <= bump.rise <= bump.rise_interval[1]
+    assert bump.fall_interval[0] <= bump.fall <= bump.fall_interval[1]
+    assert -1 <= growth.interval[0] <= growth.spearman <= growth.interval[1] <= 1
+
+
+def test_a_few_halves_far_off_leave_the_estimate_inside():
+    low, high = deviation_interval(2.0, torch.tensor([0.0] * 99 + [1e6], dtype=torch.float64))
+    assert low <= 2.0 <= high
 
 
 def test_a_constant_shift_of_the_halves_does_not_move_the_trend():

@@ -205,3 +205,30 @@ def test_other_fractions_are_refused(fraction):
 def test_both_zeros_are_one_point():
     points = torch.tensor([[1.0], [-1.0], [1e-20], [-1e-20], [2.5], [-2.5], [4.0], [-4.0]], dtype=torch.float64)
     assert two_nn(points).n_duplicates == 1
+
+
+@pytest.mark.parametrize("dimension", [2, 5, 18])
+def test_near_duplicates_make_a_dimension_doubtful(dimension):
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(1000, dimension, generator=generator, dtype=torch.float64)
+    plain = two_nn(points)
+    assert not plain.doubtful
+    assert plain.near_duplicates == 0
+    moved = points[:100] + 1e-7 * torch.randn(100, dimension, generator=generator, dtype=torch.float64)
+    near = two_nn(torch.cat([points, moved]))
+    assert near.dimension < 0.5
+    assert near.near_duplicates == pytest.approx(200 / 1100)
+    assert near.doubtful
+    # farther apart than a thousandth, yet far from the line
+    moved = points[:100] + 1e-2 * torch.randn(100, dimension, generator=generator, dtype=torch.float64)
+    apart = two_nn(torch.cat([points, moved]))
+    assert apart.near_duplicates == 0
+    assert apart.doubtful == (apart.fit.straightness < 0.9)
+    assert apart.doubtful == (dimension > 2)
+
+
+def test_exact_duplicates_and_few_points_are_not_doubtful():
+    points = torch.rand(300, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert not two_nn(torch.cat([points, points[:100]])).doubtful
+    for n in (0, 1, 2, 3, 20):
+        assert not two_nn(points[:n]).doubtful

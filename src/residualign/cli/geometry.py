@@ -91,7 +91,7 @@ def _verdicts(dimension: LayerProfile, ratio: LayerProfile) -> list[str]:
     if bump is not None:
         told = "holds" if bump.holds else "not significant" if math.isfinite(bump.rise_interval[0]) else "no interval"
         sentences.append(
-            f"hunchback of N: {told}; largest in layer {bump.peak}, rise {bump.rise:.1f} "
+            f"hunchback of N: {told}; peak in layer {bump.peak}, rise {bump.rise:.1f} "
             f"({_interval(bump.rise_interval)}), fall {bump.fall:.1f} ({_interval(bump.fall_interval)})"
         )
     if growth is not None:

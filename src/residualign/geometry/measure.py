@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from residualign._messages import listed, percent
 from residualign._progress import Tick
 from residualign.data.split import ImageData
 from residualign.decomposition.coordinates import UnitMaps
@@ -93,6 +95,11 @@ def measure_geometry(
     BadInputError
         For a split without images, spectra of a different tower, an unknown unit, and numbers out of range.
 
+    Warns
+    -----
+    UserWarning
+        Where N is not to be relied on: images that nearly coincide, or ratios that do not follow the fitted line.
+
     Notes
     -----
     Neighbors are exact: time grows with about the 1.4th power of the images up to 50,000, memory linearly (one group
@@ -161,6 +168,7 @@ def _measure_split(
         if progress is not None:
             progress(len(measured), total)
     of_units = measured[: len(wanted)]
+    _warn_of_doubt([one.unit for one in measured])
     return Geometry(
         model=str(store.model["name"]),
         data=str(store.data["name"]),
@@ -231,8 +239,29 @@ def _measure(
         participation_ratio=linear.participation_ratio,
         n_points=intrinsic.n_points,
         n_duplicates=intrinsic.n_duplicates,
+        near_duplicates=intrinsic.near_duplicates,
+        doubtful=intrinsic.doubtful,
     )
     return _Measured(measured, table)
+
+
+def _warn_of_doubt(units: Sequence[UnitGeometry]) -> None:
+    """One `UserWarning` for all units whose intrinsic dimension is doubtful."""
+    doubtful = [one for one in units if one.doubtful]
+    if not doubtful:
+        return
+    near = max(one.near_duplicates for one in doubtful)
+    bent = min(one.two_nn_straightness for one in doubtful)
+    reason = (
+        f"up to {percent(near)} of the points nearly coincide with another; leave near duplicates among the images out"
+        if near > 0
+        else f"distance ratios do not follow the line that is fitted (straightness down to {bent:.2f}, expected near 1)"
+    )
+    warnings.warn(
+        f"the intrinsic dimension N of {len(doubtful)} of {len(units)} units is not to be relied on "
+        f"({listed([one.label for one in doubtful])}): {reason}",
+        stacklevel=4,
+    )
 
 
 def _figures(linear: LinearDimension, dimension: float) -> tuple[float, ...]:

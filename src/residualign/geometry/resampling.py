@@ -48,11 +48,15 @@ def deviation_interval(estimate: float, halves: Float[Tensor, " half"]) -> tuple
     """95 % interval: the estimate less the central 95 % of the halves' deviations from their own mean.
 
     From their own mean, not from the estimate: half as many points are farther apart, and where an estimate depends
-    on scale all halves are shifted. NaN where the estimate or more than 5 % of the halves is NaN.
+    on scale all halves are shifted. Never without the estimate: where a few halves are so far off that their mean is
+    outside the central 95 %, the interval reaches to the estimate. NaN where the estimate or more than 5 % of the
+    halves is NaN.
     """
     low, high = percentiles(halves)
     center = float(halves.nanmean()) if len(halves) else float("nan")
-    return estimate - (high - center), estimate - (low - center)
+    if math.isnan(low) or math.isnan(estimate):
+        return math.nan, math.nan
+    return min(estimate, estimate - (high - center)), max(estimate, estimate - (low - center))
 
 
 def percentiles(halves: Float[Tensor, " half"]) -> tuple[float, float]:
@@ -113,7 +117,11 @@ def hunchback(
     # the peak of each half, read in the other half
     elsewhere = pairs.flip(1).gather(2, tops.unsqueeze(2)).squeeze(2)
     rises, falls = (elsewhere - pairs.flip(1)[:, :, end] for end in (0, last))
-    rise_interval, fall_interval = percentiles(rises.flatten()), percentiles(falls.flatten())
+    rises, falls = rises.flatten(), falls.flatten()
+    rise_interval, fall_interval = deviation_interval(rise, rises), deviation_interval(fall, falls)
+    # the maximum was chosen for being large, and with it the middle of the intervals; where it was not chosen, in the
+    # other halves, rise and fall have to be there as well
+    everywhere = [*rise_interval[:1], *fall_interval[:1], percentiles(rises)[0], percentiles(falls)[0]]
     own = pairs.amax(dim=2)
     inside = (tops > 0) & (tops < last) & (own > pairs[:, :, 0]) & (own > pairs[:, :, last])
     return Hunchback(
@@ -125,7 +133,7 @@ def hunchback(
         rise_interval=rise_interval,
         fall_interval=fall_interval,
         share_inside=float(inside.double().mean()),
-        holds=0 < top < last and rise_interval[0] > 0 and fall_interval[0] > 0,
+        holds=0 < top < last and all(low > 0 for low in everywhere),
     )
 
 
@@ -134,9 +142,12 @@ def trend(layers: tuple[int, ...], profile: Float[Tensor, " layer"], halves: Flo
     there = halves[~halves.isnan().any(dim=1)]
     moved = there - there.mean(dim=0) + profile if len(there) else there
     correlations = torch.tensor([_spearman(layers, half) for half in moved], dtype=torch.float64)
-    interval = percentiles(correlations)
+    whole = _spearman(layers, profile)
+    low, high = deviation_interval(whole, correlations)
+    interval = max(low, -1.0) if low == low else low, min(high, 1.0) if high == high else high
     growing = float((correlations > 0).double().mean())
-    return Trend(_spearman(layers, profile), interval, growing, interval[0] > 0)
+    # halves are noisier than the whole, so their correlations are nearer to zero: they have to be above it themselves
+    return Trend(whole, interval, growing, interval[0] > 0 and percentiles(correlations)[0] > 0)
 
 
 def _spearman(layers: tuple[int, ...], values: Tensor) -> float:

@@ -50,6 +50,11 @@ class UnitGeometry(Result):
         (Sum of eigenvalues)^2 / sum of their squares: 1 for one direction, k for k equal ones.
     n_points, n_duplicates : int
         Distinct points, and images that were dropped for N because their point coincides with an earlier one.
+    near_duplicates : float
+        Share of the distinct points whose nearest neighbor is closer than a thousandth of the median nearest distance.
+    doubtful : bool
+        Whether N is not to be relied on: more than one point in a hundred is such a near duplicate, or the straightness
+        is below 0.9 (of 100 points or more).
     """
 
     label: str
@@ -67,6 +72,8 @@ class UnitGeometry(Result):
     participation_ratio: float
     n_points: int
     n_duplicates: int
+    near_duplicates: float
+    doubtful: bool
 
     def _summary(self) -> str:
         return f"{self.label}: L={self.linear_dimension}, N={self.two_nn:.3g}, L/N={self.ratio:.3g}"
@@ -93,9 +100,9 @@ class UnitGeometry(Result):
 class Hunchback:
     """Whether a profile rises to a maximum strictly inside and falls again.
 
-    A maximum is chosen because it is large, so rise and fall of a flat, noisy profile are positive as well. Hence the
-    intervals of rise and fall are of halves in which the peak was *not* chosen: the layer is the maximum of one half,
-    and rise and fall are measured on the half that shares no image with it.
+    A maximum is chosen because it is large, so rise and fall of a flat, noisy profile are positive as well. Hence rise
+    and fall are also measured in halves in which the peak was *not* chosen: the layer is the maximum of one half, and
+    rise and fall are read in the half that shares no image with it.
 
     Attributes
     ----------
@@ -108,12 +115,12 @@ class Hunchback:
     position_interval : tuple of float
         95 %, of the halves' own maxima.
     rise_interval, fall_interval : tuple of float
-        95 %, see above.
+        95 %: rise and fall less the central 95 % of the deviations of those halves from their own mean, as for layers.
     share_inside : float
         Share of the halves whose own maximum is strictly inside, with rise and fall above zero.
     holds : bool
-        Whether the maximum is strictly inside and both intervals are above zero. False without halves, where the
-        intervals are NaN.
+        Whether the maximum is strictly inside, both intervals are above zero, and so are the central 95 % of rise and
+        fall in the halves above. False without halves, where the intervals are NaN.
     """
 
     peak: int
@@ -142,12 +149,14 @@ class Trend:
     spearman : float
         NaN where all layers are equal.
     interval : tuple of float
-        Central 95 % over the halves. Each is first moved, layer by layer, so that the mean of all halves is the profile
-        of the whole: fewer images are farther apart, which shifts a dimension without being chance.
+        95 %, within [-1, 1]: the correlation less the central 95 % of the deviations of the halves' correlations from
+        their own mean. Each half is first moved, layer by layer, so that the mean of all halves is the profile of the
+        whole: fewer images are farther apart, which shifts a dimension without being chance.
     share_growing : float
         Share of the halves in which the correlation is above zero.
     grows : bool
-        Whether the whole interval is above zero. False without halves, where the interval is NaN.
+        Whether the whole interval is above zero, and so are the central 95 % of the halves' correlations. False without
+        halves, where the interval is NaN.
     """
 
     spearman: float

@@ -19,6 +19,14 @@ __all__ = ["COINCIDENCE", "Fit", "TwoNN", "distinct_points", "fit_ratios", "two_
 COINCIDENCE = 1e-12
 """Points closer together than this share of the largest distance from the mean count as one: it is rounding."""
 
+NEAR = 1e-3
+"""A nearest distance below this share of the median one is that of near duplicates: points on a manifold
+of any dimension have one in fewer than one case in a thousand."""
+
+_MOST_NEAR = 0.01
+# smaller samples of true manifolds are sometimes as bent
+_LEAST_STRAIGHT, _ENOUGH_POINTS = 0.9, 100
+
 _LIST = 16
 """Neighbors kept per point: for one point in 4,000, fewer than two of them are in a given half."""
 
@@ -44,7 +52,8 @@ class TwoNN:
 
     fit: over all distinct points. halves: the dimension of each half sample, float64, nan where it has none. interval:
     95 %, from the halves (`deviation_interval`); nan without halves. n_points: distinct ones. n_duplicates: how many
-    coincided with an earlier one and were dropped.
+    coincided with an earlier one and were dropped. near_duplicates: share of the points with a neighbor closer than
+    `NEAR` of the median nearest distance.
     """
 
     fit: Fit
@@ -52,6 +61,13 @@ class TwoNN:
     interval: tuple[float, float]
     n_points: int
     n_duplicates: int
+    near_duplicates: float = 0.0
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the dimension says little: near duplicates, or a line that the ratios do not follow."""
+        bent = self.n_points >= _ENOUGH_POINTS and self.fit.straightness < _LEAST_STRAIGHT
+        return self.near_duplicates > _MOST_NEAR or bent
 
     @property
     def dimension(self) -> float:
@@ -73,8 +89,8 @@ def two_nn(
 
     Points that coincide are dropped but for the first of each (`distinct_points`); a half has what is left of it.
     Neighbors are exact, in the whole and within each half: a half's are read from lists of 16 of the whole, and a
-    point that has fewer than two of those in its half is searched again. Cost: that of `nearest`, and
-    O(point) per half.
+    point that has fewer than two of those in its half is searched again. Points that nearly coincide are no duplicates;
+    they make the dimension small: see `TwoNN.doubtful`. Cost: that of `nearest`, and O(point) per half.
 
     Source: Facco et al. 2017 (Scientific Reports 7:12140), with the settings of arXiv 2411.00246.
 
@@ -87,7 +103,10 @@ def two_nn(
     points = points.double()
     rows, neighbors = _distinct_neighbors(points, _LIST if halves else 2)
     kept = points[rows]
-    fit = fit_ratios(_two_nearest(neighbors), fraction)
+    two_nearest = _two_nearest(neighbors)
+    fit = fit_ratios(two_nearest, fraction)
+    first = two_nearest[:, 0]
+    near = float((first < NEAR * first.median()).double().mean()) if len(first) else 0.0
     place = torch.full((len(points),), -1, dtype=torch.int64)
     place[rows] = torch.arange(len(kept))
     dimensions = []
@@ -97,7 +116,7 @@ def two_nn(
         dimensions.append(fit_ratios(within, fraction).dimension)
     values = torch.tensor(dimensions, dtype=torch.float64)
     interval = deviation_interval(fit.dimension, values)
-    return TwoNN(fit, values, interval, len(kept), len(points) - len(kept))
+    return TwoNN(fit, values, interval, len(kept), len(points) - len(kept), near)
 
 
 def fit_ratios(distances: Float[Tensor, "point 2"], fraction: float) -> Fit:
