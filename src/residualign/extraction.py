@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,8 @@ import torch
 from residualign._progress import Tick
 from residualign.classification.classifier import zero_shot_vectors
 from residualign.data.batches import PixelLoader, pixel_batches, runs
-from residualign.data.split import ImageData, Split
+from residualign.data.images import BadImageError
+from residualign.data.split import EncodedSource, ImageData, Split, image_mark
 from residualign.decomposition.coordinates import Coordinates, UnitMaps
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import trace_coordinates
@@ -103,13 +104,17 @@ def extract(
     Raises
     ------
     BadInputError
-        If an image cannot be read or its embedding is NaN or infinite, or `path` holds something else.
+        If an image cannot be read or its embedding is NaN or infinite, `path` holds something else, or an image that a
+        store there has read was replaced on disk since.
     RunError
         If the disk is full or not writable. Shards written so far stay, and the same call goes on from them.
 
     Notes
     -----
-    Costs one forward pass and 2 x layer x width + dim + 2 numbers on disk per image.
+    Costs one forward pass and 2 x layer x width + dim + 2 numbers on disk per image. Each image is recorded by its size
+    and SHA-256. Where a store is continued, or a finished one opened, this costs one look at the time of each file, and
+    files touched since the store was begun are read; so are all where the store is in a bucket, which tells no time.
+    Rows of the hub are not looked at again.
     """
     if not isinstance(data, ImageData):
         raise BadInputError(
@@ -132,6 +137,7 @@ def extract(
         StoreWriter(path, plan, maps, text_vectors) as writer,
         PixelLoader(data.splits, model.preprocess, workers=workers, skip_bad=skip_bad) as loader,
     ):
+        _refuse_replaced(writer, splits)
         done = writer.n_done
         # no batch crosses shards, yet reading goes on beyond the end of one
         wanted = [
@@ -142,17 +148,48 @@ def extract(
             for shard, of_shard in wanted:
                 batches = [nothing]
                 skipped: list[str] = []
+                marks: list[str] = []
                 for batch in islice(read, len(of_shard)):
                     if batch.pixels is not None:
                         keys = [splits[shard.split].keys[row] for row in batch.positions]
                         traced = trace_coordinates(model.tower, model.pixels(batch.pixels), names=keys)
                         batches.append(traced.to("cpu"))
                     skipped += batch.skipped
+                    marks += batch.marks
                     done += len(batch.positions) + len(batch.skipped)
                     if progress is not None:
                         progress(done, len(plan))
-                writer.write_shard(shard, Coordinates.cat(batches), skipped)
+                writer.write_shard(shard, Coordinates.cat(batches), skipped, marks)
         return writer.finish()
+
+
+def _refuse_replaced(writer: StoreWriter, splits: Mapping[str, Split]) -> None:
+    """`BadInputError` naming images that changed since a store read them; those of shards to come are read anyway.
+
+    An image whose file was touched since the store was begun is read and compared with its mark.
+    """
+    changed: list[str] = []
+    for shard, begun, marks in writer.marks():
+        source = splits[shard.split].source
+        if not isinstance(source, EncodedSource):
+            continue
+        for position, mark in zip(range(shard.start, shard.stop), marks, strict=False):
+            row, key = splits[shard.split].rows[position], splits[shard.split].keys[position]
+            touched = source.touched(row, key)
+            if touched is None or (begun is not None and touched < begun):
+                continue
+            try:
+                now = image_mark(source.encoded(row, key))
+            except BadImageError:
+                now = ""
+            if now != mark:
+                changed.append(key)
+    if changed:
+        others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise BadInputError(
+            f"the image {changed[0]!r}{others} changed on disk since the store {writer.name} read it; give a new place "
+            "for the store, or remove this one, to read the images again"
+        )
 
 
 def fit_spectrum(

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from residualign.data.images import BadImageError
+from residualign.data.images import BadImageError, decode
 from residualign.data.prefetch import WorkAhead
-from residualign.data.split import ImageSource, Split
+from residualign.data.split import EncodedSource, ImageSource, Split, image_mark
 from residualign.errors import BadInputError
 
 __all__ = ["PixelBatch", "PixelLoader", "Run", "pixel_batches", "runs"]
@@ -31,12 +31,14 @@ _SHARED_MEMORY = "/dev/shm"
 class PixelBatch:
     """Some images of a split. positions: those that could be read; skipped: keys of those that could not.
 
-    pixels has one row per position; None if every image of the batch was skipped.
+    pixels has one row per position; None if every image of the batch was skipped. marks: `image_mark` of every image of
+    the run, those skipped among them; empty where there are no encoded bytes.
     """
 
     positions: tuple[int, ...]
     pixels: Float[Tensor, "image 3 height width"] | None
     skipped: tuple[str, ...]
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ class PixelLoader:
                 skipped = set(answer.skipped)
                 kept = tuple(position for i, position in enumerate(run.positions) if i not in skipped)
                 pixels = answer.pixels if answer.pixels is None else torch.as_tensor(answer.pixels)
-                yield PixelBatch(kept, pixels, tuple(run.split.keys[run.positions[i]] for i in answer.skipped))
+                names = tuple(run.split.keys[run.positions[i]] for i in answer.skipped)
+                yield PixelBatch(kept, pixels, names, answer.marks)
 
     def _job(self, run: Run) -> _Job:
         rows, keys = run.split.rows, run.split.keys
@@ -146,10 +149,11 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Pixels:
-    """The result of a job. skipped: positions in the job of images that could not be read."""
+    """The result of a job. skipped: positions in the job of images that could not be read. marks: of all images."""
 
     pixels: Tensor | NDArray[Any] | None
     skipped: tuple[int, ...]
+    marks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -163,19 +167,25 @@ class _Read:
 
     def __call__(self, job: _Job) -> _Pixels:
         source = self.sources[job.source]
-        pixels, skipped = [], []
+        pixels, skipped, marks = [], [], [""] * len(job.rows)
         for i, (row, key) in enumerate(zip(job.rows, job.keys, strict=True)):
             try:
-                pixels.append(self.transform(source.image(row, key)))
+                if isinstance(source, EncodedSource):
+                    data = source.encoded(row, key)
+                    marks[i] = image_mark(data)
+                    image = decode(data, key)
+                else:
+                    image = source.image(row, key)
+                pixels.append(self.transform(image))
             except BadImageError as error:
                 if not self.skip_bad:
                     raise error.skippable() from error
                 skipped.append(i)
         if not pixels:
-            return _Pixels(None, tuple(skipped))
+            return _Pixels(None, tuple(skipped), tuple(marks))
         batch = torch.stack(pixels)
         # between processes a tensor goes through shared memory, an array through a pipe
-        return _Pixels(batch if has_room(batch.nbytes * self.workers) else batch.numpy(), tuple(skipped))
+        return _Pixels(batch if has_room(batch.nbytes * self.workers) else batch.numpy(), tuple(skipped), tuple(marks))
 
 
 def has_room(n_bytes: int) -> bool:

@@ -35,6 +35,9 @@ class ImageFiles(EncodedSource):
     def encoded(self, row: int, key: str) -> bytes:
         return read_bytes(self.root / key, key)
 
+    def file(self, row: int, key: str) -> Path:
+        return self.root / key
+
 
 def read_folder(root: Path, labeled: bool = True, skip_bad: bool = False) -> RawData:
     """The images below a folder; their pixels are not read.

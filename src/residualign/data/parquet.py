@@ -52,6 +52,9 @@ class _Rows(EncodedSource):
             raise BadImageError(key, "its row holds no bytes")
         return data
 
+    def file(self, row: int, key: str) -> Path:
+        return self.files[self.groups[bisect_right(self.starts, row) - 1][0]]
+
     def _read(self, group: int) -> pa.ChunkedArray:
         file, within = self.groups[group]
         path = self.files[file]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
@@ -14,7 +17,7 @@ from residualign._messages import plural
 from residualign._result import one_line
 from residualign.data.images import decode
 
-__all__ = ["SPLIT_NAMES", "EncodedSource", "ImageData", "ImageSource", "RawData", "Split", "split_name"]
+__all__ = ["SPLIT_NAMES", "EncodedSource", "ImageData", "ImageSource", "RawData", "Split", "image_mark", "split_name"]
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What a split may be called in a source, in lower case -> what it is called here."""
@@ -42,6 +45,30 @@ class EncodedSource(ABC):
     def image(self, row: int, key: str) -> Image.Image:
         """The image of one row in RGB; raises `BadImageError` naming `key`."""
         return decode(self.encoded(row, key), key)
+
+    def touched(self, row: int, key: str) -> int | None:
+        """When the file that holds a row was last written or replaced, in nanoseconds; None where that is not known.
+
+        For rows without a file of their own, the time of the file that holds them.
+        """
+        path = self.file(row, key)
+        if path is None:
+            return None
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None
+        # a file moved here keeps the time it was written, but not that of its entry
+        return max(found.st_mtime_ns, found.st_ctime_ns)
+
+    def file(self, row: int, key: str) -> Path | None:
+        """The file that holds a row, where there is one."""
+        return None
+
+
+def image_mark(data: bytes) -> str:
+    """What an encoded image is recognized by: its size, and the first 16 digits of its SHA-256."""
+    return f"{len(data)}:{hashlib.sha256(data).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,6 +66,9 @@ class _Members(EncodedSource):
             raise BadImageError(key, "its shard ends before its last byte")
         return data
 
+    def file(self, row: int, key: str) -> Path:
+        return self.root / self.shards[int(self.places[row][0])]
+
 
 @dataclass
 class _Sample:

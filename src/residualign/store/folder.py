@@ -39,6 +39,11 @@ class LocalFolder:
         file = self._file(name)
         return file.stat().st_size if file.is_file() else None
 
+    def written(self, name: str) -> int | None:
+        """When a file was last written, in nanoseconds; None where it is absent or that is not known."""
+        file = self.path / name
+        return file.stat().st_mtime_ns if file.is_file() else None
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file that is either complete or absent, whenever the process ends."""
         publish(self._file(name), content)
@@ -87,6 +92,9 @@ class RemoteFolder:
 
     def size(self, name: str) -> int | None:
         return int(self._filesystem.size(self._file(name))) if self._filesystem.exists(self._file(name)) else None
+
+    def written(self, name: str) -> int | None:
+        return None
 
     def write(self, name: str, content: bytes) -> None:
         self._filesystem.makedirs(self._path, exist_ok=True)

@@ -18,7 +18,7 @@ from residualign.errors import BadInputError
 from residualign.store.folder import Folder
 from residualign.store.plan import CoordinateShape, ShardEntry, ShardRange, StoreDtype, StorePlan
 
-__all__ = ["encode_shard", "examine_shard", "parse_tensors", "tensor_shapes"]
+__all__ = ["encode_shard", "examine_shard", "parse_tensors", "read_marks", "tensor_shapes"]
 
 _FORMAT, _VERSION = "residualign shard", 1
 
@@ -45,8 +45,10 @@ def tensor_shapes(shape: CoordinateShape) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def encode_shard(plan: StorePlan, shard: ShardRange, coordinates: Coordinates, skipped: Sequence[str]) -> bytes:
-    """The bytes of a shard: equal input gives equal bytes.
+def encode_shard(
+    plan: StorePlan, shard: ShardRange, coordinates: Coordinates, skipped: Sequence[str], marks: Sequence[str] = ()
+) -> bytes:
+    """The bytes of a shard: equal input gives equal bytes. marks: see `StoreWriter.write_shard`.
 
     Raises `BadInputError` where the coordinates are not those of the plan's tower or of as many images as the range
     leaves after `skipped`, and, naming the unit, where they are not finite or overflow the plan's dtype.
@@ -71,7 +73,7 @@ def encode_shard(plan: StorePlan, shard: ShardRange, coordinates: Coordinates, s
     if where is not None:
         raise BadInputError(f"the coordinates of {where} overflow {plan.dtype} in {shard.name}; store them as float32")
     tensors = {name: tensor.contiguous() for name, tensor in stored.tensors().items()}
-    header = {
+    header: dict[str, Any] = {
         "format": _FORMAT,
         "version": _VERSION,
         "plan": plan.fingerprint,
@@ -79,6 +81,10 @@ def encode_shard(plan: StorePlan, shard: ShardRange, coordinates: Coordinates, s
         "skipped": [key for key in keys if key in set(skipped)],
         "checksum": hashlib.sha256(_payload(save(tensors))).hexdigest(),
     }
+    if any(marks):
+        if len(marks) != len(keys):
+            raise BadInputError(f"{shard.name} has {len(keys)} samples, got {len(marks)} marks")
+        header["marks"] = list(marks)
     # one key: safetensors writes several in an order that changes from process to process
     return save(tensors, {"residualign": json.dumps(header, sort_keys=True)})
 
@@ -114,6 +120,15 @@ def examine_shard(folder: Folder, plan: StorePlan, shard: ShardRange) -> ShardEn
     return ShardEntry(
         shard.name, **vars(shard), rows=len(shard) - len(skipped), bytes=size, sha256=whole.hexdigest(), skipped=skipped
     )
+
+
+def read_marks(folder: Folder, shard: ShardRange) -> tuple[str, ...]:
+    """The marks of a shard's images; empty for a shard of an older version, and of images without bytes."""
+    header, _ = _read_header(folder, shard.name)
+    marks = header.get("marks") if isinstance(header, dict) else None
+    if not isinstance(marks, list) or len(marks) != len(shard):
+        return ()
+    return tuple(map(str, marks))
 
 
 def parse_tensors(content: NDArray[np.uint8], where: str) -> dict[str, NDArray[Any]]:

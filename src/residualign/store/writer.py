@@ -28,7 +28,7 @@ from residualign.store.plan import (
     read_plan,
     write_plan,
 )
-from residualign.store.shards import encode_shard, examine_shard
+from residualign.store.shards import encode_shard, examine_shard, read_marks
 from residualign.store.store import CLASSES_NAME, MAPS_NAME, Store
 
 __all__ = ["StoreWriter", "remove_store"]
@@ -84,6 +84,11 @@ class StoreWriter:
         self._entered.close()
 
     @property
+    def name(self) -> str:
+        """Where the store is, in words."""
+        return self._folder.name
+
+    @property
     def n_done(self) -> int:
         """Samples in the shards that are there, skipped ones counted."""
         return sum(entry.stop - entry.start for entry in self._done.values())
@@ -92,12 +97,28 @@ class StoreWriter:
         """The shards still to be written, in order."""
         return tuple(shard for shard in self.plan.shards() if shard.name not in self._done)
 
-    def write_shard(self, shard: ShardRange, coordinates: Coordinates, skipped: Sequence[str] = ()) -> None:
+    def marks(self) -> Iterator[tuple[ShardRange, int | None, tuple[str, ...]]]:
+        """The shards that are there, with a time before which their images were last read, and their images' marks.
+
+        The time is that at which the store was begun, in nanoseconds; None for a folder that does not tell it. There
+        are no marks in stores of older versions.
+        """
+        for shard in self.plan.shards():
+            if shard.name in self._done:
+                times = [self._folder.written(name) for name in (MAPS_NAME, shard.name)]
+                known = [time for time in times if time is not None]
+                yield shard, min(known) if len(known) == len(times) else None, read_marks(self._folder, shard)
+
+    def write_shard(
+        self, shard: ShardRange, coordinates: Coordinates, skipped: Sequence[str] = (), marks: Sequence[str] = ()
+    ) -> None:
         """Publish one shard: the coordinates of its samples in order, without the keys in `skipped`.
+
+        marks: what each image, those skipped among them, is recognized by when the store is continued.
 
         Raises `BadInputError` for coordinates that do not fit (see `encode_shard`), `RunError` where the disk fails.
         """
-        content = encode_shard(self.plan, shard, coordinates, skipped)
+        content = encode_shard(self.plan, shard, coordinates, skipped, marks)
         with self._writing():
             self._folder.write(shard.name, content)
         keys = self.plan.splits[shard.split].keys[shard.start : shard.stop]
