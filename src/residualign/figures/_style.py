@@ -228,8 +228,8 @@ def percent_axis(axis: Axis) -> None:
     (axes.set_xlim if along_x else axes.set_ylim)(low, high)
     for drawn in axes.lines:
         # a line along the edge at 100 % keeps its width; what is outside stays hidden, and takes no room
-        shares = drawn.get_xdata(orig=False) if along_x else drawn.get_ydata(orig=False)
-        drawn.set_clip_on(len(shares) == 0 or not all(low <= share <= high for share in shares))
+        shares: Any = drawn.get_xdata(orig=False) if along_x else drawn.get_ydata(orig=False)
+        drawn.set_clip_on(len(shares) == 0 or min(shares) < low or max(shares) > high)
     axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.06 else 1, symbol=" %"))
 
