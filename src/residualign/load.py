@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +139,9 @@ def check_sum(tower: Tower, name: str, pixels: Tensor | None = None) -> float:
         coordinates = trace.coordinates(tower.forward(pixels))
     error = Contributions.of(coordinates, unit_maps(tower)).residual_error
     tolerance = TOLERANCES[tower.dtype]
+    if not math.isfinite(error) and tower.dtype in (torch.float16, torch.bfloat16):
+        half = str(tower.dtype).removeprefix("torch.")
+        raise BadInputError(f"model {name!r}: its activations overflow {half}; load it with dtype float32")
     if not error <= tolerance:
         part = failing_part(tower, pixels, tolerance)
         raise BadInputError(

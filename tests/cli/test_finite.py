@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import residualign as ra
@@ -18,17 +19,17 @@ from residualign.decomposition.statistics import relative_error
 from residualign.decomposition.trace import trace_coordinates
 from residualign.models.finite import is_finite
 from tests.adapter.make_adapter import random_adapter
-from tests.cli.conftest import Ran, make_images
+from tests.cli.conftest import Ran
 
 OVERFLOW = r"1 image is NaN or infinite \('images\[1\]'\): the activations of this model overflow float16; load it with"
 
 
 @pytest.fixture(scope="module")
 def tight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that runs in float16 on noise, as it is checked at load, but not on much brighter pixels.
+    """A checkpoint that runs in float16 on what it is tried on at load, but not on brighter pixels or plain colors.
 
-    The stream before the first norm is scaled up, which the norms take out again. Its own preprocessing makes bright
-    pixels of any picture.
+    The stream before the first norm is scaled up, which the norms take out again. The patch embedding answers a plain
+    color more strongly than noise and the pictures of the trial.
     """
     folder = tmp_path_factory.mktemp("tight") / "model"
     shutil.copytree(str(files("residualign") / "models" / "mini"), folder)
@@ -38,10 +39,8 @@ def tight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     noise = ra.load_model("mini").tower.probe(4)
     largest = torch.nn.functional.conv2d(noise, tensors[at + "patch_embedding.weight"], stride=8).abs().max()
     for part in ("patch_embedding.weight", "position_embedding.weight", "class_embedding"):
-        tensors[at + part] *= 3e4 / largest
+        tensors[at + part] *= 4.5e4 / largest
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    settings = json.loads((folder / "preprocessor_config.json").read_text())
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings | {"image_std": [0.02] * 3}))
     return folder
 
 
@@ -77,6 +76,15 @@ def test_what_overflows_half_precision_is_refused_by_the_image(entry: str, tight
         ENTRIES[entry](model, too_bright())
     # the same pixels are no trouble for bfloat16
     ENTRIES[entry](ra.load_model(tight, dtype="bfloat16"), too_bright())
+
+
+def test_a_model_that_overflows_on_the_pictures_of_the_trial_is_refused_at_load(tight: Path, tmp_path: Path) -> None:
+    shutil.copytree(tight, tmp_path / "model")
+    settings = json.loads((tight / "preprocessor_config.json").read_text())
+    (tmp_path / "model" / "preprocessor_config.json").write_text(json.dumps(settings | {"image_std": [0.02] * 3}))
+    with pytest.raises(ra.BadInputError, match="its activations overflow float16; load it with dtype float32"):
+        ra.load_model(tmp_path / "model", dtype="float16")
+    ra.load_model(tmp_path / "model")
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
@@ -133,7 +141,13 @@ def test_an_output_of_zeros_has_no_error_or_an_infinite_one() -> None:
 
 
 def test_every_command_refuses_and_names_flag_and_image(run: Callable[..., Ran], tight: Path, tmp_path: Path) -> None:
-    data = make_images(tmp_path / "data", {"cat": 12, "dog": 12})
+    data = tmp_path / "data"
+    for i in range(24):
+        # nearly cyan and nearly red
+        color = (5 * i, 255, 255 - i) if i % 2 else (255 - i, 5 * (i % 5), i)
+        file = data / ("cat", "dog")[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), color).save(file)
     assert run("adapt", tight, data, "--out", tmp_path / "a", "--method", "coarse").code == 0
     image = next((data / "cat").iterdir())
     for command in (
