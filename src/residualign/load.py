@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from residualign.decomposition.diagnose import failing_part
 from residualign.decomposition.maps import unit_maps
 from residualign.decomposition.trace import Trace
 from residualign.errors import BadInputError
+from residualign.models.finite import not_finite
 from residualign.models.hub import fetch
 from residualign.models.names import ModelSource, resolve, without_pooling
 from residualign.models.proof import picture_pixels, refuse_pixels
@@ -133,10 +135,15 @@ def prove(model: VisionModel, name: str) -> float:
 
 def check_sum(tower: Tower, name: str, pixels: Tensor | None = None) -> float:
     """The residual error on these pixels, or a seeded probe batch; `BadInputError` above the tolerance of the dtype."""
+    own_pictures = pixels is not None
     pixels = tower.probe(_N_PROBE) if pixels is None else pixels
     # not `trace_coordinates`: where the numbers are not finite, the part that fails is named
     with torch.no_grad(), Trace(tower) as trace:
         coordinates = trace.coordinates(tower.forward(pixels))
+    if own_pictures and (sentence := not_finite(coordinates.output, pixels, ["a test picture"] * len(pixels))):
+        # the dtype is too short for some pictures; each that is read is checked by itself
+        warnings.warn(f"model {name!r}: {sentence}", stacklevel=2)
+        return math.nan
     error = Contributions.of(coordinates, unit_maps(tower)).residual_error
     tolerance = TOLERANCES[tower.dtype]
     if not math.isfinite(error) and tower.dtype in (torch.float16, torch.bfloat16):

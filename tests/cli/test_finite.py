@@ -21,6 +21,9 @@ from residualign.models.finite import is_finite
 from tests.adapter.make_adapter import random_adapter
 from tests.cli.conftest import Ran
 
+# that the checkpoint overflows on pictures is told when it is loaded
+pytestmark = pytest.mark.filterwarnings("ignore:model .* NaN or infinite:UserWarning")
+
 OVERFLOW = r"1 image is NaN or infinite \('images\[1\]'\): the activations of this model overflow float16; load it with"
 
 
