@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from residualign._progress import SILENT, Silent
+from residualign.data.sample import QUICK_MOST, sample_rows
 from residualign.errors import BadInputError
 from residualign.extraction import fit_spectrum
 from residualign.fitting.fit import few_images
 from residualign.inputs.coordinates import coordinates_of_store, images_to_read
 from residualign.inputs.images import read_in_batches
 from residualign.inputs.options import LoadingOptions
-from residualign.inputs.sample import QUICK_MOST, sample_rows
 from residualign.inputs.spectra import BUNDLED_NAME, choose_spectra, given_spectra
 from residualign.inputs.subject import Subject, open_store
 from residualign.spectrum import Moments, Spectra
@@ -73,7 +73,7 @@ def test_the_store_inside_a_run_is_suggested(tmp_path: Path) -> None:
     fill(tmp_path / "run" / "store")
     with pytest.raises(BadInputError) as told:
         open_store(str(tmp_path / "run"))
-    assert f"is not a store (did you mean {tmp_path / 'run' / 'store'}?)" in str(told.value)
+    assert f"is not a store (did you mean {str(tmp_path / 'run' / 'store')!r}?)" in str(told.value)
     with pytest.raises(BadInputError) as told:
         open_store(str(tmp_path))
     assert "did you mean" not in str(told.value)
