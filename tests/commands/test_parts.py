@@ -115,7 +115,9 @@ def test_heads_share_the_variance() -> None:
         UnitScale("L0.H0", 3, 1.0, 9.0),
         UnitScale("L0.H1", 3, 3.0, 3.0),
     )
-    result = MethodResult("residual", Accuracy(val=1.0), 11, 2, None, 0.5, {}, "text", ((0, 0, 1),), ((0, 0, 1),), units)
+    result = MethodResult(
+        "residual", Accuracy(val=1.0), 11, 2, None, 0.5, {}, "text", ((0, 0, 1),), ((0, 0, 1),), units
+    )
     shares = head_shares(result)
     assert [(share.label, share.before, share.after) for share in shares] == [
         ("L0.H0", 0.25, 0.75),
