@@ -19,7 +19,7 @@ from residualign.errors import BadInputError
 from residualign.models.finite import not_finite
 from residualign.models.hub import fetch
 from residualign.models.names import ModelSource, resolve, without_pooling
-from residualign.models.proof import picture_pixels, refuse_pixels
+from residualign.models.proof import fitting_pixels, picture_pixels
 from residualign.models.tower import Tower, mean_of_patches, refuse_non_finite
 from residualign.models.trust import no_remote_code, refuse_unnamed_model, remember_model
 from residualign.models.vision_model import VisionModel
@@ -71,7 +71,7 @@ def load_model(name: str | os.PathLike[str], *, device: str = "cpu", dtype: str 
     -----
     Models that are not on disk are downloaded once, into the cache of their library. No code that comes with a model is
     run. The name is noted for this user, so that an adapter or a store that names the model may load it. The check
-    costs a forward pass of four images of noise and two of two pictures of different shape, which pass through the
+    costs a forward pass of four images of noise and of two pictures of different shape, which pass through the
     checkpoint's own preprocessing. docs/models.md lists the supported families.
 
     Examples
@@ -127,10 +127,9 @@ def prove(model: VisionModel, name: str) -> float:
     channels, height, width = pixels.shape[1:]
     model.tower = replace(model.tower, pixels_shape=(channels, height, width))
     pixels = pixels.to(device=model.device, dtype=model.dtype)
-    refuse_pixels(model.tower, pixels, name)
-    error = check_sum(model.tower, name)
-    check_sum(model.tower, name, pixels)
-    return error
+    with fitting_pixels(pixels, name):
+        check_sum(model.tower, name, pixels)
+    return check_sum(model.tower, name)
 
 
 def check_sum(tower: Tower, name: str, pixels: Tensor | None = None) -> float:

@@ -159,7 +159,7 @@ def test_names_of_one_model_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
     trust.remember_model("clip")
-    for name in ("clip", "./clip", str(folder), str(tmp_path / "link"), "clip#mean", "mini"):
+    for name in ("clip", "./clip", str(folder), str(tmp_path / "link"), "clip#mean", "mini", "mini#mean"):
         trust.refuse_unnamed_model(name, "the adapter")
     trust.remember_model("open_clip:local-dir:clip")
     trust.refuse_unnamed_model(f"open_clip:local-dir:{folder}", "the adapter")

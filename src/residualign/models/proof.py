@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -13,9 +14,8 @@ from torch import Tensor
 
 from residualign.errors import BadInputError
 from residualign.models.hub import not_loaded
-from residualign.models.tower import Tower
 
-__all__ = ["fixed_pictures", "picture_pixels", "pixel_sample", "refuse_pixels"]
+__all__ = ["fitting_pixels", "fixed_pictures", "picture_pixels", "pixel_sample"]
 
 _SIZES = ((160, 112), (90, 150))
 
@@ -79,12 +79,12 @@ def pixel_sample(preprocess: Callable[[Image.Image], Tensor]) -> list[float]:
     return [round(value, 4) for value in pixels[:, rows][:, :, columns].double().flatten().tolist()]
 
 
-def refuse_pixels(tower: Tower, pixels: Tensor, name: str) -> None:
-    """`BadInputError` where the tower does not take the pixels that the checkpoint's preprocessing makes."""
+@contextmanager
+def fitting_pixels(pixels: Tensor, name: str) -> Iterator[None]:
+    """`BadInputError` where a tower does not take, in here, the pixels that the checkpoint's preprocessing makes."""
     try:
-        with torch.no_grad():
-            tower.forward(pixels)
-    except torch.OutOfMemoryError:
+        yield
+    except (BadInputError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         # each library says in its own way that the size or the number of channels is not its own

@@ -158,11 +158,12 @@ def refuse_unnamed_model(name: str, named_by: str) -> None:
 def _identity(name: str) -> str | None:
     """The same for all names of one model; None for `mini`, and for a name that stands for nothing."""
     try:
-        source = resolve(without_pooling(name)[0])
+        plain, _ = without_pooling(name)
+        source = resolve(plain)
     except BadInputError:
         # loading it says what is wrong
         return None
-    if name == "mini":
+    if plain == "mini":
         return None
     place = source.place
     if source.kind == "directory":
